@@ -1,0 +1,81 @@
+# Everything a user or developer runs. Needs: make, Python 3.11 or later with venv, and a network
+# for the first run. All packages come from requirements/dev.txt, each checked against its hash.
+
+PYTHON ?= python3
+UV ?= uv
+JOBS ?= 2
+ENVIRONMENT := .venv
+RUN := $(ENVIRONMENT)/bin
+
+# The stamp carries the hash of the locks, of the place of this checkout and of the Python in use,
+# so that a change of any of them makes the environment anew.
+STAMP := $(ENVIRONMENT)/made-$(shell { cat requirements/run.txt requirements/dev.txt; echo '$(CURDIR)'; \
+	$(PYTHON) -V 2>&1; } | sha256sum | cut -c1-16)
+
+# Folders without a Python file yet are left out: mypy refuses them.
+CHECKED := ksz_router tests $(wildcard bench/*.py contrib/*.py contrib/*/*.py)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format lock wheel bench-router bench-crash clean environment
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: environment ## a router, two sources and a requester on this machine, with every step shown
+	@$(RUN)/python contrib/demo/run.py
+
+test: environment ## all tests
+	@$(RUN)/python -m pytest -n $(JOBS)
+
+lint: environment ## format, lint rules and types
+	@$(RUN)/python -m ruff format --check .
+	@$(RUN)/python -m ruff check .
+	@$(RUN)/python -m mypy $(CHECKED)
+
+format: environment ## put the code in its format
+	@$(RUN)/python -m ruff format .
+	@$(RUN)/python -m ruff check --fix .
+
+bench-router: environment ## exchanges per second, latency and CPU of one router
+	@$(RUN)/python bench/router.py
+
+bench-crash: environment ## kill a router under load, and count what is missing afterwards
+	@$(RUN)/python bench/crash.py
+
+lock: ## take the newest versions that pyproject.toml allows into requirements/*.txt (needs uv)
+	@command -v $(UV) >/dev/null || { echo 'make lock needs uv: pipx install uv, or make lock UV=path'; exit 1; }
+	@$(COMPILE) --output-file requirements/run.txt
+	@$(COMPILE) --group dev --constraint requirements/run.txt --output-file requirements/dev.txt
+
+# Wheels only, so that no code of a package runs while it is installed; hashes of every wheel of a
+# version, so that x86-64 and ARM and later Pythons install from the same lock.
+COMPILE = $(UV) pip compile pyproject.toml --quiet --upgrade --no-config --generate-hashes \
+	--python-platform linux --python-version 3.11 --only-binary :all: \
+	--default-index https://pypi.org/simple --custom-compile-command 'make lock'
+
+wheel: environment ## the wheel to install on a server, in dist/
+	@$(RUN)/python -m hatchling build --target wheel
+
+clean: ## remove the environment and every cache
+	@rm -rf $(ENVIRONMENT) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+environment: $(STAMP)
+
+$(STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo 'Python 3.11 or later is needed; name it with: make PYTHON=python3.11'; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo 'installing python3-venv with apt-get'; \
+			apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-venv; \
+		else \
+			echo 'Python has no ensurepip here. Install it: sudo apt-get install python3-venv'; exit 1; \
+		fi; }
+	@echo 'making $(ENVIRONMENT) from requirements/dev.txt'
+	@$(PYTHON) -m venv --clear $(ENVIRONMENT)
+	@$(RUN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--only-binary :all: --require-hashes -r requirements/dev.txt
+	@$(RUN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--no-build-isolation --editable .
+	@touch $@

@@ -1,0 +1,195 @@
+"""The configuration of a router: TOML into frozen structs, unknown keys refused.
+
+The structs below are the reference; ``config/router.toml`` explains each field and is tested to
+equal these defaults. Secrets are paths, never values. A relative path counts from the folder of
+the configuration file; ``$CREDENTIALS_DIRECTORY`` at its head is replaced by that variable.
+"""
+
+import os
+import tomllib
+from pathlib import Path
+
+import msgspec
+
+from ksz_router import limits
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. The message names the file, the key and the mend."""
+
+
+class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who this router is."""
+
+    name: str = "router-a"
+    workers: int = 2
+
+
+class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where institutions connect. A socket handed over by systemd wins over these."""
+
+    host: str = "127.0.0.1"
+    port: int = 7443
+    backlog: int = 4096
+
+
+class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The router's own certificate, used to listen and to dial, and whom it trusts."""
+
+    certificate: str = "tls/router.crt"
+    key: str = "tls/router.key"
+    authorities: str = "tls/authorities.pem"
+    revocations: str = ""
+
+
+class Tables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the tables are."""
+
+    rulebook: str = "/var/lib/ksz-router/rulebook"
+    rulebook_signer: str = "keys/rulebook-signer.pub"
+    directory: str = "/var/lib/ksz-router/directory"
+
+
+class PrivacyLog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the privacy log and its key files are."""
+
+    path: str = "/var/lib/ksz-router/privacylog"
+    keys: str = "keys/privacylog"
+    file_bytes: int = limits.log_file_bytes
+
+
+class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Worker number n serves ``/metrics`` on ``port + n``, from 0 on; port 0: none does."""
+
+    host: str = "127.0.0.1"
+    port: int = 9464
+
+
+class Admin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The Unix socket that ``ksz-router status`` talks to; its file mode is the authorisation."""
+
+    socket: str = "/run/ksz-router/admin.sock"
+
+
+class Windows(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Requests in flight at once, per worker."""
+
+    connection: int = limits.connection_inflight_max
+    institution: int = limits.institution_inflight_max
+    router: int = limits.router_inflight_max
+    source: int = limits.source_inflight_max
+
+
+class Sources(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How each worker treats a source."""
+
+    connections_per_endpoint: int = 1
+    connect_seconds: float = 3.0
+    breaker_failures: int = 5
+    breaker_open_seconds: float = 10.0
+
+
+class Stop(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long a stopping worker lets open exchanges end."""
+
+    drain_seconds: float = limits.drain_seconds_max
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything an operator sets."""
+
+    node: Node = Node()
+    listen: Listen = Listen()
+    tls: Tls = Tls()
+    tables: Tables = Tables()
+    privacy_log: PrivacyLog = PrivacyLog()
+    metrics: Metrics = Metrics()
+    admin: Admin = Admin()
+    windows: Windows = Windows()
+    sources: Sources = Sources()
+    stop: Stop = Stop()
+
+
+_PATHS = {
+    "tls": ("certificate", "key", "authorities", "revocations"),
+    "tables": ("rulebook", "rulebook_signer", "directory"),
+    "privacy_log": ("path", "keys"),
+    "admin": ("socket",),
+}
+
+_RANGES: dict[str, dict[str, tuple[float, float]]] = {
+    "node": {"workers": (1, 64)},
+    "listen": {"port": (0, 65_535), "backlog": (1, 65_535)},
+    "metrics": {"port": (0, 65_000)},
+    "privacy_log": {"file_bytes": (2 * limits.MIB, 1024 * limits.MIB)},
+    "windows": {
+        "connection": (1, limits.connection_inflight_max),
+        "institution": (1, limits.institution_inflight_max),
+        "router": (1, limits.router_inflight_max),
+        "source": (1, limits.source_inflight_max),
+    },
+    "sources": {
+        "connections_per_endpoint": (1, 16),
+        "connect_seconds": (0.05, 60),
+        "breaker_failures": (1, 1000),
+        "breaker_open_seconds": (0.05, 3600),
+    },
+    "stop": {"drain_seconds": (0, 600)},
+}
+
+
+def load(file: Path) -> Config:
+    """Read and check a configuration file; paths in the result are absolute.
+
+    Raises:
+        ConfigError: the file is missing, is no TOML, or has a key or value that cannot be used.
+    """
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: is not TOML: {error}") from error
+    try:
+        config = msgspec.convert(table, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{file}: {error}") from error
+    _check_ranges(config, file)
+    return _with_absolute_paths(config, file.absolute().parent)
+
+
+def _check_ranges(config: Config, file: Path) -> None:
+    for section, fields in _RANGES.items():
+        for field, (least, most) in fields.items():
+            value = getattr(getattr(config, section), field)
+            if not least <= value <= most:
+                raise ConfigError(
+                    f"{file}: {section}.{field} = {value}: must be from {least} to {most}"
+                )
+    windows = config.windows
+    if not windows.connection <= windows.institution <= windows.router:
+        raise ConfigError(
+            f"{file}: windows: connection <= institution <= router must hold, "
+            f"got {windows.connection}, {windows.institution}, {windows.router}"
+        )
+    name = config.node.name
+    if not (0 < len(name) <= 32 and name.isascii() and name.replace("-", "").isalnum()):
+        raise ConfigError(f"{file}: node.name: 1 to 32 ASCII letters, digits and hyphens")
+
+
+def _with_absolute_paths(config: Config, folder: Path) -> Config:
+    sections = {}
+    for section, fields in _PATHS.items():
+        old = getattr(config, section)
+        paths = {field: _absolute(getattr(old, field), folder) for field in fields}
+        sections[section] = msgspec.structs.replace(old, **paths)
+    return msgspec.structs.replace(config, **sections)
+
+
+def _absolute(path: str, folder: Path) -> str:
+    if not path:
+        return ""
+    head = "$CREDENTIALS_DIRECTORY"
+    if path.startswith(head):
+        path = os.environ.get("CREDENTIALS_DIRECTORY", head) + path.removeprefix(head)
+    return str(folder / path)

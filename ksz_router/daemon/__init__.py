@@ -1,0 +1,1 @@
+"""The shell of the router: the processes, the sockets, and the life of an exchange."""

@@ -1,0 +1,141 @@
+"""The operators' Unix socket: one JSON line asks, one answers. Its file mode is the permission."""
+
+import os
+import socket
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import trio
+
+from ksz_router.daemon.control import Report
+from ksz_router.daemon.supervisor import Supervisor
+
+_LINE_BYTES_MAX = 1_048_576
+_SECONDS_MAX = 15.0
+
+
+class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an operator wants."""
+
+    verb: Literal["status", "reload"]
+
+
+class WorkerStatus(msgspec.Struct, frozen=True):
+    """One worker, as the supervisor sees it."""
+
+    index: int
+    pid: int
+    is_ready: bool
+    restarts: int
+    report: Report | None
+
+
+class Status(msgspec.Struct, frozen=True):
+    """How the router is. ``failed`` says what a reload could not do."""
+
+    node: str
+    is_ready: bool
+    is_stopping: bool
+    generation: str
+    workers: list[WorkerStatus]
+    failed: dict[str, str] = {}
+
+
+_answer = msgspec.json.Decoder(Status)
+_question = msgspec.json.Decoder(Question)
+
+
+def listen(path: Path) -> socket.socket:
+    """Make the socket; it takes the place of one left by an earlier run.
+
+    Raises:
+        OSError: it cannot be made there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    old_mask = os.umask(0o117)
+    try:
+        sock.bind(str(path))
+    finally:
+        os.umask(old_mask)
+    sock.listen(8)
+    sock.setblocking(False)
+    return sock
+
+
+async def serve(supervisor: Supervisor, listener: socket.socket) -> None:
+    """Answer operators until cancelled, then take the socket away."""
+    path = listener.getsockname()
+
+    async def answer(stream: trio.SocketStream) -> None:
+        with trio.move_on_after(_SECONDS_MAX):
+            try:
+                line = await _line(stream)
+                reply = await _reply(supervisor, line)
+                await stream.send_all(reply + b"\n")
+            except trio.BrokenResourceError:
+                pass  # the operator did not wait
+        await stream.aclose()
+
+    try:
+        await trio.serve_listeners(
+            answer, [trio.SocketListener(trio.socket.from_stdlib_socket(listener))]
+        )
+    finally:
+        os.unlink(path)  # noqa: PTH108  in an async function; it does not block
+
+
+async def ask(path: Path, verb: Literal["status", "reload"]) -> Status:
+    """Ask a running router.
+
+    Raises:
+        OSError: nobody listens there.
+        msgspec.MsgspecError: who listens is not a router, or refused the question.
+    """
+    stream = await trio.open_unix_socket(str(path))
+    async with stream:
+        await stream.send_all(msgspec.json.encode(Question(verb)) + b"\n")
+        with trio.fail_after(_SECONDS_MAX):
+            return _answer.decode(await _line(stream))
+
+
+async def _line(stream: trio.SocketStream) -> bytes:
+    data = bytearray()
+    while not data.endswith(b"\n") and len(data) < _LINE_BYTES_MAX:
+        chunk = await stream.receive_some()
+        if not chunk:
+            break
+        data += chunk
+    return bytes(data)
+
+
+async def _reply(supervisor: Supervisor, line: bytes) -> bytes:
+    try:
+        question = _question.decode(line)
+    except msgspec.MsgspecError as error:
+        return msgspec.json.encode({"error": str(error)})
+    failed = await supervisor.reload() if question.verb == "reload" else {}
+    return msgspec.json.encode(_status(supervisor, failed))
+
+
+def _status(supervisor: Supervisor, failed: dict[str, str]) -> Status:
+    workers = [
+        WorkerStatus(
+            index=worker.index,
+            pid=worker.process.pid if worker.process is not None else 0,
+            is_ready=worker.is_ready,
+            restarts=worker.restarts,
+            report=worker.report,
+        )
+        for worker in supervisor.workers
+    ]
+    return Status(
+        node=supervisor.settings.node.name,
+        is_ready=not supervisor.is_stopping and all(worker.is_ready for worker in workers),
+        is_stopping=supervisor.is_stopping,
+        generation=supervisor.generation,
+        workers=workers,
+        failed=failed,
+    )

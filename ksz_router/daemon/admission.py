@@ -1,0 +1,63 @@
+"""Who may come in: the windows of requests in flight, and the count of those turned away.
+
+A request that is turned away here was not judged, so it is not recorded singly: it is counted,
+and the counts become one entry per institution and minute.
+"""
+
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING
+
+from ksz_router.codes import Code
+from ksz_router.config import Windows
+
+if TYPE_CHECKING:
+    from ksz_router.daemon.session import Session
+
+
+class Admission:
+    """The windows of one worker."""
+
+    def __init__(self, windows: Windows) -> None:
+        self.windows = windows
+        self.inflight = 0
+        self.is_draining = False
+        self.is_log_full = False
+        """So little disk is left that nothing new is taken."""
+        self._of_institution: Counter[str] = Counter()
+        self._turned_away: defaultdict[str, Counter[Code]] = defaultdict(Counter)
+
+    def refuse(self, session: "Session") -> tuple[Code, int] | None:
+        """Say which bound stands in the way of one more request, and the bound; or None."""
+        windows = self.windows
+        if self.is_draining:
+            return Code.ROUTER_DRAINING, 0
+        if self.is_log_full:
+            return Code.LOG_NOT_WRITABLE, 0
+        if len(session.inflight) >= windows.connection:
+            return Code.CONNECTION_WINDOW_FULL, windows.connection
+        if self._of_institution[session.uri] >= windows.institution:
+            return Code.INSTITUTION_WINDOW_FULL, windows.institution
+        if self.inflight >= windows.router:
+            return Code.ROUTER_FULL, windows.router
+        return None
+
+    def enter(self, session: "Session") -> None:
+        """One more request is in flight."""
+        self.inflight += 1
+        self._of_institution[session.uri] += 1
+
+    def leave(self, session: "Session") -> None:
+        """One request was answered."""
+        self.inflight -= 1
+        self._of_institution[session.uri] -= 1
+        if not self._of_institution[session.uri]:
+            del self._of_institution[session.uri]
+
+    def count(self, uri: str, code: Code) -> None:
+        """A request, or a connection, was turned away."""
+        self._turned_away[uri][code] += 1
+
+    def take_counts(self) -> dict[str, Counter[Code]]:
+        """Return and forget who was turned away, by the URI of the certificate."""
+        counts, self._turned_away = self._turned_away, defaultdict(Counter)
+        return counts

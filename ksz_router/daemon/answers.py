@@ -1,0 +1,154 @@
+"""From an outcome to the typed answer that the requester gets."""
+
+import msgspec
+
+from ksz_router import __version__
+from ksz_router.codes import MEANINGS, Action, Code
+from ksz_router.daemon.opened import Exchange
+from ksz_router.decision import Forward, Refusal
+from ksz_router.messages import Answer, Outcome, RecipientStatus, Reply, Request
+from ksz_router.model import Kind
+from ksz_router.wire import VERSION
+
+RETRY_AFTER_MS = 1_000
+"""When to come back after a bound was reached and nothing better is known."""
+
+_OUTCOMES = {
+    Outcome.DATA: Code.ANSWERED_WITH_DATA,
+    Outcome.NO_DATA: Code.ANSWERED_WITHOUT_DATA,
+    Outcome.IN_PART: Code.ANSWERED_IN_PART,
+    Outcome.FAILED: Code.SOURCE_FAILED,
+}
+
+
+def not_admitted(request: Request, code: Code, *, limit: int, now_ms: int) -> Answer:
+    """The answer to a request that was turned away before the control; it has no exchange."""
+    detail = {"limit": str(limit)} if limit else {}
+    return _answer(request.id, b"", code, "", detail=detail, retry_at_ms=now_ms + RETRY_AFTER_MS)
+
+
+def refusal(exchange: Exchange, verdict: Refusal, generation: str) -> Answer:
+    """The answer to a request that the control refused."""
+    detail = {}
+    if verdict.field:
+        detail["field"] = verdict.field
+    if verdict.replaced_by:
+        detail["newSSIN"] = verdict.replaced_by
+    if verdict.deceased:
+        detail["deceaseDate"] = str(verdict.deceased)
+    return _answer(
+        exchange.request.id,
+        exchange.id,
+        verdict.code,
+        generation,
+        detail=detail,
+        retry_at_ms=verdict.retry_at_ms or None,
+    )
+
+
+def outcome(exchange: Exchange, generation: str, retry_at_ms: int) -> Answer:
+    """The answer once every destination is settled."""
+    verdict, reply = exchange.verdict, exchange.reply
+    assert isinstance(verdict, Forward)
+    errands = exchange.errands
+    code = errands[0].code
+    assert code is not None
+    recipients: tuple[RecipientStatus, ...] = tuple(
+        RecipientStatus(errand.kbo, int(errand.code or 0), errand.source_code) for errand in errands
+    )
+    if verdict.service.kind is Kind.DISTRIBUTION:
+        recipients += tuple(
+            RecipientStatus(kbo, int(Code.ANNOUNCED_OUTAGE)) for kbo in verdict.in_outage
+        )
+        code = _overall([Code(recipient.code) for recipient in recipients])
+        reply = None
+    return _answer(
+        exchange.request.id,
+        exchange.id,
+        code,
+        generation,
+        retry_at_ms=retry_at_ms if MEANINGS[code].action is Action.RETRY_AT else None,
+        source_us=max(
+            ((n.answered_ns - n.sent_ns) // 1000 for n in errands if n.answered_ns), default=0
+        ),
+        recipients=recipients,
+        persons=reply.persons if reply is not None else (),
+        payload=reply.payload if reply is not None else b"",
+    )
+
+
+def connection_test(exchange: Exchange, generation: str, peer: dict[str, str]) -> Answer:
+    """The answer of the router's own test-connection service: how it sees the caller."""
+    caller = exchange.facts.caller
+    assert caller is not None
+    seen = {
+        "institution": caller.kbo,
+        "name": caller.name,
+        "roles": [f"{role.sector}/{role.type}" for role in caller.roles],
+        "members": list(caller.members),
+        "uri": exchange.session.uri,
+        "protocol": VERSION,
+        "router": __version__,
+        "generation": generation,
+        **peer,
+    }
+    return _answer(
+        exchange.request.id,
+        exchange.id,
+        Code.ANSWERED_WITH_DATA,
+        generation,
+        payload=msgspec.json.encode(seen),
+    )
+
+
+def code_of(reply: Reply, asked: str | None, *, is_well_formed: bool) -> Code:
+    """What a source's reply comes to, judged against the person it was asked about."""
+    if not is_well_formed:
+        return Code.SOURCE_ANSWER_INVALID
+    if reply.person != asked:
+        return Code.SOURCE_ANSWERED_FOR_ANOTHER
+    return _OUTCOMES[reply.outcome]
+
+
+def _overall(codes: list[Code]) -> Code:
+    """One code for a distribution: the common one, or that only a part was reached."""
+    distinct = set(codes)
+    if len(distinct) == 1:
+        return codes[0]
+    return (
+        Code.ANSWERED_IN_PART
+        if any(code >= Code.ANSWERED_WITH_DATA for code in codes)
+        else (max(codes))
+    )
+
+
+def _answer(
+    number: int,
+    exchange: bytes,
+    code: Code,
+    generation: str,
+    *,
+    detail: dict[str, str] | None = None,
+    retry_at_ms: int | None = None,
+    source_us: int = 0,
+    recipients: tuple[RecipientStatus, ...] = (),
+    persons: tuple[str, ...] = (),
+    payload: bytes = b"",
+) -> Answer:
+    meaning = MEANINGS[code]
+    return Answer(
+        id=number,
+        exchange=exchange,
+        code=int(code),
+        stage=int(code.stage),
+        official=meaning.official,
+        status=meaning.status,
+        action=int(meaning.action),
+        generation=generation,
+        detail=detail or {},
+        retry_at_ms=retry_at_ms,
+        source_us=source_us,
+        recipients=recipients,
+        persons=persons,
+        payload=payload,
+    )

@@ -1,0 +1,196 @@
+"""From an exchange to its privacy-log entries.
+
+Field by field what the agreement asks for (article 7, 5° b) and what a replay of the decision
+needs. What a peer sent malformed is not copied: it could be anything, and of any length.
+"""
+
+import hashlib
+from collections.abc import Callable
+
+from ksz_router.codes import Code, Stage
+from ksz_router.daemon.opened import Errand, Exchange
+from ksz_router.decision import Forward, Refusal
+from ksz_router.identifiers import Kbo, is_application, is_insz, is_kbo
+from ksz_router.limits import (
+    framework_chars_max,
+    means_chars_max,
+    service_chars_max,
+    ticket_chars_max,
+)
+from ksz_router.messages import Reply
+from ksz_router.model import OPEN, Kind
+from ksz_router.privacylog.entry import Entry, canonical
+from ksz_router.privacylog.entry import Kind as EntryKind
+from ksz_router.privacylog.keys import Tokens
+
+
+class EntryMaker:
+    """Makes entries; holds what all of them share.
+
+    Args:
+        tokens: Of the quarter in which this runs; replaced when the quarter ends.
+        now_us: Unix microseconds, never going back within a worker.
+    """
+
+    def __init__(self, tokens: Tokens, now_us: Callable[[], int]) -> None:
+        self.tokens = tokens
+        self.now_us = now_us
+        self.generation = ""
+        self.rights_version = 0
+        self.directory_version = 0
+
+    def request(self, exchange: Exchange) -> bytes:
+        """Return the entry of a request with its verdict."""
+        request, verdict, facts = exchange.request, exchange.verdict, exchange.facts
+        tokens, service = self.tokens, facts.service
+        requester = requester_of(exchange)
+        named = request.member or request.kbo
+        asked = request.person if request.person is not None and is_insz(request.person) else None
+        passed = verdict if isinstance(verdict, Forward) else None
+        person = asked if passed is None else passed.person
+        grant = passed.grant if passed is not None else None
+        return canonical(
+            Entry(
+                kind=EntryKind.REQUEST,
+                at_us=self.now_us(),
+                exchange=exchange.id,
+                code=0 if isinstance(verdict, Forward) else int(verdict.code),
+                stage=int(Stage.ANSWERED if isinstance(verdict, Forward) else verdict.code.stage),
+                service=request.service[:service_chars_max],
+                service_version=_small(request.version) or 0,
+                requester=requester,
+                acting=named if named and named != requester and is_kbo(named) else None,
+                final_client=_kbo(request.final_client),
+                sector=_small(request.sector),
+                type=_small(request.type),
+                capacity=_small(request.capacity),
+                legal_framework=_clipped(request.legal_framework),
+                user=tokens.user(request.user) if request.user and is_insz(request.user) else None,
+                application=_application(request.application),
+                means=request.means[:means_chars_max],
+                level=_small(request.level) or 0,
+                ticket=tokens.ticket(Kbo(requester), request.ticket[:ticket_chars_max]),
+                person=tokens.person(person) if person else None,
+                asked=tokens.person(asked) if asked and asked != person else None,
+                enterprise=_kbo(request.enterprise),
+                begin=passed.begin if passed is not None else None,
+                end=passed.end if passed is not None and passed.end != OPEN else None,
+                destinations=destinations_of(passed) if passed is not None else (),
+                generation=self.generation,
+                rights_version=self.rights_version,
+                directory_version=self.directory_version,
+                grant=grant.id if grant is not None else _grant_of(verdict),
+                basis=grant.basis if grant is not None else "",
+                line=passed.line if passed is not None else None,
+                violations=_violations(passed) if passed is not None else (),
+                request_bytes=len(request.payload),
+                digest=_digest(request.payload) if service and service.kind in _KEPT else None,
+            )
+        )
+
+    def outcome(
+        self, exchange: Exchange, code: Code, errand: Errand | None, reply: Reply | None
+    ) -> list[bytes]:
+        """Return the entry of an outcome, and one for each further person it concerned."""
+        request, now_us = exchange.request, self.now_us()
+        source_us = 0
+        if errand is not None and errand.answered_ns:
+            source_us = (errand.answered_ns - errand.sent_ns) // 1000
+        entry = Entry(
+            kind=EntryKind.OUTCOME,
+            at_us=now_us,
+            exchange=exchange.id,
+            code=int(code),
+            stage=int(code.stage),
+            service=request.service[:service_chars_max],
+            service_version=_small(request.version) or 0,
+            requester=requester_of(exchange),
+            user=self._supplier(reply),
+            application=_application(reply.application) if reply is not None else None,
+            destinations=(errand.kbo,) if errand is not None else (),
+            generation=self.generation,
+            answer_bytes=len(reply.payload) if reply is not None else 0,
+            source_us=source_us,
+        )
+        entries = [canonical(entry)]
+        for person in reply.persons if reply is not None else ():
+            further = Entry(
+                kind=EntryKind.FURTHER,
+                at_us=now_us,
+                exchange=exchange.id,
+                code=int(code),
+                stage=int(code.stage),
+                service=entry.service,
+                service_version=entry.service_version,
+                requester=entry.requester,
+                person=self.tokens.person(person),
+                destinations=entry.destinations,
+            )
+            entries.append(canonical(further))
+        return entries
+
+    def summary(self, requester: str, counts: dict[Code, int]) -> bytes:
+        """Return the entry of the refusals before the control, of one institution and minute."""
+        return canonical(
+            Entry(
+                kind=EntryKind.SUMMARY,
+                at_us=self.now_us(),
+                exchange=None,
+                code=0,
+                stage=int(Stage.LINK),
+                requester=requester[:255],
+                counts=tuple(sorted((int(code), n) for code, n in counts.items())),
+            )
+        )
+
+    def _supplier(self, reply: Reply | None) -> bytes | None:
+        if reply is None or reply.user is None or not is_insz(reply.user):
+            return None
+        return self.tokens.user(reply.user)
+
+
+_KEPT = (Kind.SUBMISSION, Kind.DISTRIBUTION)
+"""Kinds whose content is told from other content by its digest when a ticket comes again."""
+
+
+def requester_of(exchange: Exchange) -> str:
+    """The KBO number behind the certificate; its URI where it is nobody's."""
+    caller = exchange.facts.caller
+    return caller.kbo if caller is not None else exchange.session.uri[:255]
+
+
+def destinations_of(verdict: Forward) -> tuple[str, ...]:
+    """Where a passing request is put to: all for a distribution, else the first."""
+    found = verdict.destinations
+    if verdict.service.kind is not Kind.DISTRIBUTION:
+        found = found[:1]
+    return tuple(destination.kbo for destination in found)
+
+
+def _grant_of(verdict: Forward | Refusal) -> str:
+    return verdict.grant if isinstance(verdict, Refusal) else ""
+
+
+def _violations(verdict: Forward) -> tuple[str, ...]:
+    own = ("own",) if verdict.own_violation else ()
+    return own + tuple(d.kbo for d in verdict.destinations if d.violation)
+
+
+def _digest(payload: bytes) -> bytes:
+    return hashlib.sha256(payload).digest()
+
+
+def _kbo(text: str | None) -> str | None:
+    return text if text is not None and is_kbo(text) else None
+
+
+def _application(text: str | None) -> str | None:
+    return text if text is not None and is_application(text) else None
+
+
+def _clipped(text: str | None) -> str | None:
+    return text[:framework_chars_max] if text is not None else None
+
+
+def _small(number: int | None) -> int | None:
+    return number if number is not None and 0 <= number < 1 << 31 else None

@@ -1,0 +1,228 @@
+"""The life of an exchange, from the request to its answer, a batch at a time.
+
+    take      identify, look up, decide, and hand the entry to the recorder
+    go_on     what became durable is forwarded, or its answer released
+    settle    what came of a destination is handed to the recorder
+    expire    what did not come in time is settled without it
+
+This is the only place where a request is decided on, and where one is forwarded or answered.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ksz_router.codes import Code
+from ksz_router.daemon import answers
+from ksz_router.daemon.admission import Admission
+from ksz_router.daemon.deadlines import Deadlines
+from ksz_router.daemon.entries import EntryMaker
+from ksz_router.daemon.metrics import Metrics
+from ksz_router.daemon.opened import Continuation, Dispatch, Errand, Exchange, Release
+from ksz_router.daemon.recorder import Recorded, Recorder
+from ksz_router.daemon.source import SourceLink
+from ksz_router.daemon.tables import Tables
+from ksz_router.daemon.upstream import Failed, Upstream
+from ksz_router.days import brussels_day
+from ksz_router.decision import Forward, Refusal, decide
+from ksz_router.identifiers import is_application, is_insz
+from ksz_router.limits import further_persons_max, payload_bytes_max, source_code_chars_max
+from ksz_router.link import Link
+from ksz_router.messages import Reply, Request
+from ksz_router.model import Kind
+
+if TYPE_CHECKING:
+    from ksz_router.daemon.session import Session
+
+
+class Exchanges:
+    """All open exchanges of one worker.
+
+    Args:
+        clock_ns: Monotonic; for deadlines and durations.
+        wall_ns: Unix time; for the day, and what is said of time to others.
+        new_id: Makes exchange ids (UUIDv7).
+    """
+
+    def __init__(
+        self,
+        *,
+        tables: Tables,
+        entries: EntryMaker,
+        recorder: Recorder[Continuation],
+        upstream: Upstream,
+        admission: Admission,
+        metrics: Metrics,
+        clock_ns: Callable[[], int],
+        wall_ns: Callable[[], int],
+        new_id: Callable[[], bytes],
+    ) -> None:
+        self._tables = tables
+        self._entries = entries
+        self._recorder = recorder
+        self._upstream = upstream
+        self._admission = admission
+        self._metrics = metrics
+        self._clock_ns = clock_ns
+        self._wall_ns = wall_ns
+        self._new_id = new_id
+        self._deadlines = Deadlines()
+        self.touched: set[Link] = set()
+        """Links that something was queued on, to be flushed at the end of the turn."""
+
+    @property
+    def next_deadline_ns(self) -> int | None:
+        """When :meth:`expire` has something to do; None if nothing is open."""
+        return self._deadlines.next_ns
+
+    def take(self, asked: Sequence[tuple["Session", Request]]) -> None:
+        """Judge a batch of requests, and hand each to the recorder."""
+        now_ns, wall_ns = self._clock_ns(), self._wall_ns()
+        today = brussels_day(wall_ns)
+        batch = [pair for pair in asked if self._admit(*pair, wall_ns)]
+        looked_up = self._tables.look_up(batch, wall_ns // 1_000_000)
+        checked_ns = self._clock_ns()
+        for (session, request), facts in zip(batch, looked_up, strict=True):
+            verdict = decide(request, facts, today)
+            exchange = Exchange(
+                id=self._new_id(),
+                session=session,
+                request=request,
+                received_ns=now_ns,
+                deadline_ns=now_ns + _time_allowed_ns(request, verdict),
+                facts=facts,
+                verdict=verdict,
+            )
+            session.inflight[request.id] = exchange
+            records = [self._entries.request(exchange)]
+            if isinstance(verdict, Forward) and verdict.service.kind is not Kind.TEST:
+                self._deadlines.add(exchange)
+                self._recorder.submit(records, Dispatch(exchange))
+                continue
+            if isinstance(verdict, Refusal):
+                answer = answers.refusal(exchange, verdict, self._tables.generation)
+            else:
+                peer = session.link.describe()
+                answer = answers.connection_test(exchange, self._tables.generation, peer)
+            records += self._entries.outcome(exchange, Code(answer.code), None, None)
+            self._recorder.submit(records, Release(exchange, answer, now_ns))
+        if batch:
+            self._metrics.checked(len(batch), checked_ns - now_ns, self._clock_ns() - checked_ns)
+
+    def _admit(self, session: "Session", request: Request, wall_ns: int) -> bool:
+        if request.id in session.inflight:
+            session.end(Code.CORRELATION_REUSED)
+            self.touched.add(session.link)
+            return False
+        refused = self._admission.refuse(session)
+        if refused is None and not self._recorder.has_room_for(1):
+            refused = Code.LOG_NOT_WRITABLE, 0
+        if refused is None:
+            self._admission.enter(session)
+            session.inflight[request.id] = None  # taken; a second one in this batch is a reuse
+            return True
+        code, limit = refused
+        now_ms = wall_ns // 1_000_000
+        session.turn_away(answers.not_admitted(request, code, limit=limit, now_ms=now_ms))
+        self._admission.count(session.uri, code)
+        self._metrics.turned_away(code)
+        self.touched.add(session.link)
+        return False
+
+    def go_on(self, recorded: Sequence[Recorded[Continuation]]) -> None:
+        """Forward or answer what became durable."""
+        for proof in recorded:
+            match proof.value:
+                case Dispatch(exchange):
+                    failed = self._upstream.forward(proof.narrowed(Dispatch), self.touched)
+                    self._metrics.forwarded(exchange.forwarded_ns - exchange.received_ns)
+                    self.settle_failed(failed)
+                case Release():
+                    self._release(proof.narrowed(Release))
+
+    def replied(self, link: SourceLink, reply: Reply) -> None:
+        """A source answered; hand what that comes to to the recorder."""
+        errand = self._upstream.replied(link, reply)
+        if errand is None:
+            late = link.late.pop(reply.id, None)
+            self._metrics.turned_away(Code.ANSWER_DISCARDED)
+            if late is not None:
+                exchange = late.exchange
+                records = self._entries.outcome(exchange, Code.ANSWER_DISCARDED, late, None)
+                self._recorder.submit(records, None)
+            return
+        verdict = errand.exchange.verdict
+        assert isinstance(verdict, Forward)
+        code = answers.code_of(reply, verdict.person, is_well_formed=_is_well_formed(reply))
+        if code >= Code.ANSWERED_WITH_DATA and not errand.exchange.session.takes(reply.payload):
+            code = Code.ANSWER_TOO_LARGE
+        errand.source_code = reply.source_code[:source_code_chars_max]
+        usable = code >= Code.ANSWERED_WITH_DATA or code is Code.SOURCE_FAILED
+        self._metrics.source_answered(errand.answered_ns - errand.sent_ns)
+        self._settle(errand, code, reply if usable else None)
+
+    def settle_failed(self, failed: Failed) -> None:
+        """Settle errands that will not be answered."""
+        for errand, code in failed:
+            self._settle(errand, code, None)
+
+    def expire(self) -> None:
+        """Settle what is past its deadline."""
+        for exchange in self._deadlines.due(self._clock_ns()):
+            for errand in exchange.errands:
+                if errand.code is None:
+                    self._settle(errand, self._upstream.give_up(errand), None)
+            # A late answer is still told from others, but what was asked is not kept for it.
+            exchange.request = msgspec.structs.replace(exchange.request, payload=b"")
+
+    def _settle(self, errand: Errand, code: Code, reply: Reply | None) -> None:
+        if errand.code is not None:
+            return
+        errand.code = code
+        exchange = errand.exchange
+        exchange.open_errands -= 1
+        exchange.reply = reply
+        records = self._entries.outcome(exchange, code, errand, reply)
+        if exchange.open_errands:
+            self._recorder.submit(records, None)
+            return
+        self._deadlines.remove(exchange)
+        wait_ms = self._upstream.retry_after_ms(errand.kbo) or answers.RETRY_AFTER_MS
+        retry_at_ms = self._wall_ns() // 1_000_000 + wait_ms
+        answer = answers.outcome(exchange, self._tables.generation, retry_at_ms)
+        self._recorder.submit(records, Release(exchange, answer, self._clock_ns()))
+
+    def _release(self, recorded: Recorded[Release]) -> None:
+        exchange, now_ns = recorded.value.exchange, self._clock_ns()
+        total_ns = now_ns - exchange.received_ns
+        router_us = max(0, total_ns // 1000 - recorded.value.answer.source_us)
+        exchange.session.release(recorded, router_us)
+        self._admission.leave(exchange.session)
+        exchange.errands.clear()  # they point back: without this only the collector frees them
+        self.touched.add(exchange.session.link)
+        service = exchange.facts.service
+        self._metrics.answered(
+            kind=service.kind if service is not None else None,
+            code=Code(recorded.value.answer.code),
+            router_ns=router_us * 1000,
+            outcome_leg_ns=now_ns - recorded.value.replied_ns,
+        )
+
+
+def _time_allowed_ns(request: Request, verdict: Forward | Refusal) -> int:
+    if isinstance(verdict, Refusal):
+        return 0
+    longest = verdict.service.deadline_ms
+    return min(request.deadline_ms or longest, longest) * 1_000_000
+
+
+def _is_well_formed(reply: Reply) -> bool:
+    return (
+        len(reply.payload) <= payload_bytes_max
+        and len(reply.persons) <= further_persons_max
+        and all(is_insz(person) for person in reply.persons)
+        and (reply.user is None or is_insz(reply.user))
+        and (reply.application is None or is_application(reply.application))
+        and reply.source_code.isascii()
+    )

@@ -1,0 +1,77 @@
+"""A worker's hold on the privacy log: its writer, its recorder, and the keys of the quarter."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ksz_router.config import Config
+from ksz_router.daemon.entries import EntryMaker
+from ksz_router.daemon.opened import Continuation
+from ksz_router.daemon.recorder import Recorder
+from ksz_router.privacylog.keys import KeyRing, Tokens, quarter_after, quarter_begin_ns, quarter_of
+from ksz_router.privacylog.writer import Writer
+
+_PREFILL_PAUSE_SECONDS = 0.01
+"""After each MiB of zeros for the next file, so that commits do not wait behind them."""
+
+
+class Journal:
+    """Opens the slot of a worker; what an earlier run left open there is settled on return.
+
+    Raises:
+        PrivacyLogError: the log or its keys cannot be used; the message says what to do.
+    """
+
+    def __init__(
+        self, config: Config, slot: str, clock_ns: Callable[[], int], wall_ns: Callable[[], int]
+    ) -> None:
+        keys_folder = Path(config.privacy_log.keys)
+        self._keys = KeyRing(keys_folder)
+        self._wall_ns = wall_ns
+        self._last_us = 0
+        now_ns = wall_ns()
+        self._quarter = quarter_of(now_ns)
+        self._quarter_end_ns = quarter_begin_ns(quarter_after(self._quarter))
+        self.writer = Writer.open(
+            Path(config.privacy_log.path),
+            slot=slot,
+            node=config.node.name,
+            keys_folder=keys_folder,
+            now_ns=now_ns,
+            file_bytes=config.privacy_log.file_bytes,
+        )
+        self.entries = EntryMaker(Tokens(self._keys.quarter(self._quarter)), self._now_us)
+        self.recorder: Recorder[Continuation] = Recorder(self._commit, clock_ns)
+
+    def turn_quarter(self, empty_log: Callable[[], None]) -> bool:
+        """Go over to the keys of a new quarter, if one began; say whether one did.
+
+        Tokens and frames of one file belong to one quarter: what was made under the old keys
+        is made durable first.
+        """
+        quarter = quarter_of(self._wall_ns())
+        if quarter == self._quarter:
+            return False
+        keys = self._keys.quarter(quarter)
+        empty_log()
+        self._quarter = quarter
+        self._quarter_end_ns = quarter_begin_ns(quarter_after(quarter))
+        self.entries.tokens = Tokens(keys)
+        return True
+
+    def prefill(self) -> None:
+        """Fill the next file ahead of its use, unhurried. For a thread; blocks."""
+        self.writer.prepare_next(lambda: time.sleep(_PREFILL_PAUSE_SECONDS))
+
+    def close(self) -> None:
+        """End the recorder's thread, then the file."""
+        self.recorder.close()
+        self.writer.close()
+
+    def _commit(self, records: Sequence[bytes]) -> None:
+        self.writer.commit(records, min(self._wall_ns(), self._quarter_end_ns - 1))
+
+    def _now_us(self) -> int:
+        """Unix microseconds that never go back, whatever the clock of the host does."""
+        self._last_us = max(self._last_us + 1, self._wall_ns() // 1000)
+        return self._last_us

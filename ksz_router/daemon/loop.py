@@ -1,0 +1,183 @@
+"""One worker's turn: everything that is ready on all connections, as one batch.
+
+    what became durable goes on  →  what came in is taken  →  what is overdue is settled
+    →  the next group goes to the log  →  what was queued is flushed, once per connection
+
+There is no await inside a turn. Between turns anything else of the worker may run.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import trio
+
+from ksz_router.codes import Code
+from ksz_router.daemon.exchange import Exchanges
+from ksz_router.daemon.metrics import Metrics
+from ksz_router.daemon.opened import Continuation
+from ksz_router.daemon.recorder import Recorder
+from ksz_router.daemon.session import Session
+from ksz_router.daemon.source import SourceLink
+from ksz_router.daemon.upstream import Failed, Upstream
+from ksz_router.limits import connection_outgoing_hard_bytes, connection_outgoing_soft_bytes
+from ksz_router.link import Link
+from ksz_router.messages import Reply, Request
+from ksz_router.poller import Poller
+from ksz_router.wire import Drain, Ended, Welcome
+
+Peer: TypeAlias = Session | SourceLink
+
+
+class Loop:
+    """Drives all links of one worker.
+
+    Args:
+        clock_ns: Monotonic, and the clock of deadlines.
+        wall_ns: Unix time.
+        ended: Called when a connection is over: its peer, why, and whether the peer said so.
+    """
+
+    def __init__(
+        self,
+        *,
+        exchanges: Exchanges,
+        recorder: Recorder[Continuation],
+        upstream: Upstream,
+        metrics: Metrics,
+        clock_ns: Callable[[], int],
+        wall_ns: Callable[[], int],
+        ended: Callable[[Peer, Ended], None],
+    ) -> None:
+        self.peers: dict[Link, Peer] = {}
+        self._exchanges = exchanges
+        self._recorder = recorder
+        self._upstream = upstream
+        self._metrics = metrics
+        self._clock_ns = clock_ns
+        self._wall_ns = wall_ns
+        self._ended = ended
+        self._poller = Poller()
+        self._poller.add_wakeup(recorder.wakeup_fd, lambda: None)  # collect() does the rest
+        upstream.dialled = self.add
+        upstream.failed = self._failed_outside
+
+    @property
+    def sessions(self) -> list[Session]:
+        """The requesters that are connected."""
+        return [peer for peer in self.peers.values() if isinstance(peer, Session)]
+
+    def add(self, peer: Peer) -> None:
+        """Drive one more link; whatever came behind its handshake is taken at once."""
+        self.peers[peer.link] = peer
+        self._poller.add(peer.link)
+        self._exchanges.touched.add(peer.link)
+        self._take([peer.link])
+        self._finish_turn()
+
+    async def run(self) -> None:
+        """Turn for turn, until cancelled.
+
+        Raises:
+            OSError, LogNotWritable: the privacy log cannot be written; the process must end.
+        """
+        while True:
+            due_ns = self._exchanges.next_deadline_ns
+            wait_s = 3600.0 if due_ns is None else max(0.0, (due_ns - self._clock_ns()) / 1e9)
+            with trio.move_on_after(wait_s):
+                await self._poller.wait()
+            self.turn()
+
+    def turn(self) -> None:
+        """Do everything that is ready."""
+        readable, writable = self._poller.ready()
+        self._exchanges.go_on(self._recorder.collect())
+        self._exchanges.touched.update(writable)
+        self._take(readable)
+        self._exchanges.expire()
+        self._finish_turn()
+
+    def end(self, peer: Peer, code: Code) -> None:
+        """End a connection from our side; errands on it are settled."""
+        ended = Ended(code, by_peer=False)
+        peer.link.connection.end(code)
+        peer.link.flush()
+        self._drop(peer, ended)
+
+    def empty_log(self) -> None:
+        """Wait until every record is durable, and let what hangs on it go on. Blocks."""
+        while self._recorder.backlog:
+            self._recorder.start()
+            self._recorder.wait()
+            self._exchanges.go_on(self._recorder.collect())
+
+    def finish(self) -> None:
+        """Flush what was queued from outside a turn, and hand the next group to the log."""
+        self._finish_turn()
+
+    def close(self) -> None:
+        """Close every connection."""
+        for peer in list(self.peers.values()):
+            self.end(peer, Code.CLOSED_IN_PEACE)
+        self._poller.close()
+
+    def _take(self, readable: list[Link]) -> None:
+        asked: list[tuple[Session, Request]] = []
+        now_ns = self._clock_ns()
+        for link in readable:
+            peer = self.peers.get(link)
+            if peer is None:
+                continue
+            events = link.receive()
+            peer.heard_ns = now_ns
+            self._exchanges.touched.add(link)  # TLS or the engine may have something to say
+            for event in events:
+                if isinstance(event, Request):
+                    assert isinstance(peer, Session)
+                    asked.append((peer, event))
+                elif isinstance(event, Ended):
+                    self._drop(peer, event)
+                elif isinstance(peer, SourceLink):
+                    self._from_source(peer, event)
+        if asked:
+            self._exchanges.take(asked)
+
+    def _from_source(self, link: SourceLink, event: object) -> None:
+        if isinstance(event, Reply):
+            self._exchanges.replied(link, event)
+        elif isinstance(event, Welcome):
+            self._exchanges.settle_failed(self._upstream.welcomed(link, self._exchanges.touched))
+        elif isinstance(event, Drain):
+            link.is_draining = True
+
+    def _finish_turn(self) -> None:
+        self._recorder.start()
+        if self._recorder.commits:
+            self._metrics.committed(self._recorder.commits, self._wall_ns() / 1e9)
+            self._recorder.commits.clear()
+        touched = self._exchanges.touched
+        while touched:
+            link = touched.pop()
+            peer = self.peers.get(link)
+            if peer is None:
+                continue
+            link.flush()
+            unsent = link.unsent_bytes
+            if unsent > connection_outgoing_hard_bytes:
+                self.end(peer, Code.PEER_TOO_SLOW)
+            elif link.connection.ended is not None:
+                self._drop(peer, link.connection.ended)
+            else:
+                self._poller.watch(link, read=unsent < connection_outgoing_soft_bytes)
+
+    def _drop(self, peer: Peer, ended: Ended) -> None:
+        if self.peers.pop(peer.link, None) is None:
+            return
+        self._poller.remove(peer.link)
+        peer.link.close()
+        self._ended(peer, ended)
+        if isinstance(peer, SourceLink):
+            self._exchanges.settle_failed(self._upstream.ended(peer))
+
+    def _failed_outside(self, failed: Failed) -> None:
+        self._exchanges.settle_failed(failed)
+        self._finish_turn()

@@ -1,0 +1,184 @@
+"""Every metric of a worker: plain numbers on the hot path, exported when Prometheus asks.
+
+Labels come from fixed sets (kinds of service, codes, stages), so a peer cannot add a series.
+"""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeAlias
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from ksz_router import __version__
+from ksz_router.codes import Code, Stage
+from ksz_router.model import Kind
+
+# 1 s and 2 s are the bounds of the agreement (article 7, 2° a), so they are exact buckets.
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
+STAGE_SECONDS = (1e-6, 5e-6, 25e-6, 1e-4, 5e-4, 0.0025, 0.01, 0.05, 0.25, 1.0)
+RECORDS = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0)
+
+
+Gauges: TypeAlias = "dict[str, tuple[str, Callable[[], float]]]"
+"""Name → help, and a function that reads it at scrape time."""
+
+
+class Histogram:
+    """Counts per bucket; cheaper than a library's, and read only by the collector."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float, times: int = 1) -> None:
+        """Count a value, ``times`` over."""
+        self.counts[bisect_left(self.bounds, value)] += times
+        self.total += value * times
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Cumulative counts in Prometheus' form."""
+        result, cumulated = [], 0
+        for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
+            cumulated += count
+            result.append(("+Inf" if bound == float("inf") else str(bound), float(cumulated)))
+        return result
+
+
+class Metrics(Collector):
+    """The numbers of one worker. Only its own task writes them."""
+
+    def __init__(self) -> None:
+        self.exchanges: Counter[tuple[str, Code]] = Counter()
+        self.rejected: Counter[Code] = Counter()
+        self.handshakes: Counter[str] = Counter()
+        self.router = {kind: Histogram(SECONDS) for kind in Kind}
+        self.legs = {leg: Histogram(SECONDS) for leg in ("request", "outcome")}
+        self.source = Histogram(SECONDS)
+        self.stages = {stage: Histogram(STAGE_SECONDS) for stage in ("look_up", "decide")}
+        self.commit = Histogram(SECONDS)
+        self.commit_records = Histogram(RECORDS)
+        self.records = 0
+        self.last_durable_seconds = 0.0
+        self.loop_lag = Histogram(SECONDS)
+        self.gauges: Gauges = {}
+
+    def checked(self, requests: int, look_up_ns: int, decide_ns: int) -> None:
+        """A batch passed the control; times are of the whole batch."""
+        self.stages["look_up"].observe(look_up_ns / 1e9 / requests, requests)
+        self.stages["decide"].observe(decide_ns / 1e9 / requests, requests)
+
+    def forwarded(self, leg_ns: int) -> None:
+        """A request left for its source, so long after its frame was read."""
+        self.legs["request"].observe(leg_ns / 1e9)
+
+    def source_answered(self, source_ns: int) -> None:
+        """A source answered a delivery."""
+        self.source.observe(source_ns / 1e9)
+
+    def answered(
+        self, *, kind: Kind | None, code: Code, router_ns: int, outcome_leg_ns: int
+    ) -> None:
+        """A requester got its answer. ``kind`` is None for a service that does not exist."""
+        self.exchanges[kind.name.lower() if kind is not None else "unknown", code] += 1
+        if kind is not None:
+            self.router[kind].observe(router_ns / 1e9)
+        self.legs["outcome"].observe(outcome_leg_ns / 1e9)
+
+    def turned_away(self, code: Code) -> None:
+        """Something was refused before the control."""
+        self.rejected[code] += 1
+
+    def committed(self, commits: Iterable[tuple[int, int]], unix_seconds: float) -> None:
+        """Groups of records became durable."""
+        for records, duration_ns in commits:
+            self.commit.observe(duration_ns / 1e9)
+            self.commit_records.observe(records)
+            self.records += records
+            self.last_durable_seconds = unix_seconds
+
+    def collect(self) -> Iterator[Metric]:
+        """Give Prometheus everything; called from the thread that serves it."""
+        info = InfoMetricFamily("ksz_router_build", "The release that runs.")
+        info.add_metric([], {"version": __version__})
+        yield info
+        yield from self._counters()
+        yield from self._histograms()
+        for name, (text, read) in self.gauges.items():
+            yield GaugeMetricFamily(f"ksz_router_{name}", text, value=read())
+
+    def _counters(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "ksz_router_requests",
+            "Exchanges that ended, by kind of service, code and who is to act.",
+            labels=["kind", "code", "stage", "blame"],
+        )
+        for (kind, code), count in list(self.exchanges.items()):
+            requests.add_metric([kind, code.name, code.stage.name.lower(), blame(code)], count)
+        yield requests
+        rejected = CounterMetricFamily(
+            "ksz_router_rejected", "Refused before the control, by reason.", labels=["reason"]
+        )
+        for code, count in list(self.rejected.items()):
+            rejected.add_metric([code.name.lower()], count)
+        yield rejected
+        handshakes = CounterMetricFamily(
+            "ksz_router_handshakes", "TLS handshakes, by result.", labels=["result"]
+        )
+        for result, count in list(self.handshakes.items()):
+            handshakes.add_metric([result], count)
+        yield handshakes
+        yield CounterMetricFamily(
+            "ksz_router_privacy_log_records", "Records that became durable.", value=self.records
+        )
+        yield GaugeMetricFamily(
+            "ksz_router_privacy_log_last_durable_timestamp_seconds",
+            "When a group of records last became durable.",
+            value=self.last_durable_seconds,
+        )
+
+    def _histograms(self) -> Iterator[Metric]:
+        yield _family(
+            "request_duration_seconds",
+            "Time inside the router per exchange, source time taken off (article 7, 2° a).",
+            "kind",
+            {kind.name.lower(): histogram for kind, histogram in self.router.items()},
+        )
+        yield _family("leg_duration_seconds", "Time inside the router per leg.", "leg", self.legs)
+        yield _family("stage_duration_seconds", "Time per request by stage.", "stage", self.stages)
+        yield _family("source_duration_seconds", "Time sources take.", "", {"": self.source})
+        yield _family(
+            "privacy_log_append_duration_seconds", "Time of a group commit.", "", {"": self.commit}
+        )
+        yield _family(
+            "privacy_log_batch_records", "Records in a group.", "", {"": self.commit_records}
+        )
+        yield _family(
+            "event_loop_lag_seconds", "How late a timer of the loop was.", "", {"": self.loop_lag}
+        )
+
+
+def blame(code: Code) -> str:
+    """Who is to act on an outcome: nobody, the requester, the source or the router."""
+    if code in (Code.LOG_NOT_WRITABLE, Code.OUTCOME_UNKNOWN, Code.DEADLINE_PASSED):
+        return "router"
+    if code.stage in (Stage.ANSWERED, Stage.SOURCE_INTEGRATION):
+        return "none"
+    return "source" if code.stage in (Stage.ROUTING, Stage.OUTAGE) else "requester"
+
+
+def _family(name: str, text: str, label: str, histograms: dict[str, Histogram]) -> Metric:
+    family = HistogramMetricFamily(f"ksz_router_{name}", text, labels=[label] if label else None)
+    for value, histogram in histograms.items():
+        family.add_metric([value] if label else [], histogram.buckets(), histogram.total)
+    return family

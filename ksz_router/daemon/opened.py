@@ -1,0 +1,92 @@
+"""An exchange while it is open: what is remembered between its request and its answer."""
+
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+
+from ksz_router.codes import Code
+from ksz_router.decision import Facts, Forward, Refusal
+from ksz_router.identifiers import Kbo
+from ksz_router.messages import Answer, Reply, Request
+
+if TYPE_CHECKING:
+    from ksz_router.daemon.session import Session
+    from ksz_router.daemon.source import SourceLink
+
+
+class Errand:
+    """One exchange's way to one destination, from the record to what came of it."""
+
+    __slots__ = (
+        "answered_ns",
+        "code",
+        "exchange",
+        "kbo",
+        "link",
+        "number",
+        "sent_ns",
+        "source_code",
+    )
+
+    def __init__(self, exchange: "Exchange", kbo: Kbo) -> None:
+        self.exchange = exchange
+        self.kbo = kbo
+        self.link: SourceLink | None = None
+        self.number = 0
+        """The correlation id on ``link``, once it was sent."""
+        self.sent_ns = 0
+        self.answered_ns = 0
+        self.code: Code | None = None
+        """None while nothing came of it."""
+        self.source_code = ""
+
+
+class Exchange:
+    """One request and everything that follows from it."""
+
+    __slots__ = (
+        "deadline_ns", "errands", "facts", "forwarded_ns", "id", "open_errands", "received_ns",
+        "reply", "request", "session", "verdict",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        id: bytes,  # noqa: A002 - it is the exchange's id
+        session: "Session",
+        request: Request,
+        received_ns: int,
+        deadline_ns: int,
+        facts: Facts,
+        verdict: Forward | Refusal,
+    ) -> None:
+        self.id = id
+        self.session = session
+        self.request = request
+        self.received_ns = received_ns
+        self.deadline_ns = deadline_ns
+        self.facts = facts
+        self.verdict = verdict
+        self.errands: list[Errand] = []
+        self.open_errands = 0
+        self.forwarded_ns = 0
+        self.reply: Reply | None = None
+        """What the asked source said; a distribution keeps no payload."""
+
+
+class Dispatch(msgspec.Struct, frozen=True):
+    """The request is to be forwarded; its entry comes first."""
+
+    exchange: Exchange
+
+
+class Release(msgspec.Struct, frozen=True):
+    """The answer is to be given; the entry of its outcome comes first."""
+
+    exchange: Exchange
+    answer: Answer
+    replied_ns: int
+    """When the outcome was known; what follows is the answer's way through the router."""
+
+
+Continuation: TypeAlias = Dispatch | Release

@@ -1,0 +1,45 @@
+"""The operational log: JSON lines on standard error, one event each, with fixed names.
+
+What is logged are numbers, codes, KBO numbers, URIs and file names. Nothing that comes from a
+payload, an INSZ, a ticket or a key is ever passed to an event; the processor below is a second
+lock, which drops a value that looks like an INSZ.
+"""
+
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any, cast
+
+import structlog
+
+_TEXT_MAX = 300
+_LOOKS_LIKE_INSZ = re.compile(r"(?<![0-9])[0-9]{11}(?![0-9])")
+
+
+def _without_persons(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = _LOOKS_LIKE_INSZ.sub("(withheld)", value[:_TEXT_MAX])
+    return event
+
+
+def set_up(process: str) -> structlog.typing.FilteringBoundLogger:
+    """Configure the log of this process and return its logger.
+
+    Args:
+        process: ``supervisor`` or ``worker-0``; in every line.
+    """
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _without_persons,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logger = structlog.get_logger().bind(process=process)
+    return cast("structlog.typing.FilteringBoundLogger", logger)

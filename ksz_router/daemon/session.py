@@ -1,0 +1,65 @@
+"""One institution's connection, once it shook hands: who it is and what is in flight on it."""
+
+import msgspec
+
+from ksz_router.codes import Code
+from ksz_router.daemon.opened import Exchange, Release
+from ksz_router.daemon.recorder import Recorded
+from ksz_router.limits import answer_header_bytes_max
+from ksz_router.link import Link
+from ksz_router.messages import Answer
+from ksz_router.wire import Drain, State, Throttle
+
+
+class Session:
+    """A requester's connection.
+
+    Args:
+        link: After its handshake.
+        uri: The one SAN URI of its certificate; who that is, each rulebook says anew.
+        now_ns: Monotonic.
+    """
+
+    def __init__(self, link: Link, uri: str, now_ns: int) -> None:
+        self.link = link
+        self.uri = uri
+        self.opened_ns = now_ns
+        self.heard_ns = now_ns
+        self.pinged_ns = 0
+        self.inflight: dict[int, Exchange | None] = {}
+        """Correlation id → exchange; None for the moment between admission and verdict."""
+        self._throttled_until_ms = 0
+
+    def release(self, recorded: Recorded[Release], router_us: int) -> None:
+        """Give the answer, if anybody is there to take it."""
+        answer = recorded.value.answer
+        self.inflight.pop(answer.id, None)
+        self._send(msgspec.structs.replace(answer, router_us=router_us))
+
+    def turn_away(self, answer: Answer) -> None:
+        """Refuse a request before the control; name the bound in a notice, once a while."""
+        retry_at_ms = answer.retry_at_ms or 0
+        if "limit" in answer.detail and retry_at_ms > self._throttled_until_ms + 1_000:
+            self._throttled_until_ms = retry_at_ms
+            if self.link.connection.state is State.OPEN:
+                limit = int(answer.detail["limit"])
+                self.link.send(Throttle(code=answer.code, limit=limit, retry_at_ms=retry_at_ms))
+        self._send(answer)
+
+    def drain(self, seconds: int) -> None:
+        """Tell the peer that nothing new is taken here."""
+        if self.link.connection.state is State.OPEN:
+            self.link.send(Drain(seconds))
+
+    def end(self, code: Code) -> None:
+        """Say goodbye; the loop closes the connection after this turn."""
+        self.link.connection.end(code)
+
+    def takes(self, payload: bytes) -> bool:
+        """Say whether an answer with this payload fits into the frames that the peer takes."""
+        most = self.link.connection.peer_frame_bytes_max
+        return not payload or len(payload) + answer_header_bytes_max <= most
+
+    def _send(self, answer: Answer) -> None:
+        if self.link.connection.state is State.OPEN:
+            self.link.send(answer)

@@ -1,0 +1,31 @@
+"""What systemd hands over and wants to hear: sockets, readiness, the watchdog (sd_notify(3))."""
+
+import os
+import socket
+
+_FIRST_FD = 3
+
+
+def inherited_listener() -> socket.socket | None:
+    """Return the listening socket that systemd opened for this process, if there is one."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return None
+    if int(os.environ.get("LISTEN_FDS", "0")) < 1:
+        return None
+    return socket.socket(fileno=_FIRST_FD)
+
+
+def notify(state: str) -> None:
+    """Tell systemd, such as ``READY=1``; nothing happens where it does not listen."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        sock.connect("\0" + address[1:] if address.startswith("@") else address)
+        sock.send(state.encode())
+
+
+def watchdog_seconds() -> float | None:
+    """Return how often systemd wants to hear that all is well, or None."""
+    text = os.environ.get("WATCHDOG_USEC", "")
+    return int(text) / 2e6 if text.isdigit() and int(text) else None

@@ -1,0 +1,93 @@
+"""The tables of one worker, and what they say of a batch: one view, one short transaction."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ksz_router.daemon.entries import EntryMaker
+from ksz_router.decision import Facts
+from ksz_router.directory.snapshot import Directory
+from ksz_router.identifiers import Kbo
+from ksz_router.messages import Request
+from ksz_router.model import Endpoint
+from ksz_router.rights import Rights
+from ksz_router.rulebook.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from ksz_router.daemon.session import Session
+
+
+class Tables:
+    """Rulebook, access rights and person directory, as they are in force in this worker.
+
+    Args:
+        store: The rulebook's store of generations.
+        generation: Which of them to start with; it was verified before.
+        directory: The person directory.
+        entries: Is told which versions its entries rest on.
+
+    Raises:
+        RulebookError, DirectoryError: a table cannot be opened; the message says what to do.
+    """
+
+    def __init__(self, store: Path, generation: str, directory: Path, entries: EntryMaker) -> None:
+        self._store = store
+        self._entries = entries
+        self._snapshot = Snapshot.open(store, generation)
+        self._rights = Rights(self._snapshot)
+        self.directory = Directory.open(directory)
+        self.loaded_unix_s = 0.0
+        """When a table last changed."""
+        self._note_versions()
+
+    @property
+    def generation(self) -> str:
+        """The rulebook in force."""
+        return self._snapshot.generation
+
+    def look_up(self, batch: Sequence[tuple["Session", Request]], now_ms: int) -> list[Facts]:
+        """Gather what the control needs to judge each request of a batch."""
+        snapshot, find_rights = self._snapshot, self._rights.find
+        persons = self.directory.look_up([request.person for _, request in batch])
+        return [
+            snapshot.look_up(request, session.uri, now_ms, find_rights=find_rights, person=person)
+            for (session, request), person in zip(batch, persons, strict=True)
+        ]
+
+    def endpoints_of(self, kbo: Kbo) -> tuple[Endpoint, ...]:
+        """Where a source listens."""
+        institution = self._snapshot.institution(kbo)
+        return institution.endpoints if institution is not None else ()
+
+    def open(self, generation: str) -> Snapshot:
+        """Open another generation beside the one in force; may be called in another thread.
+
+        Raises:
+            RulebookError: it cannot be loaded.
+        """
+        return Snapshot.open(self._store, generation)
+
+    def adopt(self, new: Snapshot) -> None:
+        """Go over to an opened generation, all or nothing. Called between two batches."""
+        old, self._snapshot = self._snapshot, new
+        self._rights = Rights(new)
+        old.close()
+        self._note_versions()
+
+    def refresh_directory(self) -> bool:
+        """Go over to a newer person directory, if one was loaded; say whether there was one."""
+        changed = self.directory.refresh()
+        if changed:
+            self._note_versions()
+        return changed
+
+    def close(self) -> None:
+        """Give the mappings back."""
+        self._snapshot.close()
+        self.directory.close()
+
+    def _note_versions(self) -> None:
+        self.loaded_unix_s = self._entries.now_us() / 1e6
+        self._entries.generation = self._snapshot.generation
+        self._entries.rights_version = self._rights.version
+        self._entries.directory_version = self.directory.version

@@ -1,0 +1,125 @@
+"""The preventive control: whether a request may pass, and which institutions it is put to.
+
+This package is pure: no files, no clock, no table handles, no logging. The caller looks the facts
+up, ``decide`` judges them, the caller acts on the verdict. Nothing a peer can send raises here.
+
+The order of the rules is part of the contract (agreement, article 7, 4° d). What concerns the
+requester is judged before what concerns the person, so that who may not ask cannot learn from
+the refusal whether the directory knows someone. ``decide`` and ``explain`` run the same table.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ksz_router.codes import Stage
+from ksz_router.decision import person, requester
+from ksz_router.decision.case import (
+    SECONDARY_NETWORK,
+    Case,
+    Destination,
+    Facts,
+    Forward,
+    Refusal,
+    Verdict,
+)
+from ksz_router.messages import Request
+from ksz_router.model import Day
+
+__all__ = [
+    "RULES", "SECONDARY_NETWORK", "Destination", "Facts", "Forward", "Refusal", "Rule", "Step",
+    "Verdict", "decide", "explain",
+]  # fmt: skip
+
+
+def decide(request: Request, facts: Facts, today: Day) -> Verdict:
+    """Judge one request.
+
+    Args:
+        request: As decoded; its fields are not yet known to be well formed.
+        facts: What the tables hold for it, under one read transaction.
+        today: The Brussels day on which this runs.
+
+    Returns:
+        The refusal of the first rule that is broken, else where the request goes.
+    """
+    case = Case(request, facts, today)
+    for rule in RULES:
+        refusal = rule.judge(case)
+        if refusal is not None:
+            return refusal
+    return _forward(case)
+
+
+class Step(NamedTuple):
+    """One rule as :func:`explain` saw it; ``refusal`` is None where the rule holds."""
+
+    stage: Stage
+    question: str
+    refusal: Refusal | None
+
+
+def explain(request: Request, facts: Facts, today: Day) -> tuple[list[Step], Verdict]:
+    """Judge as :func:`decide` does, and keep each rule that was tried, up to the broken one."""
+    case = Case(request, facts, today)
+    steps = []
+    for rule in RULES:
+        refusal = rule.judge(case)
+        steps.append(Step(rule.stage, rule.question, refusal))
+        if refusal is not None:
+            return steps, refusal
+    return steps, _forward(case)
+
+
+def _forward(case: Case) -> Forward:
+    return Forward(
+        acting=case.acting.kbo,
+        service=case.service,
+        role=case.role,
+        begin=case.begin,
+        end=case.end,
+        grant=case.grant,
+        line=case.line,
+        person=case.person,
+        destinations=case.destinations,
+        in_outage=case.in_outage,
+        own_violation=case.own_violation,
+    )
+
+
+class Rule(NamedTuple):
+    """One row of the control: its stage, its question in plain words, and who answers it."""
+
+    stage: Stage
+    question: str
+    judge: Callable[[Case], Refusal | None]
+
+
+RULES = (
+    Rule(
+        Stage.IDENTITY,
+        "Is this a registered, active institution in a role it holds?",
+        requester.identity,
+    ),
+    Rule(Stage.SYNTAX, "Is the request well formed, for a service that exists?", requester.syntax),
+    Rule(
+        Stage.RIGHT,
+        "May this user or application act here, for this service?",
+        requester.access_right,
+    ),
+    Rule(
+        Stage.GRANT, "Does a grant allow the service, on a deliberation in force?", requester.grant
+    ),
+    Rule(
+        Stage.OWN_INTEGRATION,
+        "Does the requester's role know the person enough?",
+        person.own_integration,
+    ),
+    Rule(Stage.PERSON, "Does the number exist, and is it the one to use?", person.person),
+    Rule(
+        Stage.SOURCE_INTEGRATION,
+        "Who has the data and knows the person?",
+        person.source_integration,
+    ),
+    Rule(Stage.OUTAGE, "Is one of them not in an announced outage?", person.outage),
+)
+"""The control, in its order."""

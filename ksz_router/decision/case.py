@@ -1,0 +1,118 @@
+"""What goes into the control and what comes out of it: facts, verdicts, and the case between."""
+
+from typing import TypeAlias
+
+import msgspec
+
+from ksz_router.codes import Code
+from ksz_router.identifiers import Kbo
+from ksz_router.messages import Request
+from ksz_router.model import (
+    AccessRight,
+    Availability,
+    Day,
+    Grant,
+    Institution,
+    Line,
+    Outage,
+    Person,
+    Role,
+    Service,
+)
+
+SECONDARY_NETWORK = "secondary-network"
+"""Basis of a grant inside one secondary network, where no deliberation is needed."""
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the tables say about one request. ``None`` and empty mean: the table has nothing."""
+
+    caller: Institution | None
+    """The institution whose certificate it is."""
+    member: Institution | None = None
+    """The institution named as member, or under another KBO number than the caller's."""
+    service: Service | None = None
+    rights: tuple[AccessRight, ...] = ()
+    """Rows for the caller and the user; for the application where no user is named."""
+    grants: tuple[Grant, ...] = ()
+    """Rows for the service, the path and direction asked, and who acts; the narrower first."""
+    person: Person | None = None
+    sources: tuple[Availability, ...] = ()
+    """Rows of the data availability table for the service, in their order."""
+    outages: tuple[Outage, ...] = ()
+    """Announced outages that hold at this moment for this service."""
+
+
+class Destination(msgspec.Struct, frozen=True):
+    """An institution the request is put to, and the line that makes it fit, if one does."""
+
+    kbo: Kbo
+    role: Role
+    line: Line | None = None
+    receive: str = ""
+    """Id of the grant to receive, for a submission or a distribution."""
+    violation: bool = False
+    """The integration rule is broken and its control mode is ``log``."""
+
+
+class Forward(msgspec.Struct, frozen=True, kw_only=True):
+    """The request passes. Put it to ``destinations``: all for a distribution, else the first.
+
+    A test-connection request passes with none: the router answers it.
+    """
+
+    acting: Kbo
+    service: Service
+    role: Role | None
+    begin: Day
+    end: Day
+    grant: Grant | None
+    line: Line | None
+    person: str | None
+    """The INSZ in use, which differs from the asked one where a replacement was followed."""
+    destinations: tuple[Destination, ...]
+    in_outage: tuple[Kbo, ...] = ()
+    own_violation: bool = False
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """The request does not pass; nothing is forwarded."""
+
+    code: Code
+    field: str = ""
+    """The field to mend."""
+    grant: str = ""
+    replaced_by: str = ""
+    deceased: Day = 0
+    retry_at_ms: int = 0
+
+    def __repr__(self) -> str:
+        return f"Refusal({self.code.name}, field={self.field!r})"
+
+
+Verdict: TypeAlias = Forward | Refusal
+
+
+class Case:
+    """One request on its way through the rules: what came in, and what they settled so far."""
+
+    __slots__ = (
+        "acting", "begin", "caller", "destinations", "end", "facts", "grant", "in_outage", "line",
+        "own_violation", "person", "request", "role", "service", "today",
+    )  # fmt: skip
+
+    def __init__(self, request: Request, facts: Facts, today: Day) -> None:
+        self.request = request
+        self.facts = facts
+        self.today = today
+        self.role: Role | None = None
+        self.begin = self.end = today
+        self.grant: Grant | None = None
+        self.line: Line | None = None
+        self.person: str | None = None
+        self.destinations: tuple[Destination, ...] = ()
+        self.in_outage: tuple[Kbo, ...] = ()
+        self.own_violation = False
+        self.caller: Institution
+        self.acting: Institution
+        self.service: Service

@@ -1,0 +1,135 @@
+"""The bytes of one person in the directory: a key of five, a value of 6 + 5 a number + 20 a line.
+
+Pure: bytes in, nouns out. ``docs/directory-format.md`` draws the layout. Lines have a fixed width
+and whole-byte fields, so that all of them are unpacked by one call that stays in C: two bytes more
+a line than with ten-bit fields, and a third less time.
+"""
+
+import struct
+from itertools import starmap
+
+import msgspec
+
+from ksz_router.limits import person_lines_max, person_numbers_max
+from ksz_router.model import Day, Line, NumberStatus
+
+KEY_BYTES = 5
+"""2**40 is more than eleven digits."""
+
+_HEADER = struct.Struct("<BBI")  # status, count of other numbers, day of death
+_LINE = struct.Struct("<HhHHIII")  # sector, type, capacity, phase, begin, end, changed
+_STATUSES = tuple(NumberStatus)
+
+_unpack_header, _iter_lines = _HEADER.unpack_from, _LINE.iter_unpack
+
+HEADER_BYTES = _HEADER.size
+LINE_BYTES = _LINE.size
+
+assert person_numbers_max <= 256
+assert LINE_BYTES == 20
+
+
+class DirectoryError(Exception):
+    """The directory cannot be used. The message names the file and the mend, never a person."""
+
+
+class DamagedError(DirectoryError):
+    """What lies in the directory is not what was written there."""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept under one number."""
+
+    status: NumberStatus
+    deceased: Day = 0
+    others: tuple[str, ...] = ()
+    """The person's other numbers. Of a replaced number the first is the one in use."""
+    lines: tuple[Line, ...] = ()
+    """Lines inscribed under this very number, sorted."""
+
+    def __repr__(self) -> str:
+        return f"Record({self.status.name}, lines={len(self.lines)})"
+
+
+def pack_key(number: str) -> bytes:
+    """Return the key of a number of eleven ASCII digits."""
+    return int(number).to_bytes(KEY_BYTES, "big")
+
+
+def unpack_key(key: bytes | memoryview) -> str:
+    """Return the number of eleven digits that a key stands for.
+
+    Raises:
+        DamagedError: it stands for none.
+    """
+    number = int.from_bytes(key, "big")
+    if len(key) != KEY_BYTES or number >= 10**11:
+        raise DamagedError("a key of the directory is no number")
+    return f"{number:011}"
+
+
+def order(line: Line) -> tuple[int, int, int, int, int]:
+    """Sort key of lines under one number: one capacity of one role together, then by period."""
+    return line.sector, line.type, line.capacity, line.begin, line.end
+
+
+def pack(record: Record) -> bytes:
+    """Return the value of a record; its lines are sorted on the way."""
+    assert len(record.others) < person_numbers_max, "too many numbers of one person"
+    assert len(record.lines) <= person_lines_max, "too many lines under one number"
+    assert record.others or record.status is not NumberStatus.REPLACED, "replaced by no number"
+    return b"".join(
+        (
+            _HEADER.pack(record.status, len(record.others), record.deceased),
+            *map(pack_key, record.others),
+            *map(_pack_line, sorted(record.lines, key=order)),
+        )
+    )
+
+
+def _pack_line(line: Line) -> bytes:
+    return _LINE.pack(
+        line.sector, line.type, line.capacity, line.phase, line.begin, line.end, line.changed
+    )
+
+
+def unpack_parts(value: bytes | memoryview) -> tuple[NumberStatus, int, Day, tuple[Line, ...]]:
+    """Return the status, the count of other numbers, the day of death (0: none) and the lines.
+
+    This is the hot path of a look-up, hence one function and a plain tuple.
+
+    Raises:
+        DamagedError: the value is not one that :func:`pack` made.
+    """
+    try:
+        status, others_count, deceased = _unpack_header(value)
+        known = _STATUSES[status]
+        fields = _iter_lines(value[HEADER_BYTES + KEY_BYTES * others_count :])
+    except (struct.error, IndexError) as error:
+        raise DamagedError("a value of the directory is cut off or out of range") from error
+    if others_count >= person_numbers_max or (known is NumberStatus.REPLACED and not others_count):
+        raise DamagedError("a value of the directory has a wrong count of numbers")
+    return known, others_count, deceased, tuple(starmap(Line, fields))
+
+
+def unpack_others(value: bytes | memoryview, others_count: int) -> tuple[str, ...]:
+    """Return the other numbers of the person.
+
+    Raises:
+        DamagedError: one is no number.
+    """
+    ends = range(HEADER_BYTES, HEADER_BYTES + KEY_BYTES * others_count, KEY_BYTES)
+    return tuple(unpack_key(value[at : at + KEY_BYTES]) for at in ends)
+
+
+def unpack(value: bytes | memoryview) -> Record:
+    """Return the record of a value.
+
+    Raises:
+        DamagedError: the value is not one that :func:`pack` made.
+    """
+    status, others_count, deceased, lines = unpack_parts(value)
+    if len(lines) > person_lines_max:
+        raise DamagedError("a value of the directory has too many lines")
+    others = unpack_others(value, others_count)
+    return Record(status=status, deceased=deceased, others=others, lines=lines)

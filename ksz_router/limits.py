@@ -1,0 +1,77 @@
+"""Every bound of the router, its unit in its name, and what must hold between them.
+
+These are the bounds of the protocol and of the build; what an operator tunes stands in
+``config.py`` and is checked against these.
+"""
+
+KIB = 1024
+MIB = 1024 * KIB
+
+# One frame. The payload leaves room for the largest header around it.
+frame_bytes_max = 1 * MIB
+payload_bytes_max = 1 * MIB - 64 * KIB
+answer_header_bytes_max = 3_584
+frame_length_bytes = 4
+
+# Before a peer is known: the first frame is a Hello and is small.
+hello_bytes_max = 4 * KIB
+hello_seconds_max = 5.0
+handshake_seconds_max = 5.0
+first_byte_seconds_max = 3.0
+handshakes_at_once_max = 16
+connections_per_worker_max = 4_096
+
+# Text and list fields of messages.
+ticket_chars_max = 36
+service_chars_max = 64
+framework_chars_max = 64
+means_chars_max = 32
+agent_chars_max = 64
+source_code_chars_max = 16
+detail_chars_max = 256
+details_max = 15
+groups_max = 32
+further_persons_max = 64
+recipients_max = 64
+
+# Windows: requests in flight. A connection may not fill an institution, nor that the router.
+connection_inflight_max = 1_024
+institution_inflight_max = 4_096
+router_inflight_max = 16_384
+source_inflight_max = 1_024
+
+# Bytes waiting to be sent on one connection before reading from it stops, and before it closes.
+connection_outgoing_soft_bytes = 1 * MIB
+connection_outgoing_hard_bytes = 8 * MIB
+read_bytes_max = 256 * KIB
+slow_reader_seconds_max = 10.0
+slow_sender_seconds_max = 10.0
+
+# Time. A deadline counts from the moment the frame was read, queueing included.
+deadline_ms_default = 10_000
+deadline_ms_max = 60_000
+ping_interval_seconds = 30.0
+pong_seconds_max = 10.0
+drain_seconds_max = 30.0
+
+# Directory.
+person_numbers_max = 16
+person_lines_max = 4_096
+
+# Privacy log.
+group_records_max = 4_096
+group_bytes_max = 1 * MIB
+log_backlog_records_max = 65_536
+log_file_bytes = 64 * MIB
+record_bytes_max = 4 * KIB
+
+assert payload_bytes_max + answer_header_bytes_max < frame_bytes_max
+assert answer_header_bytes_max < hello_bytes_max  # every peer takes an answer without a payload
+assert hello_bytes_max <= frame_bytes_max
+assert connection_inflight_max <= institution_inflight_max <= router_inflight_max
+assert frame_bytes_max <= connection_outgoing_hard_bytes
+assert connection_outgoing_soft_bytes <= connection_outgoing_hard_bytes
+assert 4 * router_inflight_max <= log_backlog_records_max  # each open exchange may end at once
+assert group_records_max <= log_backlog_records_max
+assert first_byte_seconds_max <= handshake_seconds_max
+assert deadline_ms_default <= deadline_ms_max

@@ -1,0 +1,251 @@
+"""Bytes in and out: a protocol connection on a TLS socket.
+
+TLS runs through memory buffers, so that reading and writing never wait: a caller that drives
+many links takes what is ready on all of them as one batch. Only greeting a peer, dialling and
+waiting for readiness are asynchronous.
+"""
+
+import contextlib
+import os
+import socket
+import ssl
+
+import trio
+
+from ksz_router.codes import Code
+from ksz_router.limits import read_bytes_max
+from ksz_router.tls import ALPN
+from ksz_router.wire import Connection, Ended, Event, Message, Side
+
+# How OpenSSL spells that the peer did not like our certificate, or that we did not like its.
+_CERTIFICATE_FAULTS = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "BAD_CERT", "EE_KEY_TOO_SMALL")
+
+
+class HandshakeError(Exception):
+    """No TLS connection came about. ``code`` says whether certificates were the reason."""
+
+    def __init__(self, code: Code, reason: str) -> None:
+        super().__init__(f"{code.name}: {reason}")
+        self.code = code
+        self.reason = reason
+
+
+class Link:
+    """One connection. Takes ownership of ``sock``, which must be connected.
+
+    Everything but :meth:`handshake` returns at once. The caller flushes after it has sent.
+    """
+
+    def __init__(
+        self, sock: socket.socket, context: ssl.SSLContext, connection: Connection
+    ) -> None:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.connection = connection
+        self.fd = sock.fileno()
+        self.is_closed = False
+        self._socket = sock
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        server_side = connection.side in (Side.FRONT, Side.SOURCE)
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server_side)
+        self._unsent = bytearray()
+        self.sent_bytes = 0
+        """How much the kernel took so far."""
+
+    async def handshake(self) -> None:
+        """Shake hands; the caller bounds the time.
+
+        Raises:
+            HandshakeError: the peer went away, speaks no TLS 1.3, another application protocol,
+                or one side did not accept the other's certificate.
+        """
+        try:
+            while True:
+                try:
+                    self._tls.do_handshake()
+                except ssl.SSLWantReadError:
+                    await self._push_out()
+                    await trio.lowlevel.wait_readable(self._socket)
+                    self._pull_in()
+                else:
+                    await self._push_out()
+                    break
+        except ssl.SSLError as error:
+            self._try_to_tell_why()
+            raise HandshakeError(_why(error), error.reason or type(error).__name__) from None
+        except OSError as error:
+            raise HandshakeError(Code.CONNECTION_TRUNCATED, type(error).__name__) from None
+        if self._tls.selected_alpn_protocol() != ALPN:
+            raise HandshakeError(Code.VERSION_NOT_SPOKEN, f"ALPN {ALPN} is asked for")
+
+    def receive(self) -> list[Event]:
+        """Read what has come, up to ``read_bytes_max``, and return what it means."""
+        if self.is_closed:
+            return []
+        chunks = []
+        fault: Code | None = None
+        try:
+            self._pull_in()
+            while True:
+                chunk = self._tls.read(read_bytes_max)
+                if not chunk:  # the peer closed TLS in order
+                    fault = Code.CONNECTION_TRUNCATED
+                    break
+                chunks.append(chunk)
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as error:
+            fault = _why(error)
+        except OSError:
+            fault = Code.CONNECTION_TRUNCATED
+        events = self.connection.receive_data(b"".join(chunks)) if chunks else []
+        if fault is Code.CONNECTION_TRUNCATED:
+            events += self.connection.receive_end()
+        elif fault is not None and not self.connection.is_ended:
+            self.connection.receive_end()
+            events.append(Ended(fault, by_peer=True))
+        return events
+
+    def send(self, message: Message) -> None:
+        """Queue a message; errors as :meth:`ksz_router.wire.Connection.send`."""
+        self.connection.send(message)
+
+    def flush(self) -> None:
+        """Hand what is queued to the kernel, as far as it takes it; see :attr:`unsent_bytes`."""
+        if self.is_closed:
+            return
+        plain = self.connection.data_to_send()
+        while plain:
+            plain = plain[self._tls.write(plain) :]
+        data: bytes | bytearray = self._outgoing.read() if self._outgoing.pending else b""
+        if self._unsent:
+            self._unsent += data
+            data = self._unsent
+        if not data:
+            return
+        try:
+            sent = self._socket.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            self._unsent.clear()  # nobody reads this any more; the next receive says so
+            return
+        self.sent_bytes += sent
+        if data is self._unsent:
+            del self._unsent[:sent]
+        elif sent < len(data):
+            self._unsent += data[sent:]
+
+    @property
+    def unsent_bytes(self) -> int:
+        """How much the kernel has not taken yet."""
+        return len(self._unsent)
+
+    def peer_uri(self) -> str:
+        """The one SAN URI of the peer's certificate; empty where it has none or several."""
+        certificate = self._tls.getpeercert() or {}
+        names = certificate.get("subjectAltName", ())
+        uris = [str(name[1]) for name in names if len(name) == 2 and name[0] == "URI"]
+        return uris[0] if len(uris) == 1 else ""
+
+    def peer_certificate(self) -> bytes:
+        """The peer's certificate, DER."""
+        return self._tls.getpeercert(binary_form=True) or b""
+
+    def describe(self) -> dict[str, str]:
+        """TLS version and cipher, for who tests a connection."""
+        cipher = self._tls.cipher()
+        return {"tls": self._tls.version() or "", "cipher": cipher[0] if cipher else ""}
+
+    async def wait_readable(self) -> None:
+        """Wait until bytes have come. For who drives one link; of many, see ``poller.py``."""
+        await trio.lowlevel.wait_readable(self._socket)
+
+    async def wait_writable(self) -> None:
+        """Wait until the kernel takes bytes again."""
+        await trio.lowlevel.wait_writable(self._socket)
+
+    def close(self) -> None:
+        """Say what is still queued and a TLS close, as far as that goes at once, and close."""
+        if self.is_closed:
+            return
+        self.flush()
+        with contextlib.suppress(ssl.SSLError, ValueError):
+            self._tls.unwrap()  # it would also wait for the peer's own close, which nobody needs
+        self.flush()
+        self.is_closed = True
+        self._unsent.clear()
+        self._socket.close()
+
+    def _pull_in(self) -> None:
+        try:
+            data = self._socket.recv(read_bytes_max)
+        except BlockingIOError:
+            return
+        if data:
+            self._incoming.write(data)
+        else:
+            self._incoming.write_eof()
+
+    async def _push_out(self) -> None:
+        self._unsent += self._outgoing.read()
+        while self._unsent:
+            try:
+                del self._unsent[: self._socket.send(self._unsent)]
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self._socket)
+
+    def _try_to_tell_why(self) -> None:
+        """Send the TLS alert of a failed handshake, if the kernel takes it at once."""
+        with contextlib.suppress(OSError):
+            self._socket.send(self._outgoing.read())
+
+
+def _why(error: ssl.SSLError) -> Code:
+    text = f"{error.reason} {error}".upper()
+    if any(word in text for word in _CERTIFICATE_FAULTS):
+        return Code.CERTIFICATE_REFUSED
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return Code.CONNECTION_TRUNCATED
+    return Code.FRAME_MALFORMED
+
+
+async def dial(
+    host: str, port: int, context: ssl.SSLContext, connection: Connection, uri: str
+) -> Link:
+    """Connect, shake hands, and make sure that the peer is ``uri``; the caller bounds the time.
+
+    Raises:
+        HandshakeError: as :meth:`Link.handshake`, or the peer's certificate is another's.
+        OSError: nobody is there.
+    """
+    sock = await _connect(host, port)
+    link = Link(sock, context, connection)
+    try:
+        await link.handshake()
+    except BaseException:
+        sock.close()
+        raise
+    if link.peer_uri() != uri:
+        link.close()
+        raise HandshakeError(Code.CERTIFICATE_REFUSED, "the peer's certificate is another's")
+    return link
+
+
+async def _connect(host: str, port: int) -> socket.socket:
+    found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    family, kind, protocol, _, address = found[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setblocking(False)
+        sock.connect_ex(address)
+        await trio.lowlevel.wait_writable(sock)
+    except BaseException:
+        sock.close()
+        raise
+    refused = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if refused:
+        sock.close()
+        raise OSError(refused, os.strerror(refused))
+    return sock

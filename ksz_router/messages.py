@@ -1,0 +1,136 @@
+"""What travels: the four messages of an exchange. ``docs/protocol.md`` explains every field.
+
+A struct is its wire form: a MessagePack array whose first element is the tag. A field may be
+added at the end, with a default; none may be moved, renamed in meaning, or removed. No ``repr``
+here shows a person, a ticket or a payload.
+"""
+
+from enum import IntEnum, unique
+from typing import Annotated
+
+import msgspec
+
+from ksz_router.model import Day
+
+Correlation = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFF)]
+"""Chosen by who asks; unique among what is in flight on a connection."""
+
+
+class Request(
+    msgspec.Struct, frozen=True, array_like=True, tag_field="kind", tag=16, kw_only=True, gc=False
+):
+    """What a requester asks. Exactly one of ``capacity`` and ``legal_framework`` is given."""
+
+    id: Correlation
+    service: str
+    version: int
+    ticket: str
+    user: str | None = None
+    application: str | None = None
+    means: str = ""
+    level: int = 0
+    kbo: str | None = None
+    sector: int | None = None
+    type: int | None = None
+    capacity: int | None = None
+    legal_framework: str | None = None
+    member: str | None = None
+    final_client: str | None = None
+    person: str | None = None
+    enterprise: str | None = None
+    begin: Day | None = None
+    end: Day | None = None
+    source: str | None = None
+    deadline_ms: int = 0
+    payload: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"Request(id={self.id}, service={self.service!r}, version={self.version})"
+
+
+class RecipientStatus(msgspec.Struct, frozen=True, array_like=True):
+    """How one recipient of a distribution, or the asked source, did."""
+
+    kbo: str
+    code: int
+    source_code: str = ""
+
+
+class Answer(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", tag=17, kw_only=True):
+    """What the requester gets, exactly once per request."""
+
+    id: Correlation
+    exchange: bytes
+    code: int
+    stage: int
+    official: str
+    status: str
+    action: int
+    generation: str
+    detail: dict[str, str] = {}
+    retry_at_ms: int | None = None
+    router_us: int = 0
+    source_us: int = 0
+    recipients: tuple[RecipientStatus, ...] = ()
+    persons: tuple[str, ...] = ()
+    """Further persons whom the answer concerns, as its source declared them."""
+    payload: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"Answer(id={self.id}, code={self.code})"
+
+
+class Delivery(
+    msgspec.Struct, frozen=True, array_like=True, tag_field="kind", tag=18, kw_only=True
+):
+    """A checked and recorded request, on its way to a source."""
+
+    id: Correlation
+    exchange: bytes
+    service: str
+    version: int
+    requester: str
+    sector: int | None = None
+    type: int | None = None
+    capacity: int | None = None
+    legal_framework: str | None = None
+    member: str | None = None
+    final_client: str | None = None
+    person: str | None = None
+    enterprise: str | None = None
+    begin: Day
+    end: Day | None = None
+    grant: str = ""
+    groups: tuple[str, ...] = ()
+    repeat: bool = False
+    deadline_ms: int
+    payload: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"Delivery(id={self.id}, service={self.service!r}, version={self.version})"
+
+
+@unique
+class Outcome(IntEnum):
+    """What a source says of a delivery."""
+
+    DATA = 0
+    NO_DATA = 1
+    IN_PART = 2
+    FAILED = 3
+
+
+class Reply(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", tag=19, kw_only=True):
+    """What a source answers. ``person`` repeats the delivery's, and is compared."""
+
+    id: Correlation
+    outcome: Outcome
+    person: str | None = None
+    persons: tuple[str, ...] = ()
+    user: str | None = None
+    application: str | None = None
+    source_code: str = ""
+    payload: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"Reply(id={self.id}, outcome={self.outcome.name})"

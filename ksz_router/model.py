@@ -1,0 +1,220 @@
+"""The nouns of the router. No behaviour beyond what a noun needs.
+
+Days are integers ``yyyymmdd`` (Brussels calendar days): they compare as they stand, read as they
+stand, and are the same in files, tables, messages and the log. Both ends of a period count; an
+open end is ``OPEN``.
+"""
+
+from enum import IntEnum, unique
+
+import msgspec
+
+from ksz_router.identifiers import Kbo
+
+Day = int
+"""A Brussels calendar day as ``yyyymmdd``."""
+
+OPEN: Day = 99991231
+"""The end of a period that has none."""
+
+ANY_TYPE = -1
+"""The institution type of a line or right that fits every type of its sector."""
+
+PROVISIONAL = 902
+"""The capacity of a provisional inscription (I605); counts only where a grant says so."""
+
+
+class Role(msgspec.Struct, frozen=True, array_like=True, order=True, gc=False):
+    """A sector and an institution type, 0..999 each; together what an institution acts as."""
+
+    sector: int
+    type: int
+
+
+@unique
+class Kind(IntEnum):
+    """Kinds of service. ``TEST`` is answered by the router itself."""
+
+    CONSULTATION = 1
+    SUBMISSION = 2
+    DISTRIBUTION = 3
+    TEST = 4
+
+
+@unique
+class Subject(IntEnum):
+    """Whom a service is about."""
+
+    NONE = 0
+    PERSON = 1
+    ENTERPRISE = 2
+
+
+@unique
+class Mode(IntEnum):
+    """What a broken integration rule does: nothing, an entry in the log, a refusal."""
+
+    NONE = 0
+    LOG = 1
+    BLOCK = 2
+
+
+@unique
+class Direction(IntEnum):
+    """What a grant allows its holder to do with a service."""
+
+    REQUEST = 1
+    SEND = 2
+    RECEIVE = 3
+
+
+@unique
+class NumberStatus(IntEnum):
+    """The state of one INSZ."""
+
+    ACTIVE = 0
+    REPLACED = 1
+    CANCELLED = 2
+    DECEASED = 3
+
+
+# What a rulebook holds. Periods are [begin, end], both days inclusive.
+
+
+class Endpoint(msgspec.Struct, frozen=True, array_like=True):
+    """Where a source listens. ``uri`` is the SAN URI its certificate must carry."""
+
+    host: str
+    port: int
+    uri: str
+
+
+class Institution(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """A legal person that may connect, be asked, or be acted for."""
+
+    kbo: Kbo
+    name: str
+    uris: tuple[str, ...] = ()
+    roles: tuple[Role, ...] = ()
+    members: tuple[Kbo, ...] = ()
+    """Institutions that this one manages and may ask for (beheersinstelling)."""
+    secondary_network: str = ""
+    endpoints: tuple[Endpoint, ...] = ()
+    begin: Day = 0
+    end: Day = OPEN
+
+
+class Service(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """A kind of message in one version, as the rulebook declares it."""
+
+    name: str
+    version: int
+    kind: Kind
+    subject: Subject
+    follow_replaced: bool = False
+    """Follow a replaced INSZ to the current one; else refuse and name the new one."""
+    refuse_deceased: bool = False
+    payload_bytes_max: int = 65_536
+    deadline_ms: int = 10_000
+    """The longest a requester may wait; a shorter wish in the request wins."""
+
+
+class Grant(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """A row of the authorization table. ``role`` or ``kbo`` holds it; ``framework`` is path B."""
+
+    id: str
+    direction: Direction
+    service: str
+    version: int
+    role: Role | None = None
+    kbo: Kbo | None = None
+    framework: str = ""
+    capacities: frozenset[int] = frozenset()
+    """Path A: the capacities that may be named. Path B: those of the own integration."""
+    own_integration: bool = True
+    """Path A always; path B where the deliberation asks for it."""
+    phase: int = 0
+    provisional: bool = False
+    groups: tuple[str, ...] = ()
+    """Data groups that may be answered with; empty: whatever the service answers."""
+    begin: Day = 0
+    end: Day = OPEN
+    basis: str = ""
+    """Number of the deliberation, or ``secondary-network``."""
+    basis_begin: Day = 0
+    basis_end: Day = OPEN
+    own_mode: Mode = Mode.BLOCK
+
+
+class Availability(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """A row of the data availability table: this source has the data of this service."""
+
+    service: str
+    version: int
+    kbo: Kbo
+    role: Role
+    capacities: frozenset[int] = frozenset()
+    """Capacities in which the source knows whom it has data on; empty: any."""
+    phase: int = 0
+    order: int = 0
+    """Where several sources fit a consultation or a submission, the lowest is asked."""
+    begin: Day = 0
+    end: Day = OPEN
+    mode: Mode = Mode.BLOCK
+    """Of the source or recipient integration; ``NONE`` for a register that holds everyone."""
+    receive: tuple[Grant, ...] = ()
+    """Grants of this role to receive the service; joined in when the rulebook is built."""
+    secondary_network: str = ""
+    """Of the institution; joined in when the rulebook is built."""
+
+
+class Outage(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """An announced unavailability, in Unix milliseconds, of one service of a source or of all."""
+
+    kbo: Kbo
+    service: str = ""
+    begin_ms: int
+    end_ms: int
+
+
+class AccessRight(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """What one user or application may do for its institution, within the grants."""
+
+    kbo: Kbo
+    roles: tuple[Role, ...] = ()
+    """Roles that may be acted for; empty: every role and the KBO number itself."""
+    services: frozenset[str] = frozenset()
+    """Service names; empty: all."""
+    level: int = 0
+    """Authentication level that is asked at least (0..4, eIDAS-like)."""
+    begin: Day = 0
+    end: Day = OPEN
+
+
+# What the person directory says.
+
+
+class Line(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One line of the person directory, as form I605 lays it down."""
+
+    sector: int
+    type: int
+    capacity: int
+    phase: int
+    begin: Day
+    end: Day
+    changed: Day = 0
+
+
+class Person(msgspec.Struct, frozen=True):
+    """What the directory holds under one INSZ: its state, and the lines of all its numbers."""
+
+    status: NumberStatus
+    current: str
+    """The INSZ in use now; the asked one unless it was replaced."""
+    current_status: NumberStatus
+    lines: tuple[Line, ...]
+    deceased: Day = 0
+
+    def __repr__(self) -> str:
+        return f"Person({self.status.name}, lines={len(self.lines)})"

@@ -1,0 +1,66 @@
+"""Which of many links are ready, as one batch: an epoll of its own, driven by one Trio task."""
+
+import select
+from collections.abc import Callable
+
+import trio
+
+from ksz_router.link import Link
+
+_READ, _WRITE = select.EPOLLIN, select.EPOLLOUT
+
+
+class Poller:
+    """Which of many links are ready, as one batch. Owned by one task."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._links: dict[int, Link] = {}
+        self._interest: dict[int, int] = {}
+        self._wakeups: dict[int, Callable[[], None]] = {}
+
+    def add(self, link: Link) -> None:
+        """Watch a link for bytes to read."""
+        self._links[link.fd] = link
+        self._interest[link.fd] = _READ
+        self._epoll.register(link.fd, _READ)
+
+    def remove(self, link: Link) -> None:
+        """Stop watching; before the link is closed."""
+        if self._links.pop(link.fd, None) is not None:
+            del self._interest[link.fd]
+            self._epoll.unregister(link.fd)
+
+    def add_wakeup(self, fd: int, wake: Callable[[], None]) -> None:
+        """Call ``wake`` whenever the descriptor is readable."""
+        self._wakeups[fd] = wake
+        self._epoll.register(fd, _READ)
+
+    def watch(self, link: Link, *, read: bool) -> None:
+        """Say whether the link shall be read; it is written whenever something is unsent."""
+        interest = (_READ if read else 0) | (_WRITE if link.unsent_bytes else 0)
+        if self._interest.get(link.fd, interest) != interest:
+            self._interest[link.fd] = interest
+            self._epoll.modify(link.fd, interest)
+
+    async def wait(self) -> None:
+        """Wait until something is ready."""
+        await trio.lowlevel.wait_readable(self._epoll.fileno())
+
+    def ready(self) -> tuple[list[Link], list[Link]]:
+        """Call the wake-ups that are due and return the links to read and those to flush."""
+        readable, writable = [], []
+        for fd, what in self._epoll.poll(0):
+            link = self._links.get(fd)
+            if link is None:
+                self._wakeups[fd]()
+                continue
+            if what & ~_WRITE:
+                readable.append(link)
+            if what & _WRITE:
+                writable.append(link)
+        return readable, writable
+
+    def close(self) -> None:
+        """Forget everything; links stay open and are their owners'."""
+        self._epoll.close()

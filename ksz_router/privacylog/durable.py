@@ -1,0 +1,71 @@
+"""Files that are there after a power cut, or are not there at all.
+
+The order is always the same: write the whole content under another name, flush the file, give it
+its name, flush the folder. Until the folder is flushed the name may be lost; until the file is
+flushed its content may be. A flush that failed is never tried again on the same descriptor: the
+kernel may have dropped the pages, and the second try would falsely succeed.
+"""
+
+import errno
+import os
+from pathlib import Path
+
+
+class Disk:
+    """The two system calls that an entry depends on. A fault test passes a subclass."""
+
+    def write(self, descriptor: int, data: bytes, offset: int) -> None:
+        """Write all of ``data`` at ``offset``; a short write is completed.
+
+        Raises:
+            OSError: the rest could not be written.
+        """
+        rest = memoryview(data)
+        while rest:
+            written = os.pwrite(descriptor, rest, offset)
+            if written <= 0:
+                raise OSError(errno.EIO, "nothing could be written")
+            rest, offset = rest[written:], offset + written
+
+    def flush(self, descriptor: int) -> None:
+        """Return when what was written will survive a power cut.
+
+        Raises:
+            OSError: it may not. Never to be called again for this descriptor.
+        """
+        os.fdatasync(descriptor)
+
+
+DISK = Disk()
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the names in a folder.
+
+    Raises:
+        OSError: they could not be flushed.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_new(file: Path, data: bytes, mode: int = 0o600) -> None:
+    """Create a file that did not exist, whole and flushed.
+
+    Raises:
+        FileExistsError: a file of that name exists; it is left as it is.
+        OSError: it could not be written.
+    """
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    try:
+        DISK.write(descriptor, data, 0)
+        os.fsync(descriptor)
+        os.link(partial, file)  # unlike a rename, refuses where the name is taken
+    finally:
+        os.close(descriptor)
+        partial.unlink(missing_ok=True)
+    sync_folder(file.parent)

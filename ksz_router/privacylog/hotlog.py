@@ -1,0 +1,89 @@
+"""The write-ahead files of all slots, read by stretches of time; what is damaged is kept."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from ksz_router.privacylog import PrivacyLogError
+from ksz_router.privacylog.entry import OUTCOME_WITHIN_US
+from ksz_router.privacylog.header import PAGE, FrameDamaged, Link, parse_file_header
+from ksz_router.privacylog.keys import KeyRing, KeysError, Tokens, quarter_before
+from ksz_router.privacylog.recovery import End, Visit, scan
+from ksz_router.privacylog.slots import file_numbers, file_of, opened, slot_folders
+
+
+class _File(NamedTuple):
+    path: Path
+    number: int
+    created_us: int
+    quarter: str
+    previous: Link | None
+
+
+class HotLog:
+    """The files of a log, and what is wrong with them.
+
+    Raises:
+        PrivacyLogError: there is no log in ``folder``.
+    """
+
+    def __init__(self, folder: Path, keys: KeyRing) -> None:
+        self.damaged: dict[str, None] = {}  # in the order found, each once
+        self._keys = keys
+        try:
+            self.slots = slot_folders(folder)
+        except OSError as error:
+            raise PrivacyLogError(f"{folder}: no privacy log here: {error.strerror}") from error
+        self._files = {slot: self._list(slot) for slot in self.slots}
+
+    def tokens(self) -> list[Tokens]:
+        """Return the tokens of each quarter that has files, and of the one before.
+
+        Tokens are those of the moment of an entry, which may come just before the file's quarter.
+        """
+        quarters = {file.quarter for files in self._files.values() for file in files}
+        tokens = []
+        for quarter in sorted(quarters | {quarter_before(quarter) for quarter in quarters}):
+            try:
+                tokens.append(Tokens(self._keys.quarter(quarter)))
+            except KeysError as error:
+                if quarter in quarters:
+                    self.damaged[str(error)] = None
+        return tokens
+
+    def read(self, slot: Path, from_us: int, to_us: int, visit: Visit) -> None:
+        """Hand over the frames of the files that may hold entries of this time."""
+        files = self._files[slot]
+        before: Link | None = None
+        for at, file in enumerate(files):
+            after = files[at + 1] if at + 1 < len(files) else None
+            too_old = after is not None and after.created_us < from_us
+            if too_old or file.created_us > to_us + OUTCOME_WITHIN_US:
+                before = None
+                continue
+            if before is not None and file.previous != before:
+                self.damaged[f"{file.path}: does not continue the file before it"] = None
+            before = self._scan(file, visit)
+
+    def _scan(self, file: _File, visit: Visit) -> Link | None:
+        try:
+            result = scan(file.path, self._keys, visit)
+        except (OSError, PrivacyLogError) as error:
+            self.damaged[f"{file.path}: {error}"] = None
+            return None
+        if result.end is End.CORRUPT:
+            self.damaged[f"{file.path}: byte {result.offset}: {result.what}"] = None
+        return result.link
+
+    def _list(self, slot: Path) -> list[_File]:
+        files = []
+        for number in file_numbers(slot):
+            path = file_of(slot, number)
+            try:
+                with opened(path) as read:
+                    header = parse_file_header(read(0, PAGE))
+            except (OSError, FrameDamaged) as error:
+                self.damaged[f"{path}: {error}"] = None
+                continue
+            quarter = header.key_id.partition("-")[0]
+            files.append(_File(path, number, header.created_us, quarter, header.previous))
+        return files

@@ -1,0 +1,95 @@
+"""New files of a slot, filled with zeros before use.
+
+A commit into a file that has its blocks changes no metadata of the file system: its flush is
+about twice as fast as one that grows the file, and much steadier. Files are made under a name
+that no reader looks at and get their number when their header page is on disk.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from ksz_router.privacylog.durable import Disk, sync_folder
+
+_MAKING, _PREPARED = "making", "prepared"
+_CHUNK_BYTES = 1024 * 1024
+_ZEROS = bytes(_CHUNK_BYTES)
+
+
+class NewFiles:
+    """Makes the files of one slot. ``prepare`` may run in a thread beside ``take``."""
+
+    def __init__(self, slot_folder: Path, file_bytes: int, disk: Disk) -> None:
+        self._folder = slot_folder
+        self._file_bytes = file_bytes
+        self._disk = disk
+        self._lock = threading.Lock()
+        self._prepared: int | None = None
+        self._closed = False
+        # What a killed run was making; the slot is ours, so nobody else is at it.
+        for name in (_MAKING, _PREPARED):
+            (slot_folder / name).unlink(missing_ok=True)
+
+    def prepare(self, pause: Callable[[], None]) -> None:
+        """Fill one file ahead, a flush and a ``pause`` after each MiB; at once if one is ready.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        if self._prepared is not None or self._closed:
+            return
+        descriptor = self._create(_PREPARED)
+        kept = False
+        try:
+            for offset in range(0, self._file_bytes, _CHUNK_BYTES):
+                self._fill(descriptor, offset)
+                self._disk.flush(descriptor)
+                pause()
+                if self._closed:
+                    break
+            with self._lock:
+                if not self._closed:
+                    self._prepared, kept = descriptor, True
+        finally:
+            if not kept:
+                os.close(descriptor)
+                (self._folder / _PREPARED).unlink(missing_ok=True)
+
+    def take(self, header_page: bytes, file: Path) -> int:
+        """Return a descriptor of a new file that has its header and name on disk.
+
+        Raises:
+            FileExistsError: a file of that name is there, against all that recovery found.
+            OSError: the disk refused.
+        """
+        with self._lock:
+            descriptor, self._prepared = self._prepared, None
+            name = _PREPARED
+            if descriptor is None:
+                name, descriptor = _MAKING, self._create(_MAKING)
+                for offset in range(0, self._file_bytes, _CHUNK_BYTES):
+                    self._fill(descriptor, offset)
+            self._disk.write(descriptor, header_page, 0)
+            self._disk.flush(descriptor)
+            os.link(self._folder / name, file)  # unlike a rename, refuses where the name is taken
+            (self._folder / name).unlink()
+        sync_folder(self._folder)
+        return descriptor
+
+    def close(self) -> None:
+        """Remove what was prepared and not used; a ``prepare`` under way ends soon."""
+        with self._lock:
+            self._closed = True
+            if self._prepared is not None:
+                os.close(self._prepared)
+                self._prepared = None
+                (self._folder / _PREPARED).unlink(missing_ok=True)
+
+    def _create(self, name: str) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        return os.open(self._folder / name, flags, 0o600)
+
+    def _fill(self, descriptor: int, offset: int) -> None:
+        size = min(_CHUNK_BYTES, self._file_bytes - offset)
+        self._disk.write(descriptor, _ZEROS[:size], offset)

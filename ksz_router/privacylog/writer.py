@@ -1,0 +1,297 @@
+"""Append entries durably: a frame, one write, one flush, and only then back to the caller.
+
+One writer owns one slot. It never writes into a file that another run began, and it never goes on
+after an error of the disk: a flush that failed once may falsely succeed when tried again, so the
+writer refuses from then on and its process ends. Nothing here logs or reads the clock.
+"""
+
+import fcntl
+import os
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from ksz_router.limits import group_bytes_max, group_records_max, record_bytes_max
+from ksz_router.privacylog import PrivacyLogError
+from ksz_router.privacylog.durable import DISK, Disk, sync_folder
+from ksz_router.privacylog.entry import canonical
+from ksz_router.privacylog.frame import (
+    FILE_BYTES_MIN,
+    LAST,
+    SETTLED,
+    FrameCipher,
+    encode_frame,
+    frame_bytes,
+)
+from ksz_router.privacylog.header import (
+    NAME_BYTES_MAX,
+    PAGE,
+    SALT_BYTES,
+    FileHeader,
+    Link,
+    chain_value,
+    encode_file_header,
+)
+from ksz_router.privacylog.keys import KeyRing, quarter_after, quarter_begin_ns, quarter_of
+from ksz_router.privacylog.prefill import NewFiles
+from ksz_router.privacylog.recovery import Recovered, open_exchanges, outcome_unknown
+from ksz_router.privacylog.slots import file_of, is_slot
+
+
+class LogNotWritable(PrivacyLogError):
+    """The log did not take an entry: nothing may be forwarded or released any more."""
+
+
+class SlotTaken(LogNotWritable):
+    """Another process writes this slot."""
+
+
+class Writer:
+    """The only writer of a slot. ``commit`` and ``close`` are for one thread at a time."""
+
+    def __init__(
+        self, slot_folder: Path, *, node: str, keys: KeyRing, file_bytes: int, lock: int, disk: Disk
+    ) -> None:
+        self._folder = slot_folder
+        self._node = node
+        self._keys = keys
+        self._file_bytes = file_bytes
+        self._lock = lock
+        self._disk = disk
+        self._new_files = NewFiles(slot_folder, file_bytes, disk)
+        self._broken = False
+        self._closed = False
+        # The file being written: set by _start, before anything else is done.
+        self._descriptor = -1
+        self._cipher: FrameCipher
+        self._number = self._frame = self._record = self._offset = self._crc = 0
+        self._quarter_end_ns = 0
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        *,
+        slot: str,
+        node: str,
+        keys_folder: Path,
+        now_ns: int,
+        file_bytes: int,
+        disk: Disk = DISK,
+    ) -> Self:
+        """Take the slot, start its next file and settle what an earlier run left open.
+
+        Each exchange left open gets an outcome ``OUTCOME_UNKNOWN``, durable on return. Blocks
+        while the new file is filled with zeros.
+
+        Args:
+            folder: Of the log; made where only its last part is missing.
+            slot: Such as ``w0``; one process at a time.
+            node: Name of the router, for the header.
+            keys_folder: Holds the key file of the quarter of ``now_ns``, and of the last run.
+            now_ns: Unix nanoseconds.
+            file_bytes: Size of each file, a multiple of 4 KiB.
+            disk: For fault tests.
+
+        Raises:
+            SlotTaken: another process has the slot.
+            LogNotWritable: the disk refuses.
+            LogCorrupt: what the last run left is damaged (see :mod:`recovery`).
+            KeysError: a key file is missing; the message says how to make it.
+        """
+        assert is_slot(slot), "a slot is 1 to 32 lower-case letters, digits and hyphens"
+        assert node.isascii()
+        assert len(node) <= NAME_BYTES_MAX
+        assert file_bytes >= FILE_BYTES_MIN
+        assert file_bytes % PAGE == 0
+        slot_folder = folder / slot
+        keys = KeyRing(keys_folder)
+        lock = -1
+        try:
+            lock = _take_slot(folder, slot_folder)
+            recovered = open_exchanges(slot_folder, keys)
+            writer = cls(
+                slot_folder, node=node, keys=keys, file_bytes=file_bytes, lock=lock, disk=disk
+            )
+            writer._begin(recovered, now_ns)
+        except BaseException as error:
+            if lock >= 0:
+                os.close(lock)
+            if isinstance(error, OSError):
+                raise LogNotWritable(f"{slot_folder}: {error.strerror}") from error
+            raise
+        return writer
+
+    @property
+    def file(self) -> Path:
+        """The file being written."""
+        return file_of(self._folder, self._number)
+
+    def commit(self, records: Sequence[bytes], now_ns: int) -> None:
+        """Make canonical entries durable, in their order. Blocks; on return they are on disk.
+
+        One frame, one write and one flush for at most ``group_records_max`` records and
+        ``group_bytes_max`` bytes; several of each for more. ``now_ns`` decides the quarter.
+
+        Raises:
+            LogNotWritable: the disk refused, or did so before, or the key file of a new quarter
+                is missing. Some of the records may be on disk. The process must end.
+        """
+        assert all(0 < len(record) <= record_bytes_max for record in records)
+        with self._or_refuse_for_ever():
+            for group in self._groups(records):
+                self._append(group, now_ns)
+
+    def prepare_next(self, pause: Callable[[], None]) -> None:
+        """Fill the next file with zeros ahead of its use, in a helper thread, beside commits.
+
+        Returns at once where one is ready. Calls ``pause`` after each MiB, so that the caller
+        sets the pace: unpaced, this multiplies the latency of commits.
+
+        Raises:
+            LogNotWritable: the disk refused; commits refuse from then on too.
+        """
+        with self._or_refuse_for_ever():
+            self._new_files.prepare(pause)
+
+    def free_share(self) -> float:
+        """Return the share of the disk that is free for us, 0 to 1.
+
+        Raises:
+            OSError: the file system does not say.
+        """
+        state = os.statvfs(self._folder)
+        return state.f_bavail / state.f_blocks
+
+    def close(self) -> None:
+        """End the file with a ``LAST`` frame and leave the slot. A second call does nothing.
+
+        Raises:
+            LogNotWritable: the disk refused; the slot is left all the same.
+        """
+        if self._closed:
+            return
+        try:
+            if not self._broken:
+                with self._or_refuse_for_ever():
+                    self._end_file()
+        finally:
+            self._closed = True
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
+            self._new_files.close()
+            os.close(self._lock)
+
+    @contextmanager
+    def _or_refuse_for_ever(self) -> Iterator[None]:
+        if self._broken or self._closed:
+            raise LogNotWritable(f"{self._folder}: this writer ended, or met an error before")
+        try:
+            yield
+        except BaseException as error:
+            self._broken = True
+            if isinstance(error, OSError):
+                raise LogNotWritable(f"{self.file}: {error.strerror}") from error
+            if isinstance(error, PrivacyLogError):
+                raise LogNotWritable(str(error)) from error
+            raise
+
+    def _begin(self, recovered: Recovered, now_ns: int) -> None:
+        previous = recovered.previous
+        if previous is None:
+            self._start(None, now_ns)
+            return
+        # Its last frame may be in memory only, written and not flushed when its process was
+        # killed. It was read and will be named as good: so it must be on disk first.
+        descriptor = os.open(file_of(self._folder, previous.number), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._disk.flush(descriptor)
+        finally:
+            os.close(descriptor)
+        self._number, self._record = previous.number, recovered.next_record
+        self._start(previous, now_ns)
+        outcomes = [canonical(outcome_unknown(entry, now_ns // 1000)) for entry in recovered.open]
+        *most, last = list(self._groups(outcomes)) or [[]]
+        for group in most:
+            self._append(group, now_ns)
+        self._append(last, now_ns, SETTLED)
+
+    def _groups(self, records: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+        """Cut into frames: by number, by bytes, and so that each fits into an empty file."""
+        room = min(group_bytes_max, self._file_bytes - 3 * PAGE)
+        begin = size = 0
+        for at, record in enumerate(records):
+            cost = len(record) + 2
+            if at > begin and (size + cost > room or at - begin == group_records_max):
+                yield records[begin:at]
+                begin, size = at, 0
+            size += cost
+        if begin < len(records):
+            yield records[begin:]
+
+    def _append(self, records: Sequence[bytes], now_ns: int, flags: int = 0) -> None:
+        room = self._file_bytes - PAGE - self._offset  # a page is kept for the LAST frame
+        if now_ns >= self._quarter_end_ns or frame_bytes(records) > room:
+            self._end_file()
+            self._start(Link(self._number, self._frame, self._crc), now_ns)
+        self._put(records, flags)
+
+    def _put(self, records: Sequence[bytes], flags: int) -> None:
+        data, crc = encode_frame(
+            self._cipher,
+            records,
+            number=self._frame + 1,
+            first_record=self._record,
+            previous_crc=self._crc,
+            flags=flags,
+        )
+        self._disk.write(self._descriptor, data, self._offset)
+        self._disk.flush(self._descriptor)
+        self._frame += 1
+        self._record += len(records)
+        self._offset += len(data)
+        self._crc = crc
+
+    def _end_file(self) -> None:
+        self._put((), LAST)
+        descriptor, self._descriptor = self._descriptor, -1
+        os.close(descriptor)
+
+    def _start(self, previous: Link | None, now_ns: int) -> None:
+        quarter = quarter_of(now_ns)
+        keys = self._keys.quarter(quarter)
+        self._number += 1
+        header = FileHeader(
+            salt=secrets.token_bytes(SALT_BYTES),
+            node=self._node,
+            slot=self._folder.name,
+            number=self._number,
+            key_id=keys.id,
+            commitment=keys.commitment("frames"),
+            created_us=now_ns // 1000,
+            file_bytes=self._file_bytes,
+            first_record=self._record,
+            previous=previous,
+        )
+        page = encode_file_header(header)
+        self._descriptor = self._new_files.take(page, self.file)
+        self._cipher = FrameCipher(keys.frames, header.salt)
+        self._frame, self._offset, self._crc = 0, PAGE, chain_value(page)
+        self._quarter_end_ns = quarter_begin_ns(quarter_after(quarter))
+
+
+def _take_slot(folder: Path, slot_folder: Path) -> int:
+    """Lock the slot's folder itself: the lock ends with the process, and leaves no file."""
+    for each in (folder, slot_folder):
+        if not each.exists():
+            each.mkdir(mode=0o700, exist_ok=True)
+            sync_folder(each.parent)
+    lock = os.open(slot_folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise SlotTaken(f"{slot_folder}: another process writes this slot") from None
+    return lock

@@ -1,0 +1,19 @@
+"""For institution back-ends: ask the router, and answer what it delivers. Typed, on Trio."""
+
+from ksz_router.messages import Answer, Delivery, Outcome, RecipientStatus, Request
+from ksz_router.sdk.client import Client, new_ticket, open_client
+from ksz_router.sdk.provider import Handler, Provider, Supply
+from ksz_router.sdk.settings import (
+    AuthenticationError,
+    ConnectionLostError,
+    Identity,
+    NotAnsweredError,
+    NotConnectedError,
+    SdkError,
+)
+
+__all__ = [
+    "Answer", "AuthenticationError", "Client", "ConnectionLostError", "Delivery", "Handler",
+    "Identity", "NotAnsweredError", "NotConnectedError", "Outcome", "Provider", "RecipientStatus",
+    "Request", "SdkError", "Supply", "new_ticket", "open_client",
+]  # fmt: skip

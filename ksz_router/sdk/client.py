@@ -1,0 +1,269 @@
+"""Ask the router: many requests in flight over one connection that is kept up.
+
+    async with open_client(identity, host="router.example", port=7443, uri=ROUTER) as client:
+        answer = await client.ask(Request(id=0, ticket=new_ticket(), ...), deadline_s=5)
+
+An :class:`Answer` is returned whatever the verdict; exceptions are for when there is none.
+"""
+
+import random
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+import trio
+
+from ksz_router import __version__, tls
+from ksz_router.codes import Code
+from ksz_router.limits import handshake_seconds_max, hello_seconds_max
+from ksz_router.link import HandshakeError, dial
+from ksz_router.messages import Answer, Request
+from ksz_router.sdk.pump import Pump
+from ksz_router.sdk.settings import (
+    AuthenticationError,
+    ConnectionLostError,
+    Identity,
+    NotAnsweredError,
+    NotConnectedError,
+    SdkError,
+)
+from ksz_router.wire import Connection, Drain, Ended, Event, Side, Welcome
+
+_BACKOFF_SECONDS_MAX = 5.0
+_ATTEMPTS_MAX = 8
+_TURNED_AWAY = frozenset(
+    {
+        Code.CONNECTION_WINDOW_FULL,
+        Code.INSTITUTION_WINDOW_FULL,
+        Code.ROUTER_FULL,
+        Code.ROUTER_DRAINING,
+        Code.LOG_NOT_WRITABLE,
+    }
+)
+"""Refused before the control: nothing was judged, recorded or forwarded, so it is asked again."""
+
+
+def new_ticket() -> str:
+    """Return a fresh ticket: 36 characters, no two alike."""
+    return str(uuid.uuid4())
+
+
+class _Waiting:
+    """One request that waits for its answer."""
+
+    __slots__ = ("answer", "event", "lost")
+
+    def __init__(self) -> None:
+        self.event = trio.Event()
+        self.answer: Answer | None = None
+        self.lost = False
+
+
+class _Line:
+    """One connection to the router and what is in flight on it."""
+
+    def __init__(self, pump: Pump) -> None:
+        self.pump = pump
+        self.waiting: dict[int, _Waiting] = {}
+        self.is_draining = False
+        self.places: trio.CapacityLimiter = trio.CapacityLimiter(1)
+        self._last_number = 0
+
+    def next_number(self) -> int:
+        self._last_number = self._last_number % 0xFFFF_FFFF + 1
+        return self._last_number
+
+
+class Client:
+    """A connection to the router that reconnects by itself. Made by :func:`open_client`."""
+
+    def __init__(self, identity: Identity, host: str, port: int, uri: str) -> None:
+        self._context = tls.client_context(
+            certificate=identity.certificate,
+            key=identity.key,
+            authorities=identity.authorities,
+            revocations=identity.revocations,
+        )
+        self._address = (host, port, uri)
+        self._line: _Line | None = None
+        self._connected = trio.Event()
+        self._disturbed = trio.Event()
+        """Set when the line in use is to be replaced."""
+        self._fatal: AuthenticationError | None = None
+
+    async def ask(
+        self, request: Request, *, deadline_s: float = 10.0, resend: bool = False
+    ) -> Answer:
+        """Ask, and wait for the answer.
+
+        Args:
+            request: Its ``id`` is chosen here; its ticket is kept over every retry.
+            deadline_s: For everything, waiting for a connection and retries included.
+            resend: Send again, with the same ticket, when the connection broke before the answer.
+                Right for a consultation; for a submission only the caller knows.
+
+        Raises:
+            AuthenticationError: the router does not accept the certificate, or is another.
+            NotConnectedError: no connection came about in time.
+            NotAnsweredError, ConnectionLostError: what became of the request is not known.
+            MessageTooLargeError: the payload does not fit into a frame.
+        """
+        ends_at = trio.current_time() + deadline_s
+        was_sent = False
+        for _ in range(_ATTEMPTS_MAX):
+            with trio.move_on_at(ends_at):
+                line = await self._free_line()
+                async with line.places:
+                    was_sent = True
+                    answer = await self._exchange(line, request, ends_at)
+                if answer is not None and answer.code not in _TURNED_AWAY:
+                    return answer
+                if answer is not None:
+                    was_sent = False
+                    await trio.sleep(random.uniform(0.05, 0.5))  # noqa: S311 - jitter
+                    continue
+                if not resend:
+                    raise ConnectionLostError("the connection broke; ask again with the ticket")
+                continue
+            break
+        if was_sent:
+            raise NotAnsweredError("no answer before the deadline; ask again with the ticket")
+        raise NotConnectedError("no answer to be had from the router before the deadline")
+
+    async def _exchange(self, line: _Line, request: Request, ends_at: float) -> Answer | None:
+        """Send once and wait; None where the connection broke."""
+        number = line.next_number()
+        left_ms = max(1, int((ends_at - trio.current_time()) * 1000))
+        wished_ms = min(request.deadline_ms or left_ms, left_ms, 60_000)
+        waiting = line.waiting[number] = _Waiting()
+        try:
+            line.pump.send(msgspec.structs.replace(request, id=number, deadline_ms=wished_ms))
+            await waiting.event.wait()
+        finally:
+            line.waiting.pop(number, None)
+        return waiting.answer
+
+    async def _free_line(self) -> _Line:
+        while True:
+            if self._fatal is not None:
+                raise self._fatal
+            line = self._line
+            if line is not None and not line.is_draining:
+                await line.pump.writable()
+                if not line.pump.link.connection.is_ended:
+                    return line
+            await self._connected.wait()
+            await trio.lowlevel.checkpoint()
+
+    async def keep_connected(self) -> None:
+        """Dial, and dial again when a connection ends or drains; with longer breaks on failure."""
+        failures = 0
+        async with trio.open_nursery() as nursery:
+            while True:
+                try:
+                    line = await self._open(nursery)
+                except AuthenticationError as error:
+                    self._fatal = error
+                    self._connected.set()
+                    return
+                except (SdkError, OSError):
+                    failures += 1
+                    most = min(_BACKOFF_SECONDS_MAX, 0.1 * 2**failures)
+                    await trio.sleep(random.uniform(most / 2, most))  # noqa: S311 - jitter
+                    continue
+                failures = 0
+                if line.is_draining:
+                    continue
+                self._line, self._disturbed = line, trio.Event()
+                self._connected.set()
+                await self._disturbed.wait()
+
+    async def _open(self, nursery: trio.Nursery) -> _Line:
+        """Dial, greet, and start driving a connection."""
+        host, port, uri = self._address
+        connection = Connection(Side.REQUESTER, agent=f"ksz-router-sdk/{__version__}")
+        try:
+            with trio.fail_after(handshake_seconds_max):
+                link = await dial(host, port, self._context, connection, uri)
+        except HandshakeError as error:
+            if error.code is Code.CERTIFICATE_REFUSED:
+                raise AuthenticationError(f"the certificates do not suit: {error.reason}") from None
+            raise NotConnectedError(error.reason) from None
+        except trio.TooSlowError:
+            raise NotConnectedError("no handshake in time") from None
+        greeted = trio.Event()
+        ended: list[Ended] = []
+
+        def on_event(event: Event) -> None:
+            if isinstance(event, Welcome):
+                line.places.total_tokens = connection.inflight_max
+                greeted.set()
+            elif isinstance(event, Ended):
+                ended.append(event)
+                greeted.set()
+            self._on_event(line, event)
+
+        line = _Line(Pump(link, on_event))
+        nursery.start_soon(line.pump.run)
+        with trio.move_on_after(hello_seconds_max):
+            await greeted.wait()
+        if ended and ended[0].code is Code.CERTIFICATE_REFUSED:
+            raise AuthenticationError("the router does not accept the certificate")
+        if ended or not greeted.is_set():
+            line.pump.end()
+            raise NotConnectedError("the router did not greet")
+        return line
+
+    def _on_event(self, line: _Line, event: Event) -> None:
+        if isinstance(event, Answer):
+            waiting = line.waiting.get(event.id)
+            if waiting is not None:
+                waiting.answer = event
+                waiting.event.set()
+            if line.is_draining and len(line.waiting) <= 1:
+                line.pump.end()
+        elif isinstance(event, Drain):
+            self._leave(line)
+            if not line.waiting:
+                line.pump.end()
+        elif isinstance(event, Ended):
+            self._leave(line)
+            for waiting in line.waiting.values():
+                waiting.event.set()
+
+    def _leave(self, line: _Line) -> None:
+        """Put nothing new on this connection; another one is dialled."""
+        line.is_draining = True
+        if self._line is line:
+            self._line = None
+            self._connected = trio.Event()
+            self._disturbed.set()
+
+    def close(self) -> None:
+        """Say goodbye."""
+        if self._line is not None:
+            self._line.pump.end()
+
+
+@asynccontextmanager
+async def open_client(
+    identity: Identity, *, host: str, port: int, uri: str
+) -> AsyncIterator[Client]:
+    """Open a client; it connects in the background and is closed on leaving.
+
+    Args:
+        identity: Our certificate and the CAs we accept.
+        host: Where the router listens.
+        port: Its TCP port.
+        uri: The SAN URI that the router's certificate must carry.
+
+    Raises:
+        TlsFilesError: a certificate file cannot be used.
+    """
+    client = Client(identity, host, port, uri)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.keep_connected)
+        yield client
+        client.close()
+        nursery.cancel_scope.cancel()

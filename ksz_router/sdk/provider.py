@@ -1,0 +1,200 @@
+"""Serve as a source: the router dials, and each delivery is answered by a handler of ours.
+
+    async def unemployment(delivery: Delivery) -> Supply:
+        return Supply(Outcome.DATA, payload=...)
+
+    provider = Provider(identity, router_uris={ROUTER}, services={("UnemploymentData", 3): ...})
+    await provider.serve(host="0.0.0.0", port=7801)
+
+What is delivered was checked and recorded. A handler answers for the person of the delivery and
+for no other: it has no say in whom the reply names.
+"""
+
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+
+import msgspec
+import trio
+
+from ksz_router import __version__, tls
+from ksz_router.limits import (
+    connections_per_worker_max,
+    handshake_seconds_max,
+    payload_bytes_max,
+    source_inflight_max,
+)
+from ksz_router.link import HandshakeError, Link
+from ksz_router.messages import Delivery, Outcome, Reply
+from ksz_router.sdk.pump import Pump
+from ksz_router.sdk.settings import Identity
+from ksz_router.wire import Connection, Drain, Event, Side
+
+_log = logging.getLogger("ksz_router.sdk")
+
+
+class Supply(msgspec.Struct, frozen=True):
+    """What a handler answers.
+
+    ``persons`` are further persons whom the answer concerns: each must be declared, since each
+    gets an entry in the privacy log. ``user`` or ``application`` is who supplied it.
+    """
+
+    outcome: Outcome
+    payload: bytes = b""
+    persons: tuple[str, ...] = ()
+    user: str | None = None
+    application: str | None = None
+    source_code: str = ""
+
+    def __repr__(self) -> str:
+        return f"Supply({self.outcome.name})"
+
+
+Handler = Callable[[Delivery], Awaitable[Supply]]
+
+
+class Provider:
+    """Answers deliveries.
+
+    Args:
+        identity: Our certificate and the CAs we accept.
+        router_uris: SAN URIs of the routers that may dial us.
+        services: Handler by service name and version.
+
+    Raises:
+        TlsFilesError: a certificate file cannot be used.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        *,
+        router_uris: set[str],
+        services: Mapping[tuple[str, int], Handler],
+    ) -> None:
+        self._context = tls.server_context(
+            certificate=identity.certificate,
+            key=identity.key,
+            authorities=identity.authorities,
+            revocations=identity.revocations,
+        )
+        self._router_uris = router_uris
+        self._services = dict(services)
+        self._pumps: set[Pump] = set()
+        self._inflight = 0
+        self._idle = trio.Event()
+        self._accepting = trio.CancelScope()
+
+    async def serve(
+        self,
+        *,
+        host: str,
+        port: int,
+        task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve until cancelled, or until :meth:`drain` was called and all is answered.
+
+        ``nursery.start`` returns the port that is listened on.
+        """
+        listeners = await trio.open_tcp_listeners(port, host=host)
+        task_status.started(listeners[0].socket.getsockname()[1])
+        async with trio.open_nursery() as nursery:
+            try:
+                with self._accepting:
+                    async with trio.open_nursery() as accepting:
+                        for listener in listeners:
+                            accepting.start_soon(self._accept, listener.socket, nursery)
+            finally:
+                for listener in listeners:
+                    listener.socket.close()
+            while self._inflight:
+                self._idle = trio.Event()
+                await self._idle.wait()
+            for pump in list(self._pumps):
+                pump.end()
+
+    def drain(self, seconds: int = 30) -> None:
+        """Take nothing new; :meth:`serve` returns once everything in flight is answered."""
+        for pump in self._pumps:
+            pump.send(Drain(seconds))
+        self._accepting.cancel()
+
+    async def _accept(self, listener: trio.socket.SocketType, nursery: trio.Nursery) -> None:
+        while True:
+            try:
+                sock, _ = await listener.accept()
+            except OSError as error:
+                _log.warning("cannot accept a connection: %s", error.strerror)
+                await trio.sleep(0.1)
+                continue
+            plain = socket.socket(fileno=sock.detach())
+            if len(self._pumps) >= connections_per_worker_max:
+                plain.close()
+            else:
+                nursery.start_soon(self._serve_one, plain)
+
+    async def _serve_one(self, sock: socket.socket) -> None:
+        agent = f"ksz-router-sdk/{__version__}"
+        connection = Connection(Side.SOURCE, agent=agent, inflight_max=source_inflight_max)
+        link = Link(sock, self._context, connection)
+        try:
+            with trio.fail_after(handshake_seconds_max):
+                await link.handshake()
+        except (HandshakeError, trio.TooSlowError) as error:
+            _log.warning("a handshake failed: %s", error)
+            sock.close()
+            return
+        except BaseException:
+            sock.close()
+            raise
+        if link.peer_uri() not in self._router_uris:
+            _log.warning("refused a peer that is not the router: %r", link.peer_uri())
+            link.close()
+            return
+        async with trio.open_nursery() as nursery:
+
+            def on_event(event: Event) -> None:
+                if isinstance(event, Delivery):
+                    self._inflight += 1
+                    nursery.start_soon(self._answer, pump, event)
+
+            pump = Pump(link, on_event)
+            self._pumps.add(pump)
+            try:
+                await pump.run()
+            finally:
+                self._pumps.discard(pump)
+
+    async def _answer(self, pump: Pump, delivery: Delivery) -> None:
+        """Run the handler within the deadline of the delivery, and reply whatever happens."""
+        supply = Supply(Outcome.FAILED, source_code="NO-HANDLER")
+        handler = self._services.get((delivery.service, delivery.version))
+        try:
+            if handler is not None:
+                supply = Supply(Outcome.FAILED, source_code="TOO-LATE")
+                with trio.move_on_after(delivery.deadline_ms / 1000):
+                    supply = await handler(delivery)
+        except Exception as error:  # noqa: BLE001 - any fault of a handler is a failed answer
+            _log.error("the handler of %s failed: %s", delivery.service, type(error).__name__)
+            supply = Supply(Outcome.FAILED, source_code="HANDLER-FAULT")
+        finally:
+            self._inflight -= 1
+            if not self._inflight:
+                self._idle.set()
+        if len(supply.payload) > payload_bytes_max:
+            _log.error("the answer of %s is too large to send", delivery.service)
+            supply = Supply(Outcome.FAILED, source_code="TOO-LARGE")
+        if not pump.link.connection.is_ended:
+            pump.send(
+                Reply(
+                    id=delivery.id,
+                    outcome=supply.outcome,
+                    person=delivery.person,
+                    persons=supply.persons,
+                    user=supply.user,
+                    application=supply.application,
+                    source_code=supply.source_code,
+                    payload=supply.payload,
+                )
+            )

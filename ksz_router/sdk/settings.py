@@ -1,0 +1,40 @@
+"""What an institution's back-end says of itself and of the router, and what may go wrong."""
+
+from pathlib import Path
+
+import msgspec
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """Our own certificate, and whom we accept."""
+
+    certificate: Path
+    key: Path
+    authorities: Path
+    revocations: Path | None = None
+
+
+class SdkError(Exception):
+    """The root of what a client raises. No message names a person."""
+
+
+class AuthenticationError(SdkError):
+    """The router did not accept our certificate, or we did not accept its. Not worth a retry."""
+
+
+class NotConnectedError(SdkError):
+    """No connection to the router came about before the deadline."""
+
+
+class NotAnsweredError(SdkError):
+    """The deadline passed before an answer came. What became of the request is not known.
+
+    Asking again with the same ticket tells.
+    """
+
+
+class ConnectionLostError(SdkError):
+    """The connection broke after the request was sent. What became of it is not known.
+
+    Asking again with the same ticket tells.
+    """

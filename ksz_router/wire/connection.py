@@ -1,0 +1,222 @@
+"""The protocol of one connection, without a socket: bytes in, events out, bytes to send.
+
+One engine for all four sides. It keeps the greeting, the order of messages and the size of
+frames, and answers pings. Correlation ids, windows and deadlines are the shell's.
+
+A fault of the peer never raises: it comes out as :class:`Ended`, a Bye is queued, and nothing
+more comes out. A fault of ours raises :class:`LocalProtocolError`.
+"""
+
+import msgspec
+
+from ksz_router.codes import Code
+from ksz_router.limits import frame_bytes_max, frame_length_bytes, hello_bytes_max
+from ksz_router.wire.events import (
+    VERSION,
+    Bye,
+    Ended,
+    Event,
+    Hello,
+    Message,
+    Ping,
+    Pong,
+    Welcome,
+)
+from ksz_router.wire.frames import FrameBuffer
+from ksz_router.wire.states import MAY_SEND, PEER, SPEAKER, Side, State
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
+
+# What hostile bytes make the decoder raise; the last two are no MsgspecError.
+_UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+# What our own fields make the encoder raise: a lone surrogate, too large an integer, a wrong type.
+_UNENCODABLE = (msgspec.MsgspecError, UnicodeEncodeError, OverflowError, TypeError)
+
+
+class LocalProtocolError(Exception):
+    """A message was to be sent that may not be sent now. A fault in our own code."""
+
+
+class MessageTooLargeError(LocalProtocolError):
+    """The message does not fit into a frame that the peer takes. Nothing was queued."""
+
+
+class Connection:
+    """One connection, seen from one side.
+
+    Args:
+        side: Which end this is. The sides that dial queue their Hello at once.
+        agent: What this side calls itself, for the peer's logs.
+        inflight_max: The window that an accepting side offers; dialling sides leave it at 0.
+    """
+
+    def __init__(self, side: Side, *, agent: str, inflight_max: int = 0) -> None:
+        self.side = side
+        self.state = State.GREETING
+        self.peer_agent = ""
+        self.inflight_max = inflight_max
+        """Ours to offer, and after the Welcome of an accepting peer ours to keep."""
+        self._agent = agent
+        self.peer_frame_bytes_max = hello_bytes_max
+        """The largest frame that the peer takes."""
+        self.ended: Ended | None = None
+        """How it ended, once it did."""
+        self._frames = FrameBuffer(hello_bytes_max)
+        self._outgoing = bytearray()
+        self._may_receive = MAY_SEND[PEER[side], State.GREETING]
+        if side in SPEAKER:
+            self.send(
+                Hello(
+                    versions=(VERSION,),
+                    speaker=SPEAKER[side],
+                    agent=agent,
+                    frame_bytes_max=frame_bytes_max,
+                )
+            )
+
+    def receive_data(self, data: bytes) -> list[Event]:
+        """Take bytes in and return what they mean, in order; after an Ended nothing comes."""
+        if self.is_ended:
+            return []
+        events: list[Event] = []
+        for body in self._frames.feed(data):
+            try:
+                message = _decoder.decode(body)
+            except _UNDECODABLE:
+                events.append(self._end(Code.FRAME_MALFORMED))
+                break
+            if type(message) not in self._may_receive:
+                events.append(self._end(Code.MESSAGE_UNEXPECTED, type(message).__name__))
+                break
+            event = self._take(message)
+            if event is not None:
+                events.append(event)
+            if self.is_ended:
+                break
+        if self._frames.is_too_large and not self.is_ended:
+            events.append(self._end(Code.FRAME_TOO_LARGE))
+        return events
+
+    def receive_end(self) -> list[Event]:
+        """The peer's bytes are over. Without a Bye before it, that is a truncation."""
+        if self.is_ended:
+            return []
+        return [self._over(Ended(Code.CONNECTION_TRUNCATED, by_peer=True))]
+
+    def send(self, message: Message) -> None:
+        """Queue a message.
+
+        Raises:
+            MessageTooLargeError: it is larger than what the peer takes.
+            LocalProtocolError: this side may not send it in this state, or it holds a value
+                that no MessagePack says. Nothing was queued.
+        """
+        if type(message) not in MAY_SEND[self.side, self.state]:
+            raise LocalProtocolError(f"{type(message).__name__} may not be sent now")
+        outgoing = self._outgoing
+        start = len(outgoing)
+        outgoing += b"\0\0\0\0"
+        try:
+            _encoder.encode_into(message, outgoing, start + frame_length_bytes)
+        except _UNENCODABLE as error:
+            del outgoing[start:]
+            name = f"{type(message).__name__}: {type(error).__name__}"
+            raise LocalProtocolError(f"{name}, a field cannot be encoded") from None
+        length = len(outgoing) - start - frame_length_bytes
+        if length > self.peer_frame_bytes_max:
+            del outgoing[start:]
+            raise MessageTooLargeError(f"{length} bytes, the peer takes less")
+        outgoing[start : start + frame_length_bytes] = length.to_bytes(frame_length_bytes, "big")
+
+    def end(self, code: Code = Code.CLOSED_IN_PEACE) -> None:
+        """Queue a Bye; afterwards nothing may be sent or comes out."""
+        if not self.is_ended:
+            self._end(code)
+
+    def data_to_send(self) -> bytes:
+        """Return and forget the bytes that wait to be sent."""
+        data = bytes(self._outgoing)
+        self._outgoing.clear()
+        return data
+
+    @property
+    def is_ended(self) -> bool:
+        """Nothing may be sent any more, and nothing comes out."""
+        return self.state is State.ENDED
+
+    @property
+    def frame_in_part(self) -> int | None:
+        """The number of the frame of which only a part has come; None where none is."""
+        return None if self._frames.is_empty else self._frames.count
+
+    def _take(self, message: Message) -> Event | None:
+        kind = type(message)
+        if kind is Ping:
+            assert isinstance(message, Ping)
+            self.send(Pong(message.number))
+            return None
+        if kind is Hello:
+            assert isinstance(message, Hello)
+            return self._take_hello(message)
+        if kind is Welcome:
+            assert isinstance(message, Welcome)
+            return self._take_welcome(message)
+        if kind is Bye:
+            assert isinstance(message, Bye)
+            return self._over(Ended(_known(message.code), by_peer=True, text=message.text[:256]))
+        return message
+
+    def _take_hello(self, hello: Hello) -> Event:
+        if VERSION not in hello.versions:
+            return self._end(Code.VERSION_NOT_SPOKEN, f"spoken here: {VERSION}")
+        if hello.speaker is not SPEAKER[PEER[self.side]]:
+            return self._end(Code.MESSAGE_UNEXPECTED, "another kind of peer was expected")
+        if hello.frame_bytes_max < hello_bytes_max:
+            return self._end(Code.FRAME_TOO_LARGE, f"frames of {hello_bytes_max} bytes are needed")
+        self.peer_agent = hello.agent[:64]
+        self.send(
+            Welcome(
+                version=VERSION,
+                agent=self._agent,
+                frame_bytes_max=frame_bytes_max,
+                inflight_max=self.inflight_max,
+            )
+        )
+        self.peer_frame_bytes_max = min(hello.frame_bytes_max, frame_bytes_max)
+        self._enter(State.OPEN)
+        return hello
+
+    def _take_welcome(self, welcome: Welcome) -> Event:
+        if welcome.version != VERSION:
+            return self._end(Code.VERSION_NOT_SPOKEN, f"spoken here: {VERSION}")
+        if welcome.frame_bytes_max < hello_bytes_max:
+            return self._end(Code.FRAME_TOO_LARGE, f"frames of {hello_bytes_max} bytes are needed")
+        self.peer_agent = welcome.agent[:64]
+        self.inflight_max = max(1, welcome.inflight_max)
+        self.peer_frame_bytes_max = min(welcome.frame_bytes_max, frame_bytes_max)
+        self._enter(State.OPEN)
+        return welcome
+
+    def _enter(self, state: State) -> None:
+        self.state = state
+        self._may_receive = MAY_SEND[PEER[self.side], state]
+        self._frames.bytes_max = frame_bytes_max
+
+    def _end(self, code: Code, text: str = "") -> Ended:
+        self.send(Bye(int(code), text))
+        return self._over(Ended(code, by_peer=False, text=text))
+
+    def _over(self, ended: Ended) -> Ended:
+        self._enter(State.ENDED)
+        self.ended = ended
+        return ended
+
+
+def _known(number: int) -> Code:
+    """A code that this release does not know ends the connection all the same."""
+    try:
+        return Code(number)
+    except ValueError:
+        return Code.CLOSED_IN_PEACE

@@ -1,0 +1,55 @@
+"""One frame: four bytes of length, most significant first, then a MessagePack message.
+
+Nothing here knows what a message means; ``events.py`` says what may be one.
+"""
+
+from collections.abc import Iterator
+
+from ksz_router.limits import frame_length_bytes
+
+
+class FrameBuffer:
+    """Cuts a stream of bytes into frames, however it was cut before.
+
+    A frame's length is judged as soon as its four bytes are there, before room is made for it,
+    and against the bound that holds when its turn comes: what a frame means may change it.
+    """
+
+    __slots__ = ("_pending", "bytes_max", "count", "is_too_large")
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bytes_max = bytes_max
+        self.is_too_large = False
+        """A length was zero or out of bounds; nothing more comes out."""
+        self.count = 0
+        """Whole frames so far."""
+        self._pending = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Take bytes in and give the body of each frame that is whole now, one by one."""
+        pending = self._pending
+        whole: bytes | bytearray = data
+        if pending:
+            pending += data
+            whole = pending
+        start, end = 0, len(whole)
+        while end - start >= frame_length_bytes:
+            length = int.from_bytes(whole[start : start + frame_length_bytes], "big")
+            if not 0 < length <= self.bytes_max:
+                self.is_too_large = True
+                break
+            stop = start + frame_length_bytes + length
+            if stop > end:
+                break
+            self.count += 1
+            yield bytes(whole[start + frame_length_bytes : stop])
+            start = stop
+        if whole is pending:
+            del pending[:start]
+        else:
+            pending += whole[start:]
+
+    @property
+    def is_empty(self) -> bool:
+        """No part of a frame is waiting for its rest."""
+        return not self._pending

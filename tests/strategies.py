@@ -1,0 +1,412 @@
+"""Hypothesis strategies for the control, drawn from a world so small that things coincide.
+
+A case begins as one that passes, in one of many ways, and is then spoilt at most twice. Drawn
+evenly, fewer than one case in a thousand would get past the first rules. What is drawn are whole
+rows from stocks made once: a case costs some twenty draws, so that thousands are tried in seconds.
+"""
+
+from collections.abc import Callable, Iterable
+from itertools import product
+from typing import Any, NamedTuple
+
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from ksz_router.decision import SECONDARY_NETWORK, Facts
+from ksz_router.identifiers import Kbo
+from ksz_router.messages import Request
+from ksz_router.model import (
+    ANY_TYPE,
+    OPEN,
+    PROVISIONAL,
+    AccessRight,
+    Availability,
+    Day,
+    Direction,
+    Grant,
+    Institution,
+    Kind,
+    Line,
+    Mode,
+    NumberStatus,
+    Outage,
+    Person,
+    Role,
+    Service,
+    Subject,
+)
+
+TODAY: Day = 20260315
+YESTERDAY: Day = 20260314
+TOMORROW: Day = 20260316
+BEGIN: Day = 20260101
+CALLER, MEMBER, SOURCE, OTHER_SOURCE, STRANGER = map(
+    Kbo, ("0566988259", "0999999922", "1000000021", "1999999943", "1000002197")
+)
+ASKED, NEWER, USER, PROGRAM = "85493099737", "85073099734", "01520599842", "00901234567"
+WELFARE, MANAGING = Role(17, 1), Role(17, 0)
+JOBS, INSURERS = Role(18, 0), Role(11, 1)
+NETWORK = "welfare"
+FRAMEWORK = "SOCIAL_INQUIRY"
+
+PERIODS = [
+    (BEGIN, OPEN), (BEGIN, TOMORROW), (TODAY, TODAY), (BEGIN, YESTERDAY), (TOMORROW, OPEN),
+]  # fmt: skip
+LINES = [
+    Line(sector, kind, capacity, phase, *period)
+    for sector, kind, capacity, phase, period in product(
+        (17, 18, 11), (0, 1, ANY_TYPE), (1, 2, PROVISIONAL), (0, 1, 2), PERIODS
+    )
+]
+KNOWN_DURING = [
+    [(BEGIN, OPEN)],
+    [(BEGIN, YESTERDAY), (TODAY, OPEN)],
+    [(TODAY, OPEN), (BEGIN, TODAY)],
+    [(BEGIN, TOMORROW)],
+    [(TODAY, TODAY)],
+    [(BEGIN, YESTERDAY), (TOMORROW, OPEN)],
+]
+"""Periods in which somebody knows a person; the last one leaves a gap today."""
+
+ASKED_PERIODS = [
+    (None, None), (TODAY, None), (TODAY, TODAY), (BEGIN, TODAY), (YESTERDAY, TOMORROW),
+    (TODAY, 20260331), (BEGIN, None), (TOMORROW, None),
+]  # fmt: skip
+
+
+class Case(NamedTuple):
+    """What :func:`decide` is given."""
+
+    request: Request
+    facts: Facts
+    today: Day = TODAY
+
+    def asking(self, **changes: Any) -> "Case":
+        """Return this case with another request."""
+        return self._replace(request=replace(self.request, **changes))
+
+    def knowing(self, **changes: Any) -> "Case":
+        """Return this case with other facts."""
+        return self._replace(facts=replace(self.facts, **changes))
+
+    def serving(self, **changes: Any) -> "Case":
+        """Return this case with another service."""
+        assert self.facts.service is not None
+        return self.knowing(service=replace(self.facts.service, **changes))
+
+    def granting(self, **changes: Any) -> "Case":
+        """Return this case with every grant changed."""
+        return self.knowing(grants=tuple(replace(row, **changes) for row in self.facts.grants))
+
+    def supplying(self, **changes: Any) -> "Case":
+        """Return this case with every source changed."""
+        return self.knowing(sources=tuple(replace(row, **changes) for row in self.facts.sources))
+
+    def permitting(self, **changes: Any) -> "Case":
+        """Return this case with every access right changed."""
+        return self.knowing(rights=tuple(replace(row, **changes) for row in self.facts.rights))
+
+    def with_lines(self, *lines: Line) -> "Case":
+        """Return this case with other lines of the person."""
+        assert self.facts.person is not None
+        return self.knowing(person=replace(self.facts.person, lines=lines))
+
+
+Change = Callable[[Case], Case]
+
+
+def line(role: Role, capacity: int, begin: Day = BEGIN, end: Day = OPEN, phase: int = 1) -> Line:
+    """Return a line of a role."""
+    return Line(role.sector, role.type, capacity, phase, begin, end)
+
+
+def grant(name: str, direction: Direction = Direction.REQUEST, **fields: Any) -> Grant:
+    """Return a grant for the one service there is."""
+    return Grant(id=name, direction=direction, service="Jobs/get", version=1, **fields)
+
+
+def plain_case() -> Case:
+    """Path A: a welfare centre asks the job office about a person both know; it passes."""
+    row = grant("g1", role=WELFARE, capacities=frozenset({1, 2}), phase=1, basis="26/001")
+    return Case(
+        Request(
+            id=1, service="Jobs/get", version=1, ticket="t", user=USER, sector=17, type=1,
+            capacity=2, person=ASKED,
+        ),
+        Facts(
+            caller=Institution(
+                kbo=CALLER, name="centre", roles=(WELFARE, MANAGING), members=(MEMBER,),
+                secondary_network=NETWORK,
+            ),
+            member=None,
+            service=Service(
+                name="Jobs/get", version=1, kind=Kind.CONSULTATION, subject=Subject.PERSON,
+                payload_bytes_max=10,
+            ),
+            rights=(AccessRight(kbo=CALLER),),
+            grants=(row,),
+            person=Person(
+                NumberStatus.ACTIVE, ASKED, NumberStatus.ACTIVE, (line(WELFARE, 2), line(JOBS, 1))
+            ),
+            sources=(
+                Availability(
+                    service="Jobs/get", version=1, kbo=SOURCE, role=JOBS,
+                    receive=(grant("r1", Direction.RECEIVE),), secondary_network=NETWORK,
+                ),
+            ),
+        ),
+    )  # fmt: skip
+
+
+def person_states() -> list[Person]:
+    """A person in every state, mostly one that passes; without lines."""
+    own = [Person(state, ASKED, state, ()) for state in NumberStatus if state != 1]
+    own = [replace(row, deceased=20260201 if row.status == 3 else 0) for row in own]
+    replaced = [Person(NumberStatus.REPLACED, NEWER, row.status, (), row.deceased) for row in own]
+    return [own[0]] * 4 + own + replaced * 2
+
+
+def source_rows() -> list[Availability]:
+    """Sources that differ from the one that fits in one or two respects."""
+    good = plain_case().facts.sources[0]
+    receiving = [
+        (),
+        *(
+            (grant("r2", Direction.RECEIVE, capacities=frozenset(codes), end=end), *more)
+            for codes, end, more in product(((), (1,), (2,)), (OPEN, YESTERDAY), ((), good.receive))
+        ),
+    ]
+    changes: list[dict[str, Any]] = [
+        *({"receive": rows} for rows in receiving),
+        *({"capacities": frozenset(codes)} for codes in ((1,), (2,), (2, PROVISIONAL), (3,))),
+        *({"phase": phase} for phase in (2, 3)),
+        *({"begin": day} for day in (TODAY, TOMORROW)),
+        *({"end": day} for day in (TODAY, YESTERDAY)),
+        *({"mode": mode} for mode in Mode),
+        *({"kbo": kbo} for kbo in (OTHER_SOURCE, CALLER)),
+        {"role": INSURERS},
+        {"secondary_network": ""},
+    ]
+    once = [replace(good, **change) for change in changes]
+    return [replace(row, **change) for row in once for change in changes[-14:]]
+
+
+def access_rights() -> list[AccessRight]:
+    """Access rights that lack nothing or one or two things."""
+    good = AccessRight(kbo=CALLER, roles=(WELFARE,), services=frozenset({"Jobs/get"}))
+    changes: list[dict[str, Any]] = [
+        {}, {"kbo": STRANGER}, {"end": YESTERDAY}, {"begin": TOMORROW}, {"begin": TODAY},
+        {"end": TODAY}, {"roles": (MANAGING,)}, {"roles": ()}, {"services": frozenset()},
+        {"services": frozenset({"Jobs/set"})}, {"level": 1}, {"level": 2},
+    ]  # fmt: skip
+    return [replace(good, **(one | two)) for one in changes for two in changes]
+
+
+def grants() -> list[Grant]:
+    """Grants that lack nothing or one or two things."""
+    changes: list[dict[str, Any]] = [
+        {}, {"capacities": frozenset({1})}, {"end": YESTERDAY}, {"begin": TOMORROW},
+        {"begin": TODAY}, {"end": TODAY}, {"basis_end": YESTERDAY}, {"basis_begin": TOMORROW},
+        {"basis_begin": TODAY}, {"basis_end": TODAY}, {"phase": 2}, {"provisional": True},
+        {"basis": SECONDARY_NETWORK}, {"own_mode": Mode.LOG}, {"own_mode": Mode.NONE},
+        {"own_integration": False},
+    ]  # fmt: skip
+    return [
+        replace(grant("g2", capacities=frozenset({2}), phase=1), **(one | two))
+        for one in changes
+        for two in changes
+    ]
+
+
+lines = st.lists(st.sampled_from(LINES), max_size=2)
+kinds = st.sampled_from(
+    [
+        {"kind": kind, "follow_replaced": follows, "refuse_deceased": refuses}
+        for kind, follows, refuses in product(Kind, (True, False), (True, False))
+    ]
+)
+paths: st.SearchStrategy[Change] = st.sampled_from(
+    [
+        lambda case: case,
+        lambda case: case,
+        lambda case: path_b(case, own_integration=True),
+        lambda case: path_b(case, own_integration=False),
+        lambda case: path_b(case, own_integration=True).asking(sector=None, type=None),
+    ]
+)
+actors: st.SearchStrategy[Change] = st.sampled_from(
+    [
+        lambda case: case,
+        lambda case: case.asking(kbo=CALLER),
+        lambda case: for_member(case).asking(member=MEMBER),
+        lambda case: for_member(case).asking(member=MEMBER, kbo=MEMBER),
+        lambda case: for_member(case).asking(kbo=MEMBER),
+    ]
+)
+asked_periods = st.sampled_from(ASKED_PERIODS)
+known_during = st.sampled_from(KNOWN_DURING)
+states = st.sampled_from(person_states())
+rows_of_sources = st.lists(st.sampled_from(source_rows()), max_size=2)
+grant_modes = st.sampled_from(
+    [
+        {"provisional": provisional, "own_mode": mode}
+        for provisional, mode in product((False, True), (*Mode, Mode.BLOCK))
+    ]
+)
+
+
+def path_b(case: Case, *, own_integration: bool) -> Case:
+    """Return the case on path B."""
+    case = case.granting(framework=FRAMEWORK, own_integration=own_integration)
+    return case.asking(capacity=None, legal_framework=FRAMEWORK)
+
+
+def for_member(case: Case) -> Case:
+    """Return the case with the row of the member that the caller manages."""
+    network = case.facts.caller.secondary_network if case.facts.caller is not None else ""
+    member = Institution(kbo=MEMBER, name="member", roles=(WELFARE,), secondary_network=network)
+    return case.knowing(member=member)
+
+
+@st.composite
+def persons(draw: st.DrawFn) -> Person:
+    """Persons in every state, known in many ways to the requester and the sources."""
+    found = [
+        *(line(WELFARE, 2, *period) for period in draw(known_during)),
+        *(line(JOBS, 1, *period) for period in draw(known_during)),
+        *draw(lines),
+    ]
+    return replace(draw(states), lines=tuple(found[:: draw(st.sampled_from([1, -1]))]))
+
+
+@st.composite
+def passing_cases(draw: st.DrawFn) -> Case:
+    """Cases of every kind, path, subject and period; most of them pass."""
+    case = draw(actors)(draw(paths)(plain_case().serving(**draw(kinds))))
+    begin, end = draw(asked_periods)
+    case = case.asking(begin=begin, end=end).granting(**draw(grant_modes))
+    good = case.facts.sources[0]
+    case = case.knowing(person=draw(persons()), sources=(*draw(rows_of_sources), good))
+    is_test = case.facts.service is not None and case.facts.service.kind is Kind.TEST
+    if is_test or draw(st.integers(0, 7)) == 0:
+        case = case.serving(subject=Subject.NONE).asking(person=None)
+    return case
+
+
+def _changes(change: Callable[..., Case], field: str, values: Iterable[Any]) -> list[Change]:
+    return [lambda case, value=value: change(case, **{field: value}) for value in values]  # type: ignore[misc]
+
+
+def _caller(case: Case, **changes: Any) -> Case:
+    caller = case.facts.caller
+    return case.knowing(caller=None if caller is None else replace(caller, **changes))
+
+
+def _member(case: Case, **changes: Any) -> Case:
+    member = for_member(case).facts.member
+    assert member is not None
+    return case.knowing(member=replace(member, **changes))
+
+
+def _service(case: Case, **changes: Any) -> Case:
+    return case if case.facts.service is None else case.serving(**changes)
+
+
+def _lines(case: Case, **changes: Any) -> Case:
+    person = case.facts.person
+    if person is None:
+        return case
+    changed = (replace(row, **changes) for row in person.lines)
+    return case.with_lines(*(row for row in changed if row.begin <= row.end))
+
+
+_KBO_WORDS = [None, CALLER, MEMBER, SOURCE, STRANGER, "rubbish"]
+_REQUEST_WORDS: dict[str, list[Any]] = {
+    "sector": [None, 18],
+    "type": [None, 0, 7],
+    "kbo": _KBO_WORDS,
+    "member": _KBO_WORDS,
+    "capacity": [None, 0, 1, PROVISIONAL, 998, 999, -1],
+    "legal_framework": [None, FRAMEWORK, "", "x" * 64, "x" * 65, "a\nb"],
+    "person": [None, "85493099738", "", "٨" * 11],
+    "enterprise": [STRANGER, "rubbish"],
+    "begin": [None, 20260230, 0, OPEN],
+    "end": [TODAY, 20260230, YESTERDAY, OPEN],
+    "user": [None, PROGRAM],
+    "application": [PROGRAM, "x"],
+    "ticket": ["", "t" * 36, "t" * 37, "é", "a\n"],
+    "means": ["m" * 32, "m" * 33, "é"],
+    "level": [-1, 1, 4, 5],
+    "final_client": [STRANGER, "rubbish"],
+    "source": [SOURCE, OTHER_SOURCE, STRANGER, "rubbish"],
+    "deadline_ms": [-1, 60_000, 60_001],
+    "payload": [b"x" * 10, b"x" * 11],
+}
+_OUTAGES = [
+    tuple(Outage(kbo=kbo, begin_ms=0, end_ms=end_ms) for kbo, end_ms in rows)
+    for rows in (
+        [(SOURCE, 1)],
+        [(SOURCE, 3), (OTHER_SOURCE, 2)],
+        [(SOURCE, 2), (SOURCE, 5), (SOURCE, 3), (OTHER_SOURCE, 4)],
+        [(OTHER_SOURCE, 1)],
+    )
+]
+
+CHANGES_OF_REQUEST: list[Change] = [
+    change
+    for field, values in _REQUEST_WORDS.items()
+    for change in _changes(Case.asking, field, values)
+]
+CHANGES_OF_FACTS: list[Change] = [
+    *_changes(Case.knowing, "caller", [None]),
+    *_changes(_caller, "begin", [TODAY, TOMORROW]),
+    *_changes(_caller, "end", [TODAY, YESTERDAY]),
+    *_changes(_caller, "roles", [()]),
+    *_changes(_caller, "members", [()]),
+    *_changes(_caller, "secondary_network", [""]),
+    *_changes(Case.knowing, "member", [None]),
+    *_changes(_member, "kbo", [STRANGER]),
+    *_changes(_member, "begin", [TODAY, TOMORROW]),
+    *_changes(_member, "end", [TODAY, YESTERDAY]),
+    *_changes(Case.knowing, "service", [None]),
+    *_changes(_service, "subject", Subject),
+    *_changes(Case.knowing, "rights", [()]),
+    *_changes(Case.permitting, "level", [1, 2]),
+    *_changes(Case.knowing, "grants", [()]),
+    *_changes(Case.granting, "basis", [SECONDARY_NETWORK] * 2),
+    *_changes(Case.granting, "phase", [2, 3]),
+    *_changes(Case.knowing, "person", [None]),
+    *_changes(_lines, "phase", [0, 0, 0, 2]),
+    *_changes(_lines, "sector", [17, 18]),
+    *_changes(_lines, "type", [ANY_TYPE]),
+    *_changes(_lines, "capacity", [1, 2, PROVISIONAL]),
+    *_changes(_lines, "end", [YESTERDAY]),
+    *_changes(Case.knowing, "sources", [()]),
+    *_changes(Case.supplying, "receive", [()]),
+    *_changes(Case.supplying, "end", [YESTERDAY]),
+    *_changes(Case.supplying, "phase", [3]),
+    *_changes(Case.knowing, "outages", _OUTAGES * 2),
+]
+changes = st.sampled_from(CHANGES_OF_REQUEST) | st.sampled_from(CHANGES_OF_FACTS)
+some_rights = st.lists(st.sampled_from(access_rights()), min_size=1, max_size=2)
+some_grants = st.lists(st.sampled_from(grants()), min_size=1, max_size=2)
+some_lines = st.lists(st.sampled_from(LINES), max_size=4)
+counts = st.sampled_from([0, 1, 1, 2])
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """Any case: one that mostly passes, with other rows in it or spoilt up to twice."""
+    case = draw(passing_cases())
+    match draw(st.integers(0, 5)):
+        case 0:
+            case = case.knowing(rights=tuple(draw(some_rights)))
+        case 1:
+            case = case.knowing(grants=tuple(draw(some_grants)))
+        case 2:
+            case = case.with_lines(*draw(some_lines))
+        case 3:
+            case = case.knowing(sources=tuple(draw(rows_of_sources)))
+    for _ in range(draw(counts)):
+        case = draw(changes)(case)
+    return case

@@ -1,0 +1,216 @@
+"""What holds of a verdict for every request and everything the tables may say."""
+
+from collections import Counter
+
+import msgspec
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from ksz_router.codes import Code, Stage
+from ksz_router.decision import SECONDARY_NETWORK, Forward, Refusal, decide, explain
+from ksz_router.messages import Request
+from ksz_router.model import (
+    ANY_TYPE,
+    OPEN,
+    PROVISIONAL,
+    AccessRight,
+    Direction,
+    Institution,
+    Kind,
+    Line,
+    Mode,
+    NumberStatus,
+    Outage,
+    Person,
+    Role,
+    Subject,
+)
+from tests.control_table import World, broken
+from tests.strategies import (
+    ASKED,
+    BEGIN,
+    CALLER,
+    FRAMEWORK,
+    JOBS,
+    MANAGING,
+    MEMBER,
+    NETWORK,
+    NEWER,
+    OTHER_SOURCE,
+    PROGRAM,
+    SOURCE,
+    STRANGER,
+    TODAY,
+    TOMORROW,
+    USER,
+    WELFARE,
+    YESTERDAY,
+    Case,
+    cases,
+    grant,
+    line,
+    persons,
+    plain_case,
+)
+
+CONTROL_CODES = [code for code in Code if 1 <= code.stage <= 8]
+STAGES_OF_THE_REQUESTER = {Stage.IDENTITY, Stage.SYNTAX, Stage.RIGHT, Stage.GRANT}
+
+
+def code_of(case: Case) -> Code | None:
+    """The code of the refusal, or None where the case passes."""
+    verdict = decide(*case)
+    return verdict.code if isinstance(verdict, Refusal) else None
+
+
+def forward(case: Case) -> Forward:
+    verdict = decide(*case)
+    assert isinstance(verdict, Forward), verdict
+    return verdict
+
+
+# Properties of every case.
+
+
+@given(cases())
+def test_the_verdict_is_the_first_rule_that_is_broken(case: Case) -> None:
+    """The rules, restated as a table in another form than the code."""
+    world = World(case)
+    code = next(broken(world), None)
+    assert code_of(case) == code
+
+
+@given(cases())
+def test_a_forward_says_where_to_and_why(case: Case) -> None:
+    """Destinations, acting institution, period, person and grant are what the table says."""
+    verdict, world = decide(*case), World(case)
+    if isinstance(verdict, Refusal):
+        return
+    assert world.acting is not None
+    assert (verdict.acting, verdict.role) == (world.acting.kbo, world.role)
+    assert verdict.service is case.facts.service
+    assert (verdict.begin, verdict.end) == world.period
+    assert verdict.grant is world.grant
+    assert verdict.own_violation == world.own_violation
+    assert len(verdict.destinations) == len(world.reachable)
+    assert all(map(world.is_fair, world.reachable, verdict.destinations))
+    assert list(verdict.in_outage) == [
+        row.kbo for row in world.destinations if row.kbo in world.down
+    ]
+    if case.request.person is None:
+        assert verdict.person is None
+    else:
+        assert case.facts.person is not None
+        assert verdict.person == case.facts.person.current
+
+
+@given(cases())
+def test_a_refusal_carries_what_its_code_needs_and_no_more(case: Case) -> None:
+    """New number, day of death and time to retry belong to one code each."""
+    verdict, world = decide(*case), World(case)
+    if isinstance(verdict, Forward):
+        return
+    person = case.facts.person
+    is_replaced = verdict.code is Code.PERSON_REPLACED and not world.own_violation
+    is_deceased = verdict.code is Code.PERSON_DECEASED
+    is_down = verdict.code is Code.ANNOUNCED_OUTAGE
+    assert verdict.replaced_by == (person.current if person and is_replaced else "")
+    assert verdict.deceased == (person.deceased if person and is_deceased else 0)
+    ends = [world.down[row.kbo] for row in world.destinations] if is_down else [0]
+    assert verdict.retry_at_ms == min(ends)
+    if verdict.code.stage > Stage.GRANT:
+        assert verdict.grant == (world.grant.id if world.grant is not None else "")
+
+
+@given(cases(), st.none() | persons(), st.sampled_from([ASKED, NEWER, USER]))
+def test_who_may_not_ask_learns_nothing_about_the_person(
+    case: Case, other: Person | None, number: str
+) -> None:
+    """A refusal of the requester is the same for every number and every directory."""
+    verdict = decide(*case)
+    if isinstance(verdict, Forward) or verdict.code.stage not in STAGES_OF_THE_REQUESTER:
+        return
+    assert decide(*case.knowing(person=other)) == verdict
+    if verdict.code is not Code.PERSON_MALFORMED and case.request.person is not None:
+        assert decide(*case.knowing(person=other).asking(person=number)) == verdict
+
+
+@given(cases(), persons())
+def test_a_stranger_and_an_unknown_person_look_the_same(case: Case, other: Person) -> None:
+    """Who does not know the person cannot learn whether the number exists or was replaced."""
+    hidden = case.knowing(person=msgspec.structs.replace(other, lines=()))
+    verdict = decide(*hidden)
+    if isinstance(verdict, Refusal) and verdict.code is Code.PERSON_NOT_INTEGRATED:
+        assert decide(*case.knowing(person=None)) == verdict
+
+
+@given(cases(), st.randoms())
+def test_the_order_of_lines_does_not_matter(case: Case, random: "st.random.Random") -> None:
+    """The same lines in another order give the same code and the same destinations."""
+    if case.facts.person is None:
+        return
+    lines = case.facts.person.lines
+    former, later = decide(*case), decide(*case.with_lines(*random.sample(lines, len(lines))))
+    assert type(former) is type(later)
+    if isinstance(former, Forward) and isinstance(later, Forward):
+        assert [row.kbo for row in former.destinations] == [row.kbo for row in later.destinations]
+    else:
+        assert former == later
+
+
+@given(cases())
+def test_explain_and_decide_agree(case: Case) -> None:
+    """Every step but the last holds, and the last is the verdict."""
+    steps, verdict = explain(*case)
+    assert verdict == decide(*case)
+    assert [step.stage for step in steps] == [Stage(n) for n in range(1, len(steps) + 1)]
+    assert all(step.refusal is None for step in steps[:-1])
+    assert steps[-1].refusal == (verdict if isinstance(verdict, Refusal) else None)
+
+
+integers = st.integers(-(2**63), 2**63 - 1) | st.sampled_from([0, 1, 2, 17, 902, 999, TODAY, OPEN])
+texts = st.text(max_size=40) | st.sampled_from([CALLER, ASKED, USER, PROGRAM, "Jobs/get"])
+RUBBISH = {
+    int: integers,
+    str: texts,
+    bytes: st.binary(max_size=16),
+    int | None: st.none() | integers,
+    str | None: st.none() | texts,
+}
+rubbish = st.builds(
+    Request,
+    **{
+        field.name: RUBBISH.get(field.type, st.integers(0, 2**32 - 1))
+        for field in msgspec.structs.fields(Request)
+    },
+)
+
+
+@given(rubbish, cases())
+def test_no_request_that_decodes_makes_it_raise(request: Request, case: Case) -> None:
+    """Any text and any integer in any field gives a verdict."""
+    decoded = msgspec.msgpack.decode(msgspec.msgpack.encode(request), type=Request)
+    assert isinstance(decide(decoded, case.facts, TODAY), Forward | Refusal)
+
+
+@pytest.fixture(scope="module")
+def drawn() -> Counter[Code | None]:
+    """How often each verdict comes up among some thousand cases; None is a Forward."""
+    counter: Counter[Code | None] = Counter()
+
+    @settings(max_examples=2_500, phases=[Phase.generate], derandomize=True)
+    @given(cases())
+    def count(case: Case) -> None:
+        counter[code_of(case)] += 1
+
+    count()
+    return counter
+
+
+@pytest.mark.parametrize("code", [*CONTROL_CODES, None], ids=str)
+def test_every_verdict_is_among_the_cases_drawn(
+    drawn: Counter[Code | None], code: Code | None
+) -> None:
+    """The properties above are not vacuous."""
+    assert drawn[code]

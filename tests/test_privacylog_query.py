@@ -1,0 +1,125 @@
+"""Questions to the log: who asked what about whom; every question recorded before its answer."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ksz_router.codes import Code
+from ksz_router.identifiers import Insz, Kbo
+from ksz_router.privacylog.keys import Tokens, load
+from ksz_router.privacylog.query import Asked, Found, query
+from tests.privacylog_world import (
+    CPAS,
+    KADASTER,
+    NEXT_QUARTER,
+    NEXT_QUARTER_NS,
+    NOW_NS,
+    NSSO,
+    OTHER,
+    PERSON,
+    RENUMBERED,
+    SUPPLIER,
+    USER,
+    World,
+    filled,
+)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def ask(world: World, *, limit: int = 1000, **asked: Any) -> Found:
+    return query(world.log, world.keys, Asked(**asked), limit=limit)
+
+
+def numbers(found: Found) -> list[int]:
+    return [int.from_bytes(row.exchange or b"") for row in found.rows]
+
+
+def test_a_person_is_found_as_asked_as_replaced_and_as_further(world: World) -> None:
+    """All ways in which an exchange can concern somebody, over all slots, in the order of time."""
+    filled(world)
+    found = ask(world, persons=(Insz(PERSON),))
+    assert numbers(found) == [1, 2, 3, 5]
+    assert not found.more
+    assert found.damaged == []
+    first, second, third, fifth = found.rows
+    assert (first.code, first.outcomes[0][0], first.duration_us) == (0, 10001, 5000)
+    assert (second.code, second.outcomes, second.duration_us) == (int(Code.NO_GRANT), (), None)
+    assert third.replaced
+    assert (fifth.further_persons, fifth.requester) == (1, NSSO)
+    assert numbers(ask(world, persons=(Insz(RENUMBERED),))) == [3]
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({}, [1, 2, 3, 4, 5]),
+        ({"institution": CPAS}, [3]),
+        ({"institution": KADASTER}, [1, 2, 3, 4, 5]),
+        ({"institution": Kbo("0999016460")}, []),
+        ({"user": USER}, [1, 2, 3, 4, 5]),
+        ({"user": SUPPLIER}, [1]),
+        ({"service": "family.consult"}, [5]),
+        ({"verdict": 0}, [1, 3, 4, 5]),
+        ({"verdict": Code.NO_GRANT}, [2]),
+        ({"persons": (Insz(PERSON),), "service": "family.consult"}, [5]),
+        ({"persons": (Insz(PERSON),), "service": "pension.consult"}, [1, 2, 3]),
+        ({"persons": (Insz(PERSON),), "user": SUPPLIER}, [1]),
+        ({"persons": (Insz(OTHER),), "user": SUPPLIER}, []),
+        ({"persons": (Insz(PERSON),), "institution": CPAS, "verdict": 0}, [3]),
+        ({"from_day": 20261119}, []),
+        ({"from_day": 20261118, "to_day": 20261118}, [1, 2, 3, 4, 5]),
+        ({"to_day": 20261117}, []),
+    ],
+)
+def test_what_is_asked_holds_of_every_row(
+    world: World, asked: dict[str, Any], expected: list[int]
+) -> None:
+    """Each part of a question, and parts that lie in different entries of one exchange."""
+    filled(world)
+    assert numbers(ask(world, **asked)) == expected
+
+
+@pytest.mark.parametrize("limit", [1, 3, 5])
+def test_a_limit_keeps_the_earliest_and_says_so(world: World, limit: int) -> None:
+    """Memory is bounded by the limit; nobody takes a part for the whole."""
+    filled(world)
+    found = ask(world, limit=limit)
+    assert numbers(found) == [1, 2, 3, 4, 5][:limit]
+    assert found.more == (limit < 5)
+
+
+def test_a_person_is_found_over_quarters_although_tokens_differ(world: World) -> None:
+    """An entry has tokens of its own moment, also where its file is already the next quarter's."""
+    late = Tokens(load(world.keys, NEXT_QUARTER))
+    writer = world.open()
+    writer.commit([world.request(1)], NOW_NS)
+    just_before = NEXT_QUARTER_NS // 1000 - 1
+    writer.commit([world.request(2, at_us=just_before)], NEXT_QUARTER_NS)
+    at_us = NEXT_QUARTER_NS // 1000
+    writer.commit([world.request(3, at_us=at_us, tokens=late)], NEXT_QUARTER_NS)
+    writer.close()
+    assert numbers(ask(world, persons=(Insz(PERSON),))) == [1, 2, 3]
+
+
+def test_damage_is_named_and_the_rest_is_shown(world: World) -> None:
+    """Rows before the damage, of other slots too, and a word on what may be missing."""
+    filled(world)
+    file = world.files()[0]
+    data = bytearray(file.read_bytes())
+    data[2 * 4096 + 100] ^= 1
+    file.write_bytes(data)
+    world.open(slot="w2").close()
+    found = ask(world)
+    assert numbers(found) == [1, 2, 3, 4, 5]
+    assert found.damaged == []  # the newest frame of a killed writer: a torn tail
+    data[4096 + 100] ^= 1
+    data[2 * 4096 + 100] ^= 1
+    file.write_bytes(data)
+    found = ask(world)
+    assert numbers(found) == [3, 4, 5]
+    assert [str(file) in what for what in found.damaged] == [True]
