@@ -59,11 +59,12 @@ def is_kbo(text: str) -> bool:
 
 
 def is_application(text: str) -> bool:
-    """Say whether ``text`` is a program number: eleven ASCII digits, no check digits.
+    """Say whether ``text`` is a program number: eleven ASCII digits that are no INSZ.
 
-    SSDN ``UserID``: "either the SSIN of the person or a program ID (also in SSIN format)".
+    SSDN ``UserID``: "either the SSIN of the person or a program ID (also in SSIN format)". Program
+    numbers are public and may stand in any log, so a number that could be a person's is none.
     """
-    return len(text) == 11 and text.isascii() and text.isdigit()
+    return len(text) == 11 and text.isascii() and text.isdigit() and not is_insz(text)
 
 
 def _is_leap(year: int) -> bool:

@@ -123,3 +123,13 @@ def test_damage_is_named_and_the_rest_is_shown(world: World) -> None:
     found = ask(world)
     assert numbers(found) == [3, 4, 5]
     assert [str(file) in what for what in found.damaged] == [True]
+
+
+def test_an_entry_made_just_before_its_file_s_quarter_is_found(world: World) -> None:
+    """Its tokens are of the quarter before, of which this log has no file."""
+    world.now_ns = NEXT_QUARTER_NS
+    writer = world.open()
+    just_before = NEXT_QUARTER_NS // 1000 - 1
+    writer.commit([world.request(2, at_us=just_before)], NEXT_QUARTER_NS)
+    writer.close()
+    assert numbers(ask(world, persons=(Insz(PERSON),))) == [2]

@@ -7,6 +7,8 @@ needs. What a peer sent malformed is not copied: it could be anything, and of an
 import hashlib
 from collections.abc import Callable
 
+import msgspec
+
 from ksz_router.codes import Code, Stage
 from ksz_router.daemon.opened import Errand, Exchange
 from ksz_router.decision import Forward, Refusal
@@ -56,7 +58,7 @@ class EntryMaker:
                 exchange=exchange.id,
                 code=0 if isinstance(verdict, Forward) else int(verdict.code),
                 stage=int(Stage.ANSWERED if isinstance(verdict, Forward) else verdict.code.stage),
-                service=request.service[:service_chars_max],
+                service=_public(request.service, service_chars_max),
                 service_version=_small(request.version) or 0,
                 requester=requester,
                 acting=named if named and named != requester and is_kbo(named) else None,
@@ -64,10 +66,10 @@ class EntryMaker:
                 sector=_small(request.sector),
                 type=_small(request.type),
                 capacity=_small(request.capacity),
-                legal_framework=_clipped(request.legal_framework),
+                legal_framework=_framework(request.legal_framework),
                 user=tokens.user(request.user) if request.user and is_insz(request.user) else None,
                 application=_application(request.application),
-                means=request.means[:means_chars_max],
+                means=_public(request.means, means_chars_max),
                 level=_small(request.level) or 0,
                 ticket=tokens.ticket(Kbo(requester), request.ticket[:ticket_chars_max]),
                 person=tokens.person(person) if person else None,
@@ -89,45 +91,84 @@ class EntryMaker:
         )
 
     def outcome(
-        self, exchange: Exchange, code: Code, errand: Errand | None, reply: Reply | None
+        self,
+        exchange: Exchange,
+        code: Code,
+        *,
+        router_us: int,
+        errand: Errand | None = None,
+        reply: Reply | None = None,
     ) -> list[bytes]:
-        """Return the entry of an outcome, and one for each further person it concerned."""
-        request, now_us = exchange.request, self.now_us()
-        source_us = 0
-        if errand is not None and errand.answered_ns:
-            source_us = (errand.answered_ns - errand.sent_ns) // 1000
-        entry = Entry(
-            kind=EntryKind.OUTCOME,
-            at_us=now_us,
+        """Return the entry of how an exchange ended, and one for each further person.
+
+        Args:
+            exchange: Which it is.
+            code: How it ended.
+            router_us: Time inside the router so far.
+            errand: The one destination that settled it; none for a refusal or a distribution.
+            reply: What that destination said, where it is given to the requester.
+        """
+        entry = self._end(EntryKind.OUTCOME, exchange, code, errand, reply)
+        entry = msgspec.structs.replace(entry, router_us=max(0, router_us))
+        return [canonical(entry), *self._further(exchange, entry, reply)]
+
+    def recipient(
+        self, exchange: Exchange, code: Code, errand: Errand, reply: Reply | None
+    ) -> list[bytes]:
+        """Return the entry of how one recipient of a distribution did, and the further persons."""
+        entry = self._end(EntryKind.RECIPIENT, exchange, code, errand, reply)
+        return [canonical(entry), *self._further(exchange, entry, reply)]
+
+    def _end(
+        self,
+        kind: EntryKind,
+        exchange: Exchange,
+        code: Code,
+        errand: Errand | None,
+        reply: Reply | None,
+    ) -> Entry:
+        request, verdict = exchange.request, exchange.verdict
+        passed = verdict if isinstance(verdict, Forward) else None
+        requester = requester_of(exchange)
+        answered = errand is not None and errand.answered_ns
+        return Entry(
+            kind=kind,
+            at_us=self.now_us(),
             exchange=exchange.id,
             code=int(code),
             stage=int(code.stage),
-            service=request.service[:service_chars_max],
+            service=_public(request.service, service_chars_max),
             service_version=_small(request.version) or 0,
-            requester=requester_of(exchange),
+            requester=requester,
+            acting=passed.acting if passed is not None and passed.acting != requester else None,
             user=self._supplier(reply),
             application=_application(reply.application) if reply is not None else None,
-            destinations=(errand.kbo,) if errand is not None else (),
+            person=self.tokens.person(passed.person) if passed and passed.person else None,
+            destinations=(errand.kbo,) if errand is not None else _sent_to(exchange),
             generation=self.generation,
             answer_bytes=len(reply.payload) if reply is not None else 0,
-            source_us=source_us,
+            source_us=(errand.answered_ns - errand.sent_ns) // 1000 if errand and answered else 0,
         )
-        entries = [canonical(entry)]
-        for person in reply.persons if reply is not None else ():
-            further = Entry(
-                kind=EntryKind.FURTHER,
-                at_us=now_us,
-                exchange=exchange.id,
-                code=int(code),
-                stage=int(code.stage),
-                service=entry.service,
-                service_version=entry.service_version,
-                requester=entry.requester,
-                person=self.tokens.person(person),
-                destinations=entry.destinations,
+
+    def _further(self, exchange: Exchange, entry: Entry, reply: Reply | None) -> list[bytes]:
+        return [
+            canonical(
+                Entry(
+                    kind=EntryKind.FURTHER,
+                    at_us=entry.at_us,
+                    exchange=exchange.id,
+                    code=entry.code,
+                    stage=entry.stage,
+                    service=entry.service,
+                    service_version=entry.service_version,
+                    requester=entry.requester,
+                    acting=entry.acting,
+                    person=self.tokens.person(person),
+                    destinations=entry.destinations,
+                )
             )
-            entries.append(canonical(further))
-        return entries
+            for person in (reply.persons if reply is not None else ())
+        ]
 
     def summary(self, requester: str, counts: dict[Code, int]) -> bytes:
         """Return the entry of the refusals before the control, of one institution and minute."""
@@ -159,6 +200,11 @@ def requester_of(exchange: Exchange) -> str:
     return caller.kbo if caller is not None else exchange.session.uri[:255]
 
 
+def _sent_to(exchange: Exchange) -> tuple[str, ...]:
+    verdict = exchange.verdict
+    return destinations_of(verdict) if isinstance(verdict, Forward) else ()
+
+
 def destinations_of(verdict: Forward) -> tuple[str, ...]:
     """Where a passing request is put to: all for a distribution, else the first."""
     found = verdict.destinations
@@ -188,8 +234,14 @@ def _application(text: str | None) -> str | None:
     return text if text is not None and is_application(text) else None
 
 
-def _clipped(text: str | None) -> str | None:
-    return text[:framework_chars_max] if text is not None else None
+def _framework(text: str | None) -> str | None:
+    return _public(text, framework_chars_max) if text is not None else None
+
+
+def _public(text: str, chars_max: int) -> str:
+    """Text that a peer chose freely, unless somebody's number could be in it."""
+    text = text[:chars_max]
+    return "(withheld)" if sum(map(text.count, "0123456789")) >= 9 else text
 
 
 def _small(number: int | None) -> int | None:

@@ -105,7 +105,7 @@ class Exchanges:
             else:
                 peer = session.link.describe()
                 answer = answers.connection_test(exchange, self._tables.generation, peer)
-            records += self._entries.outcome(exchange, Code(answer.code), None, None)
+            records += self._entries.outcome(exchange, Code(answer.code), router_us=0)
             self._recorder.submit(records, Release(exchange, answer, now_ns))
         if batch:
             self._metrics.checked(len(batch), checked_ns - now_ns, self._clock_ns() - checked_ns)
@@ -149,7 +149,10 @@ class Exchanges:
             self._metrics.turned_away(Code.ANSWER_DISCARDED)
             if late is not None:
                 exchange = late.exchange
-                records = self._entries.outcome(exchange, Code.ANSWER_DISCARDED, late, None)
+                total_us = (self._clock_ns() - exchange.received_ns) // 1000
+                records = self._entries.outcome(
+                    exchange, Code.ANSWER_DISCARDED, router_us=total_us, errand=late
+                )
                 self._recorder.submit(records, None)
             return
         verdict = errand.exchange.verdict
@@ -177,21 +180,33 @@ class Exchanges:
             exchange.request = msgspec.structs.replace(exchange.request, payload=b"")
 
     def _settle(self, errand: Errand, code: Code, reply: Reply | None) -> None:
+        """Something came of one destination; once it did of all, the exchange has its outcome."""
         if errand.code is not None:
             return
         errand.code = code
         exchange = errand.exchange
         exchange.open_errands -= 1
         exchange.reply = reply
-        records = self._entries.outcome(exchange, code, errand, reply)
+        verdict = exchange.verdict
+        assert isinstance(verdict, Forward)
+        is_distribution = verdict.service.kind is Kind.DISTRIBUTION
+        if is_distribution:
+            self._recorder.submit(self._entries.recipient(exchange, code, errand, reply), None)
         if exchange.open_errands:
-            self._recorder.submit(records, None)
             return
         self._deadlines.remove(exchange)
+        now_ns = self._clock_ns()
         wait_ms = self._upstream.retry_after_ms(errand.kbo) or answers.RETRY_AFTER_MS
         retry_at_ms = self._wall_ns() // 1_000_000 + wait_ms
         answer = answers.outcome(exchange, self._tables.generation, retry_at_ms)
-        self._recorder.submit(records, Release(exchange, answer, self._clock_ns()))
+        records = self._entries.outcome(
+            exchange,
+            Code(answer.code),
+            router_us=(now_ns - exchange.received_ns) // 1000 - answer.source_us,
+            errand=None if is_distribution else errand,
+            reply=None if is_distribution else reply,
+        )
+        self._recorder.submit(records, Release(exchange, answer, now_ns))
 
     def _release(self, recorded: Recorded[Release]) -> None:
         exchange, now_ns = recorded.value.exchange, self._clock_ns()

@@ -115,7 +115,8 @@ class Loop:
         self._finish_turn()
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close every connection; what is still open has an outcome then."""
+        self._exchanges.settle_failed(self._upstream.abandon())
         for peer in list(self.peers.values()):
             self.end(peer, Code.CLOSED_IN_PEACE)
         self._poller.close()

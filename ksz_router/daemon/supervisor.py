@@ -117,6 +117,7 @@ class Supervisor:
         """
         systemd.notify("RELOADING=1")
         failed = {}
+        staying = list(self.workers)
         try:
             generation = await trio.to_thread.run_sync(self._verified)
         except RulebookError as error:
@@ -127,9 +128,10 @@ class Supervisor:
                 report = await worker.order(Load(generation), "load")
                 if not report.ok:
                     failed[f"rulebook in worker {worker.index}"] = report.text
+                    staying.remove(worker)  # its successor reads everything anew
                     if worker.channel is not None:
                         await worker.channel.send(Stop())
-        for worker in self.workers:
+        for worker in staying:
             report = await worker.order(Renew(), "renew")
             if not report.ok:
                 failed[f"certificates in worker {worker.index}"] = report.text

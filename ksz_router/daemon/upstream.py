@@ -132,6 +132,13 @@ class Upstream:
             self._dial(source)
         return [(errand, Code.SOURCE_CONNECTION_LOST) for errand in lost]
 
+    def abandon(self) -> Failed:
+        """The worker ends: return the errands that no connection came about for."""
+        waiting = [errand for source in self.sources.values() for errand in source.waiting]
+        for source in self.sources.values():
+            source.waiting.clear()
+        return [(errand, Code.SOURCE_UNREACHABLE) for errand in waiting]
+
     def refresh(self) -> None:
         """Another rulebook is in force: leave endpoints that are gone, once they are idle."""
         for source in self.sources.values():

@@ -47,6 +47,8 @@ class Kind(IntEnum):
     """A local verb, on behalf of a reader, read a person."""
     FURTHER = 5
     """A further person whom an answer concerned, as its source declared."""
+    RECIPIENT = 6
+    """How one recipient of a distribution did; the OUTCOME follows when all are settled."""
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, kw_only=True):

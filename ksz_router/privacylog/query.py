@@ -82,8 +82,8 @@ class _Rule:
     """What is asked, put to entries.
 
     A REQUEST says everything but who supplied the answer and whom else it concerned: those an
-    OUTCOME and a FURTHER add. So a row fits if its first entry fits the rest, and any of its
-    entries the person and the user.
+    OUTCOME, a RECIPIENT and a FURTHER add. So a row fits if its first entry fits the rest, and any
+    of its entries the person and the user.
     """
 
     def __init__(self, asked: Asked, tokens: list[Tokens]) -> None:
@@ -112,7 +112,7 @@ class _Rule:
         if not self.from_us <= entry.at_us < self.to_us + OUTCOME_WITHIN_US:
             return False
         by_person = entry.kind == Kind.FURTHER and bool(self._asked.persons)
-        by_user = entry.kind == Kind.OUTCOME and self._asked.user is not None
+        by_user = entry.kind in (Kind.OUTCOME, Kind.RECIPIENT) and self._asked.user is not None
         return (by_person and self.fits_person(entry)) or (by_user and self.fits_user(entry))
 
     def fits_person(self, entry: Entry) -> bool:

@@ -35,6 +35,8 @@ class Row(msgspec.Struct, kw_only=True):
     violations: tuple[str, ...]
     outcomes: tuple[tuple[int, int], ...] = ()
     """Code and Unix microseconds of each outcome."""
+    recipients: tuple[tuple[str, int], ...] = ()
+    """KBO number and code of each recipient of a distribution."""
     further_persons: int = 0
     reader: str = ""
     purpose: str = ""
@@ -61,8 +63,10 @@ def new_row(entry: Entry) -> Row:
 
 
 def extend(row: Row, entry: Entry) -> None:
-    """Add an outcome or a further person to the row of its exchange."""
+    """Add an outcome, a recipient or a further person to the row of its exchange."""
     if entry.kind == Kind.OUTCOME:
         row.outcomes = (*row.outcomes, (entry.code, entry.at_us))
+    elif entry.kind == Kind.RECIPIENT:
+        row.recipients += tuple((kbo, entry.code) for kbo in entry.destinations)
     elif entry.kind == Kind.FURTHER:
         row.further_persons += 1
