@@ -116,8 +116,11 @@ class Link:
         if self.is_closed:
             return
         plain = self.connection.data_to_send()
-        while plain:
-            plain = plain[self._tls.write(plain) :]
+        try:
+            while plain:
+                plain = plain[self._tls.write(plain) :]
+        except ssl.SSLError:
+            pass  # TLS failed on what came in: nobody reads this, and the last receive said so
         data: bytes | bytearray = self._outgoing.read() if self._outgoing.pending else b""
         if self._unsent:
             self._unsent += data

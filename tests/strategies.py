@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from ksz_router.decision import SECONDARY_NETWORK, Facts
+from ksz_router.codes import Code
+from ksz_router.decision import SECONDARY_NETWORK, Facts, Forward, Refusal, decide
 from ksz_router.identifiers import Kbo
 from ksz_router.messages import Request
 from ksz_router.model import (
@@ -340,7 +341,7 @@ _REQUEST_WORDS: dict[str, list[Any]] = {
     "final_client": [STRANGER, "rubbish"],
     "source": [SOURCE, OTHER_SOURCE, STRANGER, "rubbish"],
     "deadline_ms": [-1, 60_000, 60_001],
-    "payload": [b"x" * 10, b"x" * 11],
+    "payload": [b"x" * 10, b"x" * 11, b"x" * 12],
 }
 _OUTAGES = [
     tuple(Outage(kbo=kbo, begin_ms=0, end_ms=end_ms) for kbo, end_ms in rows)
@@ -368,26 +369,26 @@ CHANGES_OF_FACTS: list[Change] = [
     *_changes(_member, "kbo", [STRANGER]),
     *_changes(_member, "begin", [TODAY, TOMORROW]),
     *_changes(_member, "end", [TODAY, YESTERDAY]),
-    *_changes(Case.knowing, "service", [None]),
+    *_changes(Case.knowing, "service", [None] * 2),
     *_changes(_service, "subject", Subject),
     *_changes(Case.knowing, "rights", [()]),
     *_changes(Case.permitting, "level", [1, 2]),
-    *_changes(Case.knowing, "grants", [()]),
+    *_changes(Case.knowing, "grants", [()] * 3),
     *_changes(Case.granting, "basis", [SECONDARY_NETWORK] * 2),
     *_changes(Case.granting, "phase", [2, 3]),
-    *_changes(Case.knowing, "person", [None]),
+    *_changes(Case.knowing, "person", [None] * 3),
     *_changes(_lines, "phase", [0, 0, 0, 2]),
     *_changes(_lines, "sector", [17, 18]),
     *_changes(_lines, "type", [ANY_TYPE]),
     *_changes(_lines, "capacity", [1, 2, PROVISIONAL]),
     *_changes(_lines, "end", [YESTERDAY]),
     *_changes(Case.knowing, "sources", [()]),
-    *_changes(Case.supplying, "receive", [()]),
+    *_changes(Case.supplying, "receive", [()] * 4),
     *_changes(Case.supplying, "end", [YESTERDAY]),
     *_changes(Case.supplying, "phase", [3]),
     *_changes(Case.knowing, "outages", _OUTAGES * 2),
 ]
-changes = st.sampled_from(CHANGES_OF_REQUEST) | st.sampled_from(CHANGES_OF_FACTS)
+changes = st.sampled_from(CHANGES_OF_REQUEST + CHANGES_OF_FACTS * 2)
 some_rights = st.lists(st.sampled_from(access_rights()), min_size=1, max_size=2)
 some_grants = st.lists(st.sampled_from(grants()), min_size=1, max_size=2)
 some_lines = st.lists(st.sampled_from(LINES), max_size=4)
@@ -410,3 +411,15 @@ def cases(draw: st.DrawFn) -> Case:
     for _ in range(draw(counts)):
         case = draw(changes)(case)
     return case
+
+
+def code_of(case: Case) -> Code | None:
+    """The code of the refusal, or None where the case passes."""
+    verdict = decide(*case)
+    return verdict.code if isinstance(verdict, Refusal) else None
+
+
+def forward(case: Case) -> Forward:
+    verdict = decide(*case)
+    assert isinstance(verdict, Forward), verdict
+    return verdict

@@ -122,7 +122,7 @@ def _asked(arguments: argparse.Namespace) -> Asked:
     user = None
     if arguments.user is not None:
         users = _numbers("--user", arguments.user)
-        if len(users) != 1 or not is_application(users[0]):
+        if len(users) != 1 or not (is_insz(users[0]) or is_application(users[0])):
             raise UsageError("--user: one number of eleven digits")
         user = users[0]
     if arguments.institution is not None and not is_kbo(arguments.institution):
@@ -140,7 +140,7 @@ def _asked(arguments: argparse.Namespace) -> Asked:
 
 def _numbers(option: str, source: str) -> list[str]:
     """Read numbers given directly, in a file, or on standard input. No message repeats one."""
-    if is_application(source):
+    if is_insz(source) or is_application(source):
         return [source]
     try:
         text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")

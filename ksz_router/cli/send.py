@@ -24,7 +24,7 @@ from ksz_router.limits import deadline_ms_default, deadline_ms_max
 from ksz_router.messages import Answer, Request
 from ksz_router.sdk import Identity, SdkError, new_ticket, open_client
 from ksz_router.tls import TlsFilesError
-from ksz_router.wire import MessageTooLargeError
+from ksz_router.wire import LocalProtocolError, MessageTooLargeError
 
 _BRUSSELS = ZoneInfo("Europe/Brussels")
 
@@ -147,6 +147,8 @@ async def _ask(arguments: Namespace, request: Request) -> Answer | str:
             return f"{where}: {error} (ticket {request.ticket})"
         except MessageTooLargeError as error:
             return f"--payload: {error}"
+        except LocalProtocolError as error:
+            return f"{where}: not sent: {error}"
     raise AssertionError("the client swallows nothing")
 
 

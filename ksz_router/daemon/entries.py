@@ -7,8 +7,6 @@ needs. What a peer sent malformed is not copied: it could be anything, and of an
 import hashlib
 from collections.abc import Callable
 
-import msgspec
-
 from ksz_router.codes import Code, Stage
 from ksz_router.daemon.opened import Errand, Exchange
 from ksz_router.decision import Forward, Refusal
@@ -19,7 +17,7 @@ from ksz_router.limits import (
     service_chars_max,
     ticket_chars_max,
 )
-from ksz_router.messages import Reply
+from ksz_router.messages import Reply, Request
 from ksz_router.model import OPEN, Kind
 from ksz_router.privacylog.entry import Entry, canonical
 from ksz_router.privacylog.entry import Kind as EntryKind
@@ -43,38 +41,40 @@ class EntryMaker:
 
     def request(self, exchange: Exchange) -> bytes:
         """Return the entry of a request with its verdict."""
-        request, verdict, facts = exchange.request, exchange.verdict, exchange.facts
-        tokens, service = self.tokens, facts.service
+        verdict, tokens, service = exchange.verdict, self.tokens, exchange.facts.service
         requester = requester_of(exchange)
+        request = exchange.request
+        if isinstance(verdict, Refusal):
+            request = _well_formed_part(request)
         named = request.member or request.kbo
-        asked = request.person if request.person is not None and is_insz(request.person) else None
         passed = verdict if isinstance(verdict, Forward) else None
-        person = asked if passed is None else passed.person
+        person = request.person if passed is None else passed.person
+        asked = request.person if request.person != person else None
         grant = passed.grant if passed is not None else None
         return canonical(
             Entry(
                 kind=EntryKind.REQUEST,
                 at_us=self.now_us(),
                 exchange=exchange.id,
-                code=0 if isinstance(verdict, Forward) else int(verdict.code),
-                stage=int(Stage.ANSWERED if isinstance(verdict, Forward) else verdict.code.stage),
-                service=_public(request.service, service_chars_max),
-                service_version=_small(request.version) or 0,
+                code=int(verdict.code) if isinstance(verdict, Refusal) else 0,
+                stage=int(verdict.code.stage if isinstance(verdict, Refusal) else Stage.ANSWERED),
+                service=request.service,
+                service_version=request.version,
                 requester=requester,
-                acting=named if named and named != requester and is_kbo(named) else None,
-                final_client=_kbo(request.final_client),
-                sector=_small(request.sector),
-                type=_small(request.type),
-                capacity=_small(request.capacity),
-                legal_framework=_framework(request.legal_framework),
-                user=tokens.user(request.user) if request.user and is_insz(request.user) else None,
-                application=_application(request.application),
+                acting=named if named != requester else None,
+                final_client=request.final_client,
+                sector=request.sector,
+                type=request.type,
+                capacity=request.capacity,
+                legal_framework=request.legal_framework,
+                user=tokens.user(request.user) if request.user is not None else None,
+                application=request.application,
                 means=_public(request.means, means_chars_max),
-                level=_small(request.level) or 0,
-                ticket=tokens.ticket(Kbo(requester), request.ticket[:ticket_chars_max]),
-                person=tokens.person(person) if person else None,
-                asked=tokens.person(asked) if asked and asked != person else None,
-                enterprise=_kbo(request.enterprise),
+                level=request.level,
+                ticket=tokens.ticket(Kbo(requester), request.ticket),
+                person=tokens.person(person) if person is not None else None,
+                asked=tokens.person(asked) if asked is not None else None,
+                enterprise=request.enterprise,
                 begin=passed.begin if passed is not None else None,
                 end=passed.end if passed is not None and passed.end != OPEN else None,
                 destinations=destinations_of(passed) if passed is not None else (),
@@ -108,8 +108,7 @@ class EntryMaker:
             errand: The one destination that settled it; none for a refusal or a distribution.
             reply: What that destination said, where it is given to the requester.
         """
-        entry = self._end(EntryKind.OUTCOME, exchange, code, errand, reply)
-        entry = msgspec.structs.replace(entry, router_us=max(0, router_us))
+        entry = self._end(EntryKind.OUTCOME, exchange, code, errand, reply, router_us=router_us)
         return [canonical(entry), *self._further(exchange, entry, reply)]
 
     def recipient(
@@ -126,6 +125,8 @@ class EntryMaker:
         code: Code,
         errand: Errand | None,
         reply: Reply | None,
+        *,
+        router_us: int = 0,
     ) -> Entry:
         request, verdict = exchange.request, exchange.verdict
         passed = verdict if isinstance(verdict, Forward) else None
@@ -137,17 +138,18 @@ class EntryMaker:
             exchange=exchange.id,
             code=int(code),
             stage=int(code.stage),
-            service=_public(request.service, service_chars_max),
-            service_version=_small(request.version) or 0,
+            service=request.service if passed is not None else "",
+            service_version=request.version if passed is not None else 0,
             requester=requester,
             acting=passed.acting if passed is not None and passed.acting != requester else None,
             user=self._supplier(reply),
-            application=_application(reply.application) if reply is not None else None,
+            application=reply.application if reply is not None else None,
             person=self.tokens.person(passed.person) if passed and passed.person else None,
             destinations=(errand.kbo,) if errand is not None else _sent_to(exchange),
             generation=self.generation,
             answer_bytes=len(reply.payload) if reply is not None else 0,
             source_us=(errand.answered_ns - errand.sent_ns) // 1000 if errand and answered else 0,
+            router_us=max(0, router_us),
         )
 
     def _further(self, exchange: Exchange, entry: Entry, reply: Reply | None) -> list[bytes]:
@@ -185,7 +187,7 @@ class EntryMaker:
         )
 
     def _supplier(self, reply: Reply | None) -> bytes | None:
-        if reply is None or reply.user is None or not is_insz(reply.user):
+        if reply is None or reply.user is None:
             return None
         return self.tokens.user(reply.user)
 
@@ -226,16 +228,35 @@ def _digest(payload: bytes) -> bytes:
     return hashlib.sha256(payload).digest()
 
 
-def _kbo(text: str | None) -> str | None:
-    return text if text is not None and is_kbo(text) else None
+def _well_formed_part(request: Request) -> Request:
+    """What of a refused request can stand in an entry.
+
+    Not every field was judged: the others could be anything, and of any length.
+    """
+    return Request(
+        id=request.id,
+        service=_public(request.service, service_chars_max),
+        version=_small(request.version) or 0,
+        ticket=request.ticket[:ticket_chars_max],
+        user=_if(is_insz, request.user),
+        application=_if(is_application, request.application),
+        means=_public(request.means, means_chars_max),
+        level=_small(request.level) or 0,
+        kbo=_if(is_kbo, request.kbo),
+        sector=_small(request.sector),
+        type=_small(request.type),
+        capacity=_small(request.capacity),
+        legal_framework=_public(request.legal_framework or "", framework_chars_max) or None,
+        member=_if(is_kbo, request.member),
+        final_client=_if(is_kbo, request.final_client),
+        person=_if(is_insz, request.person),
+        enterprise=_if(is_kbo, request.enterprise),
+        payload=request.payload,
+    )
 
 
-def _application(text: str | None) -> str | None:
-    return text if text is not None and is_application(text) else None
-
-
-def _framework(text: str | None) -> str | None:
-    return _public(text, framework_chars_max) if text is not None else None
+def _if(is_well_formed: Callable[[str], bool], text: str | None) -> str | None:
+    return text if text is not None and is_well_formed(text) else None
 
 
 def _public(text: str, chars_max: int) -> str:

@@ -185,6 +185,9 @@ class Exchanges:
             return
         errand.code = code
         exchange = errand.exchange
+        if not errand.answered_ns:  # silent, lost or not reached: the time was not the router's
+            errand.sent_ns = errand.sent_ns or exchange.forwarded_ns
+            errand.answered_ns = self._clock_ns()
         exchange.open_errands -= 1
         exchange.reply = reply
         verdict = exchange.verdict

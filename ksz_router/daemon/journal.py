@@ -1,5 +1,6 @@
 """A worker's hold on the privacy log: its writer, its recorder, and the keys of the quarter."""
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,7 +10,12 @@ from ksz_router.daemon.entries import EntryMaker
 from ksz_router.daemon.opened import Continuation
 from ksz_router.daemon.recorder import Recorder
 from ksz_router.privacylog.keys import KeyRing, Tokens, quarter_after, quarter_begin_ns, quarter_of
+from ksz_router.privacylog.recovery import open_exchanges
+from ksz_router.privacylog.slots import slot_folders
 from ksz_router.privacylog.writer import Writer
+
+WORKER_SLOT = re.compile(r"w([0-9]+)")
+"""Slots of the log that belong to workers, by their index."""
 
 _PREFILL_PAUSE_SECONDS = 0.01
 """After each MiB of zeros for the next file, so that commits do not wait behind them."""
@@ -75,3 +81,32 @@ class Journal:
         """Unix microseconds that never go back, whatever the clock of the host does."""
         self._last_us = max(self._last_us + 1, self._wall_ns() // 1000)
         return self._last_us
+
+
+def settle_orphans(config: Config, now_ns: int) -> list[str]:
+    """Give an outcome to what a worker left open whose place exists no more; return the slots.
+
+    A worker settles its own slot when it starts. After a start with fewer workers nobody would
+    settle the others.
+
+    Raises:
+        PrivacyLogError: a slot cannot be read or written; the message says what to do.
+        OSError: the log cannot be listed.
+    """
+    log, keys = Path(config.privacy_log.path), Path(config.privacy_log.keys)
+    settled = []
+    for folder in slot_folders(log) if log.is_dir() else ():
+        found = WORKER_SLOT.fullmatch(folder.name)
+        if found is None or int(found[1]) < config.node.workers:
+            continue
+        if open_exchanges(folder, KeyRing(keys)).open:
+            Writer.open(
+                log,
+                slot=folder.name,
+                node=config.node.name,
+                keys_folder=keys,
+                now_ns=now_ns,
+                file_bytes=config.privacy_log.file_bytes,
+            ).close()
+            settled.append(folder.name)
+    return settled

@@ -37,8 +37,10 @@ class SourceLink:
     @property
     def load(self) -> int | None:
         """Deliveries in flight; None where no more may be sent."""
-        full = len(self.pending) >= self.link.connection.inflight_max
-        return None if full or self.is_draining or not self.is_open else len(self.pending)
+        connection = self.link.connection
+        if not self.is_open or self.is_draining or connection.is_ended:  # a Bye may follow a Reply
+            return None
+        return len(self.pending) if len(self.pending) < connection.inflight_max else None
 
     def send(self, errand: Errand, now_ns: int) -> None:
         """Queue the delivery of an errand.

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import structlog
@@ -16,6 +17,7 @@ import trio
 from ksz_router.config import Config
 from ksz_router.daemon import systemd
 from ksz_router.daemon.control import Ask, Channel, Load, Order, Renew, Report, Stop, pair
+from ksz_router.daemon.journal import settle_orphans
 from ksz_router.rulebook import activation
 from ksz_router.rulebook.generation import RulebookError
 
@@ -87,9 +89,13 @@ class Supervisor:
 
         Raises:
             RulebookError: no verified rulebook is active.
+            PrivacyLogError: a slot that no worker has any more cannot be settled.
             OSError: the address cannot be listened on.
         """
         self.generation = await trio.to_thread.run_sync(self._verified)
+        settled = await trio.to_thread.run_sync(settle_orphans, self.settings, time.time_ns())
+        if settled:
+            self._log.info("orphans_settled", slots=settled)
         self._listener = await self._listen()
 
     async def run(self) -> int:
@@ -162,10 +168,11 @@ class Supervisor:
             try:
                 sock.bind((listen.host, listen.port))
                 sock.listen(listen.backlog)
-            except OSError:
+            except OSError as error:
                 sock.close()
                 if attempt == 99:
-                    raise
+                    where = f"cannot listen on {listen.host}, port {listen.port}"
+                    raise OSError(error.errno, f"{where}: {error.strerror}") from error
                 await trio.sleep(0.1)
             else:
                 return sock

@@ -1,5 +1,6 @@
 """What systemd hands over and wants to hear: sockets, readiness, the watchdog (sd_notify(3))."""
 
+import contextlib
 import os
 import socket
 
@@ -20,7 +21,9 @@ def notify(state: str) -> None:
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+    kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    # A manager that does not listen, or not now, must not hold the router up.
+    with socket.socket(socket.AF_UNIX, kind) as sock, contextlib.suppress(OSError):
         sock.connect("\0" + address[1:] if address.startswith("@") else address)
         sock.send(state.encode())
 

@@ -43,8 +43,8 @@ def decide(request: Request, facts: Facts, today: Day) -> Verdict:
         The refusal of the first rule that is broken, else where the request goes.
     """
     case = Case(request, facts, today)
-    for rule in RULES:
-        refusal = rule.judge(case)
+    for judge in _JUDGES:
+        refusal = judge(case)
         if refusal is not None:
             return refusal
     return _forward(case)
@@ -123,3 +123,5 @@ RULES = (
     Rule(Stage.OUTAGE, "Is one of them not in an announced outage?", person.outage),
 )
 """The control, in its order."""
+
+_JUDGES = tuple(rule.judge for rule in RULES)

@@ -74,6 +74,9 @@ class Forward(msgspec.Struct, frozen=True, kw_only=True):
     in_outage: tuple[Kbo, ...] = ()
     own_violation: bool = False
 
+    def __repr__(self) -> str:
+        return f"Forward({self.service.name!r}, destinations={len(self.destinations)})"
+
 
 class Refusal(msgspec.Struct, frozen=True):
     """The request does not pass; nothing is forwarded."""

@@ -12,15 +12,15 @@ from ksz_router.model import (
     Line,
     Mode,
     NumberStatus,
-    Role,
 )
 
 
 def own_integration(case: Case) -> Refusal | None:
     """The requester's role knows this person: capacity, phase and period (7, 4° d, path A, 3).
 
-    Lines of all the person's numbers count. Adjacent lines are continuous; a provisional line
-    counts only where the grant says so.
+    Lines of all the person's numbers count, and one without institution type fits every type of
+    its sector. Adjacent lines are continuous; a provisional line counts only where the grant says
+    so.
     """
     grant, request = case.grant, case.request
     if grant is None or case.person is None or grant.own_mode is Mode.NONE:
@@ -35,7 +35,8 @@ def own_integration(case: Case) -> Refusal | None:
         capacities.add(PROVISIONAL)
     roles = (case.role,) if case.role is not None else case.acting.roles
     lines = case.facts.person.lines if case.facts.person is not None else ()
-    known = [n for n in lines if n.capacity in capacities and any(_fits(n, r) for r in roles)]
+    files = {(role.sector, kind) for role in roles for kind in (role.type, ANY_TYPE)}
+    known = [n for n in lines if n.capacity in capacities and (n.sector, n.type) in files]
     far_enough = [line for line in known if line.phase >= grant.phase]
     if not known:
         code = Code.PERSON_NOT_INTEGRATED
@@ -44,17 +45,13 @@ def own_integration(case: Case) -> Refusal | None:
     elif not covers([(line.begin, line.end) for line in far_enough], case.begin, case.end):
         code = Code.PERIOD_NOT_COVERED
     else:
-        case.line = min(far_enough, key=lambda line: (line.end < case.begin, line.begin))
+        begin = case.begin
+        case.line = next(line for line in far_enough if line.begin <= begin <= line.end)
         return None
     if grant.own_mode is Mode.LOG:
         case.own_violation = True
         return None
     return Refusal(code, grant=grant.id)
-
-
-def _fits(line: Line, role: Role) -> bool:
-    """A line without institution type fits every type of its sector."""
-    return line.sector == role.sector and line.type in (role.type, ANY_TYPE)
 
 
 def person(case: Case) -> Refusal | None:
@@ -141,10 +138,12 @@ def _known_by(row: Availability, case: Case) -> list[Line]:
     """
     person = case.facts.person
     takes_provisional = case.grant is not None and case.grant.provisional
+    sector, types = row.role.sector, (row.role.type, ANY_TYPE)
     return [
         line
         for line in (person.lines if person is not None else ())
-        if _fits(line, row.role)
+        if line.sector == sector
+        and line.type in types
         and (
             line.capacity in row.capacities
             if row.capacities

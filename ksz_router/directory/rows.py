@@ -3,12 +3,12 @@
 A reason never contains what stood in the row: it may be the number of a person.
 """
 
+import re
 import struct
-from datetime import date
 from functools import lru_cache
 from typing import NamedTuple
 
-from ksz_router.days import is_day, to_day
+from ksz_router.days import is_day
 from ksz_router.directory.packing import KEY_BYTES, pack_key, unpack_key
 from ksz_router.identifiers import is_insz
 from ksz_router.model import ANY_TYPE, OPEN, PROVISIONAL, Day, Line, NumberStatus
@@ -27,6 +27,7 @@ _NUMBER, _LINE = 0, 1
 _NUMBER_ROW = struct.Struct(">5sBB5sI10xQ")  # key, kind, status, current, deceased, row
 _LINE_ROW = struct.Struct(">5sBHHHIIHIQ")  # key, kind, sector, type + 1, ..., row
 ROW_BYTES = _LINE_ROW.size
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _STATUSES = {status.name.lower(): status for status in NumberStatus}
 
 assert _NUMBER_ROW.size == ROW_BYTES
@@ -127,10 +128,7 @@ def _role_and_capacity(sector: str, type_: str, capacity: str) -> tuple[int, int
 
 @lru_cache(maxsize=65_536)
 def _day(text: str, column: str) -> Day:
-    try:
-        day = to_day(date.fromisoformat(text)) if len(text) == 10 and text.isascii() else 0
-    except ValueError:
-        day = 0
+    day = int(text.replace("-", "")) if _DAY.fullmatch(text) else 0
     if not is_day(day):
         raise RowError(f"{column}: must be a calendar day as yyyy-mm-dd")
     return day

@@ -19,6 +19,7 @@ from ksz_router.directory.packing import (
     unpack_others,
     unpack_parts,
 )
+from ksz_router.identifiers import is_insz
 from ksz_router.model import NumberStatus, Person
 
 
@@ -122,6 +123,18 @@ class Directory:
             raise DamagedError(
                 f"{self._folder}: {error}; run `ksz-router directory check` and load it again"
             ) from error
+
+    def other_numbers(self, number: str) -> tuple[str, ...]:
+        """Return the other numbers of the person; empty where the number is not known.
+
+        Raises:
+            DamagedError: a value is damaged.
+        """
+        if not is_insz(number):
+            return ()
+        with self._environment.begin(self._persons, buffers=True) as transaction:
+            value = transaction.get(pack_key(number))
+            return unpack_others(value, unpack_parts(value)[1]) if value is not None else ()
 
     def close(self) -> None:
         """Close the environment; the second time does nothing."""

@@ -34,7 +34,10 @@ _FILES = (
 
 _OPEN = "1,2015-01-01,,2015-01-01"
 _WELFARE = f"17,1,2,{_OPEN}"
-_SOURCES = (f"18,0,1,{_OPEN}", f"12,0,10,{_OPEN}", f"11,0,1,{_OPEN}", f"16,0,1,{_OPEN}")
+_SOURCES = (
+    f"18,0,1,{_OPEN}", f"12,0,10,{_OPEN}", f"11,0,1,{_OPEN}", f"16,0,1,{_OPEN}",
+    f"5,0,20,{_OPEN}", f"6,0,10,{_OPEN}", f"15,0,2,{_OPEN}",
+)  # fmt: skip
 
 
 class _Landmark(NamedTuple):
@@ -79,8 +82,9 @@ def landmarks(seed: int) -> dict[str, str]:
     """Return the numbers of the persons with fixed properties, whatever the count of persons.
 
     ``answered`` is known to sector 17 type 1 in capacity 2, phase 1, open since 2015-01-01, and
-    so to 18/0 in 1, 12/0 in 10, 11/0 in 1 and 16/0 in 1. Each of the others differs from it in
-    what its name says; ``unknown`` is well formed and in no directory of this seed.
+    so to 18/0 in 1, 12/0 in 10, 11/0 in 1, 16/0 in 1, 5/0 in 20, 6/0 in 10 and 15/0 in 2. Each of
+    the others differs from it in what its name says; ``unknown`` is well formed and in no
+    directory of this seed.
     """
     names = (*_LANDMARKS, _UNKNOWN)
     raises = (*(row.month_raise for row in _LANDMARKS.values()), 0)

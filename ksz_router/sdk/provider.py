@@ -83,7 +83,8 @@ class Provider:
         self._services = dict(services)
         self._pumps: set[Pump] = set()
         self._inflight = 0
-        self._idle = trio.Event()
+        self._drain_s = 0
+        self._changed = trio.Event()
         self._accepting = trio.CancelScope()
 
     async def serve(
@@ -108,14 +109,20 @@ class Provider:
             finally:
                 for listener in listeners:
                     listener.socket.close()
-            while self._inflight:
-                self._idle = trio.Event()
-                await self._idle.wait()
+            # Deliveries may be on their way until the router knows; then it closes what is idle.
+            with trio.move_on_after(self._drain_s):
+                while self._inflight or self._pumps:
+                    self._changed = trio.Event()
+                    await self._changed.wait()
             for pump in list(self._pumps):
                 pump.end()
 
     def drain(self, seconds: int = 30) -> None:
-        """Take nothing new; :meth:`serve` returns once everything in flight is answered."""
+        """Take nothing new; :meth:`serve` returns once everything in flight is answered.
+
+        At the latest after so many ``seconds``, which the routers are told.
+        """
+        self._drain_s = seconds
         for pump in self._pumps:
             pump.send(Drain(seconds))
         self._accepting.cancel()
@@ -165,6 +172,7 @@ class Provider:
                 await pump.run()
             finally:
                 self._pumps.discard(pump)
+                self._changed.set()
 
     async def _answer(self, pump: Pump, delivery: Delivery) -> None:
         """Run the handler within the deadline of the delivery, and reply whatever happens."""
@@ -181,7 +189,7 @@ class Provider:
         finally:
             self._inflight -= 1
             if not self._inflight:
-                self._idle.set()
+                self._changed.set()
         if len(supply.payload) > payload_bytes_max:
             _log.error("the answer of %s is too large to send", delivery.service)
             supply = Supply(Outcome.FAILED, source_code="TOO-LARGE")

@@ -1,0 +1,98 @@
+"""What the privacy log must say after the demonstration, asked with the commands of an auditor."""
+
+import json
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from contrib.stand import Stand, StandError
+from ksz_router.messages import Answer
+
+_PAGE = 4096  # every frame begins on one; docs/privacylog-format.md
+_MAGIC = b"KLPF"
+_INTO_FRAME = 100  # behind the 40 bytes of a frame's header, within its encrypted body
+
+
+def ask(stand: Stand, purpose: str, numbers: Sequence[str] = ()) -> list[Mapping[str, Any]]:
+    """Return the log's rows, those about a person where numbers are given.
+
+    Raises:
+        StandError: the query failed, or says that rows may be missing.
+    """
+    words: list[object] = ["log", "query", "--config", stand.config, "--purpose", purpose, "--json"]
+    if numbers:
+        file = stand.folder / "numbers"  # a command line can be seen by everyone on the machine
+        file.touch(mode=0o600)
+        file.write_text("\n".join(numbers), encoding="ascii")
+        words += ["--person", file]
+    return [json.loads(line) for line in stand.command(*words).splitlines()]
+
+
+def compare(rows: Sequence[Mapping[str, Any]], answers: Sequence[Answer]) -> tuple[int, list[str]]:
+    """Return how many of the answers the log has with the same outcome, and what is not so."""
+    faults = []
+    found = {row["exchange"]: row for row in rows if row["kind"] == "REQUEST"}
+    logged = 0
+    for answer in answers:
+        exchange = str(uuid.UUID(bytes=answer.exchange))
+        row = found.pop(exchange, None)
+        if row is None:
+            faults.append(f"exchange {exchange} is not in the log")
+            continue
+        code = row["code"] or (row["outcomes"][0]["code"] if row["outcomes"] else None)
+        if code == answer.code:
+            logged += 1
+        else:
+            faults.append(f"exchange {exchange}: answered {answer.code}, logged {code}")
+    faults += [f"exchange {exchange} is in the log and was not asked" for exchange in found]
+    return logged, faults
+
+
+def verify(stand: Stand) -> Mapping[str, int]:
+    """Return what verification counted; ``faults`` is 0 where the log is whole.
+
+    Raises:
+        StandError: it could not run.
+    """
+    words = ("log", "verify", "--config", stand.config, "--json")
+    return dict(json.loads(stand.command(*words, accept=(0, 1)).splitlines()[-1]))
+
+
+def tamper(stand: Stand) -> tuple[Path, int, int, int]:
+    """Copy the log and flip one bit of a frame in the middle of its fullest file.
+
+    Returns:
+        The file of the copy, the place of the flipped byte, and the place and the number of the
+        frame that it lies in.
+    """
+    copy = stand.folder / "privacylog-tampered"
+    shutil.copytree(stand.log, copy)
+    places = {file: _frames(file) for file in copy.rglob("*.wal")}
+    file = max(places, key=lambda file: len(places[file]))
+    index = len(places[file]) // 2
+    frame = places[file][index]
+    place = frame + _INTO_FRAME
+    with file.open("r+b") as stream:
+        stream.seek(place)
+        byte = stream.read(1)[0]
+        stream.seek(place)
+        stream.write(bytes([byte ^ 1]))
+    return file, place, frame, index + 1
+
+
+def find_fault(stand: Stand, copy: Path) -> Mapping[str, Any] | None:
+    """Return the first fault that verification finds in a copy of the log; None: it finds none."""
+    words = ("log", "verify", "--log", copy, "--keys", stand.keys, "--json")
+    try:
+        printed = stand.command(*words, accept=(1,))
+    except StandError:
+        return None
+    return dict(json.loads(printed.splitlines()[0]))
+
+
+def _frames(file: Path) -> list[int]:
+    """Return the places at which frames begin, as far as each fits on a page, as here."""
+    data = file.read_bytes()
+    return [at for at in range(_PAGE, len(data), _PAGE) if data.startswith(_MAGIC, at)]

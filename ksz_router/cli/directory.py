@@ -1,0 +1,236 @@
+"""``ksz-router directory``: load the person directory, show a person, check it, make test data."""
+
+import argparse
+import getpass
+import json
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from ksz_router.cli import NOT_IN_ORDER, OK, UsageError, add_config
+from ksz_router.config import load as load_config
+from ksz_router.days import to_date
+from ksz_router.directory.check import check
+from ksz_router.directory.loader import load
+from ksz_router.directory.packing import DirectoryError
+from ksz_router.directory.snapshot import Directory
+from ksz_router.directory.synthesise import PERSONS_MAX, PERSONS_MIN, landmarks, write_csv
+from ksz_router.identifiers import Insz, is_insz
+from ksz_router.model import ANY_TYPE, OPEN, Day, Line, Person
+from ksz_router.official import capacity_label, sectors
+from ksz_router.privacylog import PrivacyLogError
+from ksz_router.privacylog.reading import record_reading
+
+_EXAMPLES = """examples:
+  # a directory of a million persons who do not exist
+  ksz-router directory synthesise --persons 1000000 --seed 7 --out persons.csv
+  ksz-router directory load persons.csv --directory /var/lib/ksz-router/directory
+
+  # who is who among them: a person to ask about for each verdict
+  ksz-router directory synthesise --seed 7 --landmarks
+
+  # what the directory holds on one person; the number on standard input, where nobody sees it
+  ksz-router directory show - --purpose "complaint 2026/118" < number
+
+  # after a restore: check every byte, and admit the directory if it is sound
+  ksz-router directory check
+
+`show` writes an entry to the privacy log first, and refuses if it cannot.
+docs/directory-format.md describes the CSV file.
+exit status: 0 done; 1 refused, unknown or not in order; 2 wrong usage.
+"""
+
+
+def add(parser: ArgumentParser) -> None:
+    """Declare the actions and their arguments."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EXAMPLES
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    action = actions.add_parser("load", help="build a new version from a CSV file and swap it in")
+    action.add_argument("file", type=Path, metavar="FILE.csv")
+    _add_place(action)
+
+    action = actions.add_parser("show", help="show what the directory holds on one person")
+    action.add_argument("insz", metavar="INSZ|-", help="the number; - reads it from stdin")
+    action.add_argument("--purpose", required=True, metavar="TEXT", help="why; it is recorded")
+    action.add_argument("--reader", metavar="NAME", help="who reads (default: the login name)")
+    _add_place(action)
+    _add_json(action)
+
+    action = actions.add_parser("check", help="check every page and every value")
+    _add_place(action)
+    _add_json(action)
+
+    action = actions.add_parser("synthesise", help="write a CSV file of persons who do not exist")
+    action.add_argument("--persons", type=int, default=10_000, metavar="N", help="(%(default)s)")
+    action.add_argument("--seed", type=int, default=1, metavar="S", help="(%(default)s)")
+    action.add_argument("--out", type=Path, metavar="FILE.csv", help="(default: stdout)")
+    action.add_argument(
+        "--landmarks",
+        action="store_true",
+        help="print the numbers of the persons with fixed properties as JSON, and no file",
+    )
+
+
+def _add_place(parser: ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument(
+        "--directory", type=Path, metavar="DIR", help="a directory other than the configured one"
+    )
+
+
+def _add_json(parser: ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON, for a program to read")
+
+
+def run(arguments: Namespace) -> int:
+    """Do it and return the exit code."""
+    actions = {"load": _load, "show": _show, "check": _check, "synthesise": _synthesise}
+    try:
+        return actions[arguments.action](arguments)
+    except (DirectoryError, PrivacyLogError) as error:
+        print(f"ksz-router: {error}", file=sys.stderr)
+        return NOT_IN_ORDER
+
+
+def _target(arguments: Namespace) -> Path:
+    if arguments.directory is not None:
+        return Path(arguments.directory)
+    return Path(load_config(arguments.config).tables.directory)
+
+
+def _load(arguments: Namespace) -> int:
+    is_watched = sys.stderr.isatty()
+    loaded = load(arguments.file, _target(arguments), progress=_draw if is_watched else None)
+    if is_watched:
+        print(file=sys.stderr)
+    print(f"version {loaded.version}: {loaded.numbers} numbers, {loaded.lines} lines")
+    return OK
+
+
+def _draw(what: str, done: int, total: int) -> None:
+    width = 40
+    share = done / total if total else 1.0
+    bar = "#" * int(share * width)
+    print(f"\r{what:>5} [{bar:<{width}}] {share:4.0%}", end="", file=sys.stderr, flush=True)
+
+
+def _show(arguments: Namespace) -> int:
+    given = sys.stdin.readline().strip() if arguments.insz == "-" else arguments.insz
+    if not is_insz(given):
+        raise UsageError("show: give one well-formed INSZ, or - and the number on stdin")
+    _record(arguments, (given,))
+    directory = Directory.open(_target(arguments))
+    try:
+        person = directory.look_up([given])[0]
+        others = directory.other_numbers(given)
+        version = directory.version
+    finally:
+        directory.close()
+    if others:  # the same person is read under these too
+        _record(arguments, others)
+    if arguments.json:
+        print(json.dumps(_described(person, len(others) + 1, version), ensure_ascii=False))
+    else:
+        _print_person(person, given, len(others) + 1, version)
+    return OK if person is not None else NOT_IN_ORDER
+
+
+def _record(arguments: Namespace, numbers: tuple[str, ...]) -> None:
+    config = load_config(arguments.config)
+    record_reading(
+        Path(config.privacy_log.path),
+        Path(config.privacy_log.keys),
+        node=config.node.name,
+        reader=arguments.reader or getpass.getuser(),
+        purpose=arguments.purpose,
+        verb="directory show",
+        now_ns=time.time_ns(),
+        persons=tuple(map(Insz, numbers)),
+    )
+
+
+def _described(person: Person | None, numbers: int, version: int) -> dict[str, object]:
+    if person is None:
+        return {"version": version, "status": "unknown"}
+    return {
+        "version": version,
+        "status": person.status.name.lower(),
+        "current": person.current,
+        "current_status": person.current_status.name.lower(),
+        "deceased": _written(person.deceased),
+        "numbers": numbers,
+        "lines": [
+            {
+                "sector": line.sector,
+                "type": None if line.type == ANY_TYPE else line.type,
+                "role": _role_label(line),
+                "capacity": line.capacity,
+                "label": capacity_label(line.sector, line.capacity),
+                "phase": line.phase,
+                "begin": _written(line.begin),
+                "end": _written(line.end),
+                "changed": _written(line.changed),
+            }
+            for line in person.lines
+        ],
+    }
+
+
+def _print_person(person: Person | None, asked: str, numbers: int, version: int) -> None:
+    if person is None:
+        print(f"unknown in version {version}")
+        return
+    status = person.status.name.lower()
+    if person.current != asked:
+        status += f" by {person.current} ({person.current_status.name.lower()})"
+    if person.deceased:
+        status += f", died {_written(person.deceased)}"
+    print(f"{status}; numbers: {numbers}; lines: {len(person.lines)}; version {version}")
+    for line in person.lines:
+        kind = "*" if line.type == ANY_TYPE else str(line.type)
+        period = f"{_written(line.begin)} .. {_written(line.end) or 'open':<10}"
+        label = capacity_label(line.sector, line.capacity)
+        print(
+            f"  {line.sector:>3}/{kind:<3} {_role_label(line):<10} capacity {line.capacity:>3} "
+            f"phase {line.phase}  {period}  {label}".rstrip()
+        )
+
+
+def _role_label(line: Line) -> str:
+    kind = 0 if line.type == ANY_TYPE else line.type
+    row = sectors().get((line.sector, kind))
+    return row.abbr_nl if row is not None else ""
+
+
+def _written(day: Day) -> str | None:
+    return to_date(day).isoformat() if 0 < day < OPEN else None
+
+
+def _check(arguments: Namespace) -> int:
+    target = _target(arguments)
+    problems = check(target)
+    if arguments.json:
+        print(json.dumps({"directory": str(target), "problems": problems}))
+    else:
+        print("\n".join(problems) if problems else f"{target}: sound")
+    return NOT_IN_ORDER if problems else OK
+
+
+def _synthesise(arguments: Namespace) -> int:
+    if arguments.landmarks:
+        print(json.dumps(landmarks(arguments.seed), indent=2))
+        return OK
+    if not PERSONS_MIN <= arguments.persons <= PERSONS_MAX:
+        raise UsageError(f"--persons: from {PERSONS_MIN} to {PERSONS_MAX}")
+    if arguments.out is None:
+        write_csv(sys.stdout, persons=arguments.persons, seed=arguments.seed)
+        return OK
+    try:
+        with arguments.out.open("w", encoding="ascii") as stream:
+            write_csv(stream, persons=arguments.persons, seed=arguments.seed)
+    except OSError as error:
+        raise UsageError(f"{arguments.out}: cannot be written: {error.strerror}") from error
+    return OK
