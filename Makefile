@@ -21,7 +21,7 @@ CHECKED := ksz_router tests $(wildcard bench/*.py contrib/*.py contrib/*/*.py)
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: environment ## a router, two sources and a requester on this machine, with every step shown
+demo: environment ## a router, its sources and requesters on this machine, with every step shown
 	@$(RUN)/python contrib/demo/run.py
 
 test: environment ## all tests

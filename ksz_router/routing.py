@@ -39,6 +39,11 @@ def after_sending(breaker: Breaker) -> Breaker:
     return Breaker(breaker.failures, breaker.open_until_ns, is_trying=True)
 
 
+def after_not_sending(breaker: Breaker) -> Breaker:
+    """What was let through could not be sent after all: while open, the trial is still due."""
+    return Breaker(breaker.failures, breaker.open_until_ns)
+
+
 def after_success(breaker: Breaker) -> Breaker:
     """The source answered: its failures are forgotten."""
     return breaker if breaker.failures == 0 else Breaker()

@@ -42,7 +42,7 @@ async def ask(client: Client, user: str, person: str) -> Answer:
         capacity=2,
         person=person,
     )
-    return await client.ask(request, deadline_s=5, resend=True)
+    return await client.ask(request, deadline_s=12, resend=True)
 
 
 def explain(answer: Answer) -> str:
@@ -92,7 +92,7 @@ async def submit(client: Client, user: str, person: str, ticket: str, decision: 
         payload=decision,
     )
     try:
-        return explain(await client.ask(request, deadline_s=10))
+        return explain(await client.ask(request, deadline_s=12))
     except NotConnectedError:
         return "was not sent: submit it again, with its ticket, when the router is back"
     except (NotAnsweredError, ConnectionLostError):

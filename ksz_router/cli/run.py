@@ -44,9 +44,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _serve(supervisor: Supervisor, settings: Config) -> int:
     await supervisor.prepare()
-    admin_socket = admin.listen(Path(settings.admin.socket))
+    admin_path = Path(settings.admin.socket)
+    admin_socket = admin.listen(admin_path)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(admin.serve, supervisor, admin_socket)
+        nursery.start_soon(admin.serve, supervisor, admin_socket, admin_path)
         code = await supervisor.run()
         nursery.cancel_scope.cancel()
     return code

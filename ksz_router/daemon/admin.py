@@ -1,7 +1,10 @@
 """The operators' Unix socket: one JSON line asks, one answers. Its file mode is the permission."""
 
+import errno
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -50,14 +53,17 @@ def listen(path: Path) -> socket.socket:
     """Make the socket; it takes the place of one left by an earlier run.
 
     Raises:
-        OSError: it cannot be made there.
+        OSError: it cannot be made there, or a router answers there already.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if _answers(path):
+        raise OSError(errno.EADDRINUSE, f"{path}: another router answers here")
     path.unlink(missing_ok=True)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     old_mask = os.umask(0o117)
     try:
-        sock.bind(str(path))
+        with _address(path) as address:
+            sock.bind(address)
     finally:
         os.umask(old_mask)
     sock.listen(8)
@@ -65,9 +71,28 @@ def listen(path: Path) -> socket.socket:
     return sock
 
 
-async def serve(supervisor: Supervisor, listener: socket.socket) -> None:
-    """Answer operators until cancelled, then take the socket away."""
-    path = listener.getsockname()
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        try:
+            with _address(path) as address:
+                sock.connect(address)
+        except OSError:
+            return False
+    return True
+
+
+@contextmanager
+def _address(path: Path) -> Iterator[str]:
+    """Give a name of the socket that fits into an address (107 bytes), however deep it lies."""
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
+async def serve(supervisor: Supervisor, listener: socket.socket, path: Path) -> None:
+    """Answer operators until cancelled, then take the socket at ``path`` away."""
 
     async def answer(stream: trio.SocketStream) -> None:
         with trio.move_on_after(_SECONDS_MAX):
@@ -94,7 +119,8 @@ async def ask(path: Path, verb: Literal["status", "reload"]) -> Status:
         OSError: nobody listens there.
         msgspec.MsgspecError: who listens is not a router, or refused the question.
     """
-    stream = await trio.open_unix_socket(str(path))
+    with _address(path) as address:
+        stream = await trio.open_unix_socket(address)
     async with stream:
         await stream.send_all(msgspec.json.encode(Question(verb)) + b"\n")
         with trio.fail_after(_SECONDS_MAX):
@@ -117,6 +143,7 @@ async def _reply(supervisor: Supervisor, line: bytes) -> bytes:
     except msgspec.MsgspecError as error:
         return msgspec.json.encode({"error": str(error)})
     failed = await supervisor.reload() if question.verb == "reload" else {}
+    await supervisor.ask_all()
     return msgspec.json.encode(_status(supervisor, failed))
 
 

@@ -71,6 +71,10 @@ class Metrics(Collector):
         self.records = 0
         self.last_durable_seconds = 0.0
         self.loop_lag = Histogram(SECONDS)
+        self.gc_pause = Histogram(SECONDS)
+        self.handshake = Histogram(SECONDS)
+        self.generation: Callable[[], str] = str
+        """Reads which rulebook is in force."""
         self.gauges: Gauges = {}
 
     def checked(self, requests: int, look_up_ns: int, decide_ns: int) -> None:
@@ -112,6 +116,9 @@ class Metrics(Collector):
         info = InfoMetricFamily("ksz_router_build", "The release that runs.")
         info.add_metric([], {"version": __version__})
         yield info
+        rulebook = InfoMetricFamily("ksz_router_rulebook", "The rulebook in force.")
+        rulebook.add_metric([], {"generation": self.generation()})
+        yield rulebook
         yield from self._counters()
         yield from self._histograms()
         for name, (text, read) in self.gauges.items():
@@ -166,6 +173,8 @@ class Metrics(Collector):
         yield _family(
             "event_loop_lag_seconds", "How late a timer of the loop was.", "", {"": self.loop_lag}
         )
+        yield _family("gc_pause_seconds", "Collector pauses.", "", {"": self.gc_pause})
+        yield _family("handshake_duration_seconds", "TLS handshakes.", "", {"": self.handshake})
 
 
 def blame(code: Code) -> str:

@@ -88,6 +88,7 @@ class Server:
 
     async def _greet(self, sock: socket.socket) -> None:
         """Take one connection from its first byte to its identity, or close it."""
+        begun_ns = self._clock_ns()
         try:
             link = await self._shake_hands(sock)
         except BaseException as error:
@@ -99,6 +100,7 @@ class Server:
             self._refused(error.code, error.reason)
             return
         self._metrics.handshakes["done"] += 1
+        self._metrics.handshake.observe((self._clock_ns() - begun_ns) / 1e9)
         self._opened(Session(link, link.peer_uri(), self._clock_ns()))
 
     async def _shake_hands(self, sock: socket.socket) -> Link:

@@ -117,6 +117,7 @@ class Source:
             link.send(errand, now_ns)
         except MessageTooLargeError:  # not by its own doing: no lesson for the breaker
             self.inflight -= 1
+            self.breaker = routing.after_not_sending(self.breaker)
             return Code.SOURCE_ANSWER_INVALID
         return None
 

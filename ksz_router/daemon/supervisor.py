@@ -148,6 +148,13 @@ class Supervisor:
         systemd.notify("READY=1")
         return failed
 
+    async def ask_all(self) -> None:
+        """Have every worker report how it is now; one that does not within a second is left."""
+        with trio.move_on_after(1.0):
+            async with trio.open_nursery() as nursery:
+                for worker in self.workers:
+                    nursery.start_soon(worker.order, Ask(), "ask")
+
     def _verified(self) -> str:
         tables = self.settings.tables
         store = Path(tables.rulebook)

@@ -101,6 +101,7 @@ class Worker:
             refused=self._refused,
         )
         self.metrics.gauges |= self._gauges()
+        self.metrics.generation = lambda: self.tables.generation
 
     def _make_loop(self) -> Loop:
         exchanges = Exchanges(

@@ -8,6 +8,7 @@ import gc
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
 import prometheus_client
@@ -42,6 +43,7 @@ async def _main(settings: Config, index: int, generation: str, fds: tuple[int, i
                 log=log,
             )
             _serve_metrics(settings, index, worker.metrics)
+            gc.callbacks.append(_Pauses(worker.metrics))
             gc.collect()
             gc.freeze()
             gc.set_threshold(50_000, 20, 100)
@@ -54,6 +56,20 @@ async def _main(settings: Config, index: int, generation: str, fds: tuple[int, i
         log.critical("cannot_start", reason=str(failures.exceptions[0]))
         exit_code = CANNOT_START
     return exit_code
+
+
+class _Pauses:
+    """Times the collector; it runs in whichever thread allocates."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._begun = 0.0
+
+    def __call__(self, phase: str, _info: dict[str, int]) -> None:
+        if phase == "start":
+            self._begun = time.perf_counter()
+        else:
+            self._metrics.gc_pause.observe(time.perf_counter() - self._begun)
 
 
 def _serve_metrics(settings: Config, index: int, metrics: Metrics) -> None:

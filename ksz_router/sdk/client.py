@@ -32,6 +32,9 @@ from ksz_router.wire import Connection, Drain, Ended, Event, Side, Welcome
 
 _BACKOFF_SECONDS_MAX = 5.0
 _ATTEMPTS_MAX = 8
+_SHARE_OF_ROUTER = 0.95
+"""Of the time left, what the router is given: its typed answer is to arrive before we give up."""
+
 _TURNED_AWAY = frozenset(
     {
         Code.CONNECTION_WINDOW_FULL,
@@ -91,6 +94,7 @@ class Client:
         self._disturbed = trio.Event()
         """Set when the line in use is to be replaced."""
         self._fatal: AuthenticationError | None = None
+        self._why_not = "it was not tried yet"
 
     async def ask(
         self, request: Request, *, deadline_s: float = 10.0, resend: bool = False
@@ -110,31 +114,37 @@ class Client:
             MessageTooLargeError: the payload does not fit into a frame.
         """
         ends_at = trio.current_time() + deadline_s
+        turned_away: Answer | None = None
         was_sent = False
         for _ in range(_ATTEMPTS_MAX):
-            with trio.move_on_at(ends_at):
+            answer = None
+            with trio.move_on_at(ends_at) as waiting:
                 line = await self._free_line()
                 async with line.places:
+                    if line.is_draining:
+                        continue  # it ended while this waited for a place on it
                     was_sent = True
                     answer = await self._exchange(line, request, ends_at)
-                if answer is not None and answer.code not in _TURNED_AWAY:
-                    return answer
-                if answer is not None:
-                    was_sent = False
+                if answer is not None and answer.code in _TURNED_AWAY:
+                    turned_away, was_sent = answer, False
                     await trio.sleep(random.uniform(0.05, 0.5))  # noqa: S311 - jitter
                     continue
-                if not resend:
+                if answer is None and not resend:
                     raise ConnectionLostError("the connection broke; ask again with the ticket")
-                continue
-            break
+            if answer is not None and answer.code not in _TURNED_AWAY:
+                return answer
+            if waiting.cancelled_caught:
+                break
         if was_sent:
             raise NotAnsweredError("no answer before the deadline; ask again with the ticket")
-        raise NotConnectedError("no answer to be had from the router before the deadline")
+        if turned_away is not None:
+            return turned_away
+        raise NotConnectedError(f"no connection before the deadline: {self._why_not}")
 
     async def _exchange(self, line: _Line, request: Request, ends_at: float) -> Answer | None:
         """Send once and wait; None where the connection broke."""
         number = line.next_number()
-        left_ms = max(1, int((ends_at - trio.current_time()) * 1000))
+        left_ms = max(1, int((ends_at - trio.current_time()) * 1000 * _SHARE_OF_ROUTER))
         wished_ms = min(request.deadline_ms or left_ms, left_ms, 60_000)
         waiting = line.waiting[number] = _Waiting()
         try:
@@ -167,7 +177,8 @@ class Client:
                     self._fatal = error
                     self._connected.set()
                     return
-                except (SdkError, OSError):
+                except (SdkError, OSError) as error:
+                    self._why_not = str(error)
                     failures += 1
                     most = min(_BACKOFF_SECONDS_MAX, 0.1 * 2**failures)
                     await trio.sleep(random.uniform(most / 2, most))  # noqa: S311 - jitter
@@ -262,8 +273,13 @@ async def open_client(
         TlsFilesError: a certificate file cannot be used.
     """
     client = Client(identity, host, port, uri)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(client.keep_connected)
-        yield client
-        client.close()
-        nursery.cancel_scope.cancel()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.keep_connected)
+            yield client
+            client.close()
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) == 1:  # what the caller raised inside, as it raised it
+            raise group.exceptions[0] from None
+        raise

@@ -1,0 +1,1 @@
+"""Tests of whole routers: real processes, sockets, tables and files."""

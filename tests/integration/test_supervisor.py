@@ -1,0 +1,222 @@
+"""The supervisor to the outside: systemd, signals, operators, and a second router by mistake."""
+
+import contextlib
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from contrib.stand import ROOT
+from ksz_router.cli import BAD_CONFIG, NOT_IN_ORDER
+from ksz_router.codes import Code
+from tests.integration.stands import Town, asking, connection_test, on_trio, town, until
+
+pytestmark = pytest.mark.xdist_group("integration-supervisor")
+
+AS_SYSTEMD_DOES = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "router"}
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+@pytest.fixture(scope="module")
+def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    with town(tmp_path_factory.mktemp("supervisor") / "stand", workers=2) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def notifications(folder: Path) -> Iterator[Callable[[], list[str]]]:
+    """A socket such as systemd listens on; gives what came so far."""
+    heard: list[str] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
+        path = folder / "notify"
+        path.unlink(missing_ok=True)
+        sock.bind(str(path))
+
+        def collect() -> list[str]:
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    heard.append(sock.recv(4096).decode())
+            return heard
+
+        yield collect
+        path.unlink()
+
+
+@on_trio
+async def test_it_does_what_systemd_asks_of_a_service(stand: Town) -> None:
+    """Serves on a socket that it inherits, says when it is ready, alive, reloading and stopping."""
+    with notifications(stand.folder) as heard, socket.create_server(("127.0.0.1", 0)) as listener:
+        configured, stand.port = stand.port, listener.getsockname()[1]
+        fd = listener.fileno()
+        environment = {"NOTIFY_SOCKET": str(stand.folder / "notify"), "WATCHDOG_USEC": "200000"}
+        stand.start(
+            before=[sys.executable, "-c", AS_SYSTEMD_DOES, str(fd)],
+            environment=environment,
+            pass_fds=[fd],
+            wait=False,
+        )
+        await until(lambda: "READY=1" in heard())
+        assert stand.is_ready
+        async with asking(stand) as client:
+            assert (await client.ask(connection_test())).code == Code.ANSWERED_WITH_DATA
+        await until(lambda: heard().count("WATCHDOG=1") > 3)
+        stand.signal(signal.SIGHUP)
+        await until(lambda: heard().count("READY=1") == 2)
+        stand.signal(signal.SIGINT)
+        assert await trio.to_thread.run_sync(stand.ended) == 0
+        told = [word for word in heard() if word != "WATCHDOG=1"]
+        assert told == ["READY=1", "RELOADING=1", "READY=1", "STOPPING=1"]
+        socket.create_connection(("127.0.0.1", stand.port)).close()  # the socket outlives it
+    stand.port = configured
+
+
+def is_full(address: Path) -> bool:
+    """Nobody reads there, and nothing more is taken."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
+        try:
+            sock.sendto(b"", str(address))
+        except BlockingIOError:
+            return True
+    return False
+
+
+@on_trio
+async def test_a_manager_that_does_not_listen_holds_nobody_up(stand: Town) -> None:
+    """Its queue is full, or its socket is gone: the router serves all the same."""
+    environment = {"NOTIFY_SOCKET": str(stand.folder / "notify"), "WATCHDOG_USEC": "20000"}
+    with notifications(stand.folder):
+        stand.start(environment=environment)
+        await until(lambda: is_full(stand.folder / "notify"))
+        assert stand.is_ready
+    await until(lambda: stand.is_ready)
+    stand.signal(signal.SIGTERM)
+    assert await trio.to_thread.run_sync(stand.ended) == 0
+
+
+def command(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ksz_router", *map(str, words)],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=30,
+    )  # fmt: skip
+
+
+def test_status_without_a_router_says_so_in_one_line(stand: Town) -> None:
+    """Exit code 1 and the socket's name; a socket that was left behind changes nothing."""
+    done = command("status", "--config", stand.config)
+    assert done.returncode == NOT_IN_ORDER
+    assert done.stderr.count("\n") == 1
+    assert f"{stand.folder}/admin.sock: no router answers" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("part", "file", "words"),
+    [
+        ("certificates", "tls/router.key", "router.key: no such file"),
+        ("certificates", "tls/authorities.pem", "authorities.pem"),
+        ("rulebook", "rulebook/active", "rulebook activate"),
+        ("rulebook", "keys/rulebook-signer.pub", "rulebook-signer.pub"),
+        ("directory", "directory/current", "directory"),
+        ("log keys", "keys/privacylog", "keys"),
+    ],
+)
+def test_check_config_names_what_is_missing(stand: Town, part: str, file: str, words: str) -> None:
+    """Every other part is fine, the exit code is 78, and the line says what to do."""
+    (stand.folder / file).rename(stand.folder / "aside")
+    try:
+        done = command("check-config", "--config", stand.config)
+    finally:
+        (stand.folder / "aside").rename(stand.folder / file)
+    assert done.returncode == BAD_CONFIG
+    lines = done.stdout.splitlines()
+    (line,) = [line for line in lines if "NOT OK" in line]
+    assert line.startswith(part)
+    assert words in line
+    assert len([line for line in lines if "  ok  " in line]) == 4
+
+
+def test_a_router_that_cannot_start_says_why_and_is_not_tried_again(stand: Town) -> None:
+    """Exit code 78, which systemd knows not to try again."""
+    text = stand.config.read_text(encoding="utf-8")
+    bad = stand.folder / "bad.toml"
+    bad.write_text(text.replace("workers = 2", "workers = 0"), encoding="utf-8")
+    for verb in ("check-config", "run"):
+        done = command(verb, "--config", bad)
+        assert done.returncode == BAD_CONFIG
+        assert "node.workers = 0" in done.stderr
+    (stand.store / "active").rename(stand.folder / "aside")
+    done = command("run", "--config", stand.config)
+    (stand.folder / "aside").rename(stand.store / "active")
+    assert done.returncode == BAD_CONFIG
+    assert "no active generation" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def running(stand: Town) -> Iterator[Town]:
+    """The stand with its router up; and the same router started once more, as ``twin``."""
+    stand.start()
+    yield stand
+    stand.signal(signal.SIGTERM)
+    assert stand.ended() == 0
+
+
+@pytest.fixture(scope="module")
+def twin(running: Town) -> Iterator[subprocess.Popen[str]]:
+    """The same router once more, by mistake; it takes ten seconds to give up."""
+    line = [sys.executable, "-m", "ksz_router", "run", "--config", str(running.config)]
+    with subprocess.Popen(line, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()
+
+
+def test_the_admin_socket_is_for_owner_and_group(
+    running: Town, twin: subprocess.Popen[str]
+) -> None:
+    """Whatever the umask of who started it."""
+    mode = (running.folder / "admin.sock").stat().st_mode
+    assert stat.S_IMODE(mode) == 0o660
+    listed = command("status", "--config", running.config)
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert "stand: ready" in listed.stdout
+
+
+@on_trio
+async def test_a_second_router_on_the_same_log_does_not_come_up(running: Town) -> None:
+    """With ports and an admin socket of its own, but the log folder of another by mistake."""
+    other = Town(running.folder)
+    other.config, other.output = running.folder / "other.toml", running.folder / "other.out"
+    text = running.config.read_text(encoding="utf-8")
+    for old, new in ((running.port, 0), (running.metrics_port, 0)):
+        text = text.replace(f"port = {old}", f"port = {new}")
+    other.config.write_text(text.replace("admin.sock", "other.sock"), encoding="utf-8")
+    other.start(wait=False)
+    await until(lambda: len(other.events("worker_ended")) > 2)
+    reasons = {event["reason"] for event in other.events("log_not_writable")}
+    assert reasons == {
+        f"{running.log / slot}: another process writes this slot" for slot in ("w0", "w1")
+    }
+    assert not other.events("worker_ready")
+    other.signal(signal.SIGTERM)
+    assert await trio.to_thread.run_sync(other.ended) == 0
+    assert running.is_ready
+    async with asking(running) as client:
+        assert (await client.ask(connection_test())).code == Code.ANSWERED_WITH_DATA
+
+
+def test_the_same_router_started_twice_gives_up_and_leaves_the_first_alone(
+    running: Town, twin: subprocess.Popen[str]
+) -> None:
+    """The first keeps its port and its admin socket."""
+    _, complaint = twin.communicate(timeout=20)
+    assert twin.returncode == NOT_IN_ORDER
+    assert f"cannot listen on 127.0.0.1, port {running.port}: Address already in use" in complaint
+    assert running.is_ready
