@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-import vector_bytes as v
-from vector_bytes import Fields, frame, message, shown
+from contrib import vector_bytes as v
+from contrib.vector_bytes import Fields, frame, message, shown
 
 
 class Talk:

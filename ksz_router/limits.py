@@ -44,6 +44,7 @@ source_inflight_max = 1_024
 connection_outgoing_soft_bytes = 1 * MIB
 connection_outgoing_hard_bytes = 8 * MIB
 read_bytes_max = 256 * KIB
+links_per_turn_max = 256
 slow_reader_seconds_max = 10.0
 slow_sender_seconds_max = 10.0
 
@@ -61,7 +62,6 @@ person_lines_max = 4_096
 # Privacy log.
 group_records_max = 4_096
 group_bytes_max = 1 * MIB
-log_backlog_records_max = 65_536
 log_file_bytes = 64 * MIB
 record_bytes_max = 4 * KIB
 
@@ -71,7 +71,5 @@ assert hello_bytes_max <= frame_bytes_max
 assert connection_inflight_max <= institution_inflight_max <= router_inflight_max
 assert frame_bytes_max <= connection_outgoing_hard_bytes
 assert connection_outgoing_soft_bytes <= connection_outgoing_hard_bytes
-assert 4 * router_inflight_max <= log_backlog_records_max  # each open exchange may end at once
-assert group_records_max <= log_backlog_records_max
 assert first_byte_seconds_max <= handshake_seconds_max
 assert deadline_ms_default <= deadline_ms_max

@@ -9,6 +9,8 @@ import contextlib
 import os
 import socket
 import ssl
+import threading
+from typing import cast
 
 import trio
 
@@ -19,6 +21,17 @@ from ksz_router.wire import Connection, Ended, Event, Message, Side
 
 # How OpenSSL spells that the peer did not like our certificate, or that we did not like its.
 _CERTIFICATE_FAULTS = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "BAD_CERT", "EE_KEY_TOO_SMALL")
+
+
+class _Buffers(threading.local):
+    """One pair for all links of a thread: what is read into them is copied out at once."""
+
+    def __init__(self) -> None:
+        self.cipher = memoryview(bytearray(read_bytes_max))
+        self.plain = memoryview(bytearray(read_bytes_max))
+
+
+_buffers = _Buffers()
 
 
 class HandshakeError(Exception):
@@ -87,12 +100,13 @@ class Link:
         fault: Code | None = None
         try:
             self._pull_in()
-            while True:
-                chunk = self._tls.read(read_bytes_max)
-                if not chunk:  # the peer closed TLS in order
+            plain = _buffers.plain
+            while self._incoming.pending or self._incoming.eof or self._tls.pending():
+                size = cast("int", self._tls.read(read_bytes_max, plain))
+                if not size:  # the peer closed TLS in order
                     fault = Code.CONNECTION_TRUNCATED
                     break
-                chunks.append(chunk)
+                chunks.append(bytes(plain[:size]))
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError as error:
@@ -183,11 +197,12 @@ class Link:
 
     def _pull_in(self) -> None:
         try:
-            data = self._socket.recv(read_bytes_max)
+            cipher = _buffers.cipher
+            size = self._socket.recv_into(cipher)
         except BlockingIOError:
             return
-        if data:
-            self._incoming.write(data)
+        if size:
+            self._incoming.write(cipher[:size])
         else:
             self._incoming.write_eof()
 

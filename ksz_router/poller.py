@@ -1,10 +1,10 @@
 """Which of many links are ready, as one batch: an epoll of its own, driven by one Trio task."""
 
 import select
-from collections.abc import Callable
 
 import trio
 
+from ksz_router.limits import links_per_turn_max
 from ksz_router.link import Link
 
 _READ, _WRITE = select.EPOLLIN, select.EPOLLOUT
@@ -17,7 +17,6 @@ class Poller:
         self._epoll = select.epoll()
         self._links: dict[int, Link] = {}
         self._interest: dict[int, int] = {}
-        self._wakeups: dict[int, Callable[[], None]] = {}
 
     def add(self, link: Link) -> None:
         """Watch a link for bytes to read."""
@@ -31,11 +30,6 @@ class Poller:
             del self._interest[link.fd]
             self._epoll.unregister(link.fd)
 
-    def add_wakeup(self, fd: int, wake: Callable[[], None]) -> None:
-        """Call ``wake`` whenever the descriptor is readable."""
-        self._wakeups[fd] = wake
-        self._epoll.register(fd, _READ)
-
     def watch(self, link: Link, *, read: bool) -> None:
         """Say whether the link shall be read; it is written whenever something is unsent."""
         interest = (_READ if read else 0) | (_WRITE if link.unsent_bytes else 0)
@@ -48,13 +42,10 @@ class Poller:
         await trio.lowlevel.wait_readable(self._epoll.fileno())
 
     def ready(self) -> tuple[list[Link], list[Link]]:
-        """Call the wake-ups that are due and return the links to read and those to flush."""
+        """Return the links to read and those to flush, at most ``links_per_turn_max`` of both."""
         readable, writable = [], []
-        for fd, what in self._epoll.poll(0):
-            link = self._links.get(fd)
-            if link is None:
-                self._wakeups[fd]()
-                continue
+        for fd, what in self._epoll.poll(0, links_per_turn_max):
+            link = self._links[fd]
             if what & ~_WRITE:
                 readable.append(link)
             if what & _WRITE:

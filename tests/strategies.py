@@ -206,7 +206,7 @@ def access_rights() -> list[AccessRight]:
 def grants() -> list[Grant]:
     """Grants that lack nothing or one or two things."""
     changes: list[dict[str, Any]] = [
-        {}, {"capacities": frozenset({1})}, {"end": YESTERDAY}, {"begin": TOMORROW},
+        {}, *[{"capacities": frozenset({1})}] * 4, {"end": YESTERDAY}, {"begin": TOMORROW},
         {"begin": TODAY}, {"end": TODAY}, {"basis_end": YESTERDAY}, {"basis_begin": TOMORROW},
         {"basis_begin": TODAY}, {"basis_end": TODAY}, {"phase": 2}, {"provisional": True},
         {"basis": SECONDARY_NETWORK}, {"own_mode": Mode.LOG}, {"own_mode": Mode.NONE},

@@ -59,11 +59,11 @@ def test_a_forward_says_where_to_and_why(case: Case) -> None:
     assert (verdict.begin, verdict.end) == world.period
     assert verdict.grant is world.grant
     assert verdict.own_violation == world.own_violation
-    assert len(verdict.destinations) == len(world.reachable)
-    assert all(map(world.is_fair, world.reachable, verdict.destinations))
-    assert list(verdict.in_outage) == [
-        row.kbo for row in world.destinations if row.kbo in world.down
-    ]
+    asked = {row.kbo: row for row in reversed(world.reachable)}  # each institution once
+    assert [found.kbo for found in verdict.destinations] == [*reversed(asked)]
+    assert all(world.is_fair(asked[found.kbo], found) for found in verdict.destinations)
+    down = [row.kbo for row in world.destinations if row.kbo in world.down]
+    assert list(verdict.in_outage) == [*dict.fromkeys(down)]
     if case.request.person is None:
         assert verdict.person is None
     else:

@@ -172,6 +172,13 @@ def test_a_refused_file_leaves_the_version_that_serves(tmp_path: Path) -> None:
     assert look_up(tmp_path, A) != [None]
 
 
+def test_what_follows_from_a_bad_row_is_not_told(tmp_path: Path) -> None:
+    """A bad number row is one reason, not one more for each of its lines."""
+    with pytest.raises(LoadRefusedError) as caught:
+        loaded(tmp_path, person(A, "gone"), line(A), line(A, "18,0,1"))
+    assert len(caught.value.reasons) == 1
+
+
 def test_reasons_are_bounded(tmp_path: Path) -> None:
     """A file of another kind does not fill the screen."""
     with pytest.raises(LoadRefusedError) as caught:

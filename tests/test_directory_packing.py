@@ -118,6 +118,21 @@ def test_no_bytes_make_it_raise_anything_else(value: bytes) -> None:
         assert "directory" in str(error)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"\x01\0\0\0\0\0",  # replaced, by no number
+        b"\0\x10\0\0\0\0" + pack_key(NUMBER) * 16,  # one number too many
+        b"\x04\0\0\0\0\0",  # a status that is none
+        b"\0\0\0\0\0",
+    ],
+)
+def test_a_header_that_cannot_be_is_refused(value: bytes) -> None:
+    """Before anything that follows it is believed."""
+    with pytest.raises(DamagedError):
+        unpack(value)
+
+
 @pytest.mark.parametrize("key", [b"", b"\xff" * 5, b"\0" * 4, b"\0" * 6])
 def test_a_key_that_is_no_number_is_refused(key: bytes) -> None:
     """Five bytes hold more than eleven digits."""

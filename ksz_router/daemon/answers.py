@@ -13,6 +13,12 @@ from ksz_router.wire import VERSION
 RETRY_AFTER_MS = 1_000
 """When to come back after a bound was reached and nothing better is known."""
 
+_FIXED = {
+    code: (int(code.stage), meaning.official, meaning.status, int(meaning.action))
+    for code, meaning in MEANINGS.items()
+}
+"""What an answer says beside its code."""
+
 _OUTCOMES = {
     Outcome.DATA: Code.ANSWERED_WITH_DATA,
     Outcome.NO_DATA: Code.ANSWERED_WITHOUT_DATA,
@@ -135,15 +141,15 @@ def _answer(
     persons: tuple[str, ...] = (),
     payload: bytes = b"",
 ) -> Answer:
-    meaning = MEANINGS[code]
+    stage, official, status, action = _FIXED[code]
     return Answer(
         id=number,
         exchange=exchange,
         code=int(code),
-        stage=int(code.stage),
-        official=meaning.official,
-        status=meaning.status,
-        action=int(meaning.action),
+        stage=stage,
+        official=official,
+        status=status,
+        action=action,
         generation=generation,
         detail=detail or {},
         retry_at_ms=retry_at_ms,

@@ -44,7 +44,6 @@ class Report(msgspec.Struct, frozen=True):
     directory_version: int = 0
     sessions: int = 0
     inflight: int = 0
-    backlog: int = 0
     exchanges: int = 0
     is_draining: bool = False
     sources: dict[str, str] = {}

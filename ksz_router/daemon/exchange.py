@@ -116,8 +116,6 @@ class Exchanges:
             self.touched.add(session.link)
             return False
         refused = self._admission.refuse(session)
-        if refused is None and not self._recorder.has_room_for(1):
-            refused = Code.LOG_NOT_WRITABLE, 0
         if refused is None:
             self._admission.enter(session)
             session.inflight[request.id] = None  # taken; a second one in this batch is a reuse
@@ -222,7 +220,7 @@ class Exchanges:
         service = exchange.facts.service
         self._metrics.answered(
             kind=service.kind if service is not None else None,
-            code=Code(recorded.value.answer.code),
+            code=recorded.value.answer.code,
             router_ns=router_us * 1000,
             outcome_leg_ns=now_ns - recorded.value.replied_ns,
         )

@@ -49,17 +49,17 @@ class Journal:
         self.entries = EntryMaker(Tokens(self._keys.quarter(self._quarter)), self._now_us)
         self.recorder: Recorder[Continuation] = Recorder(self._commit, clock_ns)
 
-    def turn_quarter(self, empty_log: Callable[[], None]) -> bool:
+    def turn_quarter(self) -> bool:
         """Go over to the keys of a new quarter, if one began; say whether one did.
 
-        Tokens and frames of one file belong to one quarter: what was made under the old keys
-        is made durable first.
+        Tokens and frames of one file belong to one quarter, so this runs between two turns, when
+        nothing that was made under the old keys is waiting for the log.
         """
+        assert self.recorder.is_empty
         quarter = quarter_of(self._wall_ns())
         if quarter == self._quarter:
             return False
         keys = self._keys.quarter(quarter)
-        empty_log()
         self._quarter = quarter
         self._quarter_end_ns = quarter_begin_ns(quarter_after(quarter))
         self.entries.tokens = Tokens(keys)
@@ -70,8 +70,7 @@ class Journal:
         self.writer.prepare_next(lambda: time.sleep(_PREFILL_PAUSE_SECONDS))
 
     def close(self) -> None:
-        """End the recorder's thread, then the file."""
-        self.recorder.close()
+        """End the file."""
         self.writer.close()
 
     def _commit(self, records: Sequence[bytes]) -> None:

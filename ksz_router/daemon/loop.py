@@ -1,7 +1,7 @@
 """One worker's turn: everything that is ready on all connections, as one batch.
 
-    what became durable goes on  →  what came in is taken  →  what is overdue is settled
-    →  the next group goes to the log  →  what was queued is flushed, once per connection
+    what came in is taken  →  what is overdue is settled  →  the group goes to the log
+    →  what became durable goes on  →  what was queued is flushed, once per connection
 
 There is no await inside a turn. Between turns anything else of the worker may run.
 """
@@ -57,7 +57,6 @@ class Loop:
         self._wall_ns = wall_ns
         self._ended = ended
         self._poller = Poller()
-        self._poller.add_wakeup(recorder.wakeup_fd, lambda: None)  # collect() does the rest
         upstream.dialled = self.add
         upstream.failed = self._failed_outside
 
@@ -90,7 +89,6 @@ class Loop:
     def turn(self) -> None:
         """Do everything that is ready."""
         readable, writable = self._poller.ready()
-        self._exchanges.go_on(self._recorder.collect())
         self._exchanges.touched.update(writable)
         self._take(readable)
         self._exchanges.expire()
@@ -103,15 +101,8 @@ class Loop:
         peer.link.flush()
         self._drop(peer, ended)
 
-    def empty_log(self) -> None:
-        """Wait until every record is durable, and let what hangs on it go on. Blocks."""
-        while self._recorder.backlog:
-            self._recorder.start()
-            self._recorder.wait()
-            self._exchanges.go_on(self._recorder.collect())
-
     def finish(self) -> None:
-        """Flush what was queued from outside a turn, and hand the next group to the log."""
+        """Record and flush what was submitted or queued from outside a turn."""
         self._finish_turn()
 
     def close(self) -> None:
@@ -151,7 +142,8 @@ class Loop:
             link.is_draining = True
 
     def _finish_turn(self) -> None:
-        self._recorder.start()
+        while not self._recorder.is_empty:  # what goes on may fail at once, and that is recorded
+            self._exchanges.go_on(self._recorder.commit())
         if self._recorder.commits:
             self._metrics.committed(self._recorder.commits, self._wall_ns() / 1e9)
             self._recorder.commits.clear()

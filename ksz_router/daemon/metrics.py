@@ -59,7 +59,7 @@ class Metrics(Collector):
     """The numbers of one worker. Only its own task writes them."""
 
     def __init__(self) -> None:
-        self.exchanges: Counter[tuple[str, Code]] = Counter()
+        self.exchanges: Counter[tuple[Kind | None, int]] = Counter()
         self.rejected: Counter[Code] = Counter()
         self.handshakes: Counter[str] = Counter()
         self.router = {kind: Histogram(SECONDS) for kind in Kind}
@@ -91,10 +91,10 @@ class Metrics(Collector):
         self.source.observe(source_ns / 1e9)
 
     def answered(
-        self, *, kind: Kind | None, code: Code, router_ns: int, outcome_leg_ns: int
+        self, *, kind: Kind | None, code: int, router_ns: int, outcome_leg_ns: int
     ) -> None:
         """A requester got its answer. ``kind`` is None for a service that does not exist."""
-        self.exchanges[kind.name.lower() if kind is not None else "unknown", code] += 1
+        self.exchanges[kind, code] += 1
         if kind is not None:
             self.router[kind].observe(router_ns / 1e9)
         self.legs["outcome"].observe(outcome_leg_ns / 1e9)
@@ -130,8 +130,9 @@ class Metrics(Collector):
             "Exchanges that ended, by kind of service, code and who is to act.",
             labels=["kind", "code", "stage", "blame"],
         )
-        for (kind, code), count in list(self.exchanges.items()):
-            requests.add_metric([kind, code.name, code.stage.name.lower(), blame(code)], count)
+        for (kind, number), count in list(self.exchanges.items()):
+            code, name = Code(number), kind.name.lower() if kind is not None else "unknown"
+            requests.add_metric([name, code.name, code.stage.name.lower(), blame(code)], count)
         yield requests
         rejected = CounterMetricFamily(
             "ksz_router_rejected", "Refused before the control, by reason.", labels=["reason"]

@@ -134,10 +134,6 @@ class Worker:
                 "Sources left in peace after failures.",
                 lambda: sum(_state_of(n) == "breaker open" for n in self.upstream.sources.values()),
             ),
-            "privacy_log_backlog_records": (
-                "Records that wait for the log.",
-                lambda: self.journal.recorder.backlog,
-            ),
             "privacy_log_free_share": (
                 "Share of the log's disk that is free; below 0.1 nothing is taken.",
                 self.journal.writer.free_share,
@@ -207,7 +203,6 @@ class Worker:
             directory_version=self.tables.directory.version,
             sessions=len(self.loop.sessions),
             inflight=self.admission.inflight,
-            backlog=self.journal.recorder.backlog,
             exchanges=sum(self.metrics.exchanges.values()),
             is_draining=self.admission.is_draining,
             sources={kbo: _state_of(source) for kbo, source in self.upstream.sources.items()},
@@ -217,7 +212,7 @@ class Worker:
         """Close everything, in the reverse order of opening."""
         self.loop.close()
         self._summarise()
-        self.loop.empty_log()
+        self.loop.finish()
         self.tables.close()
         self.journal.close()
 
@@ -233,7 +228,7 @@ class Worker:
             session.drain(int(seconds))
             session.link.flush()
         with trio.move_on_after(seconds):
-            while self.admission.inflight or self.journal.recorder.backlog:  # noqa: ASYNC110
+            while self.admission.inflight:  # noqa: ASYNC110
                 await trio.sleep(0.01)
 
     async def _keep_house(self) -> None:
@@ -244,7 +239,7 @@ class Worker:
             self.metrics.loop_lag.observe(trio.current_time() - due)
             due = max(due, trio.current_time() - 1.0)
             self.housekeeping.tick()
-            if self.journal.turn_quarter(self.loop.empty_log):
+            if self.journal.turn_quarter():
                 self._log.info("quarter_began")
             try:
                 if self.tables.refresh_directory():

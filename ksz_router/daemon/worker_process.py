@@ -87,7 +87,6 @@ def main() -> int:
     file, index, generation, listener_fd, control_fd = sys.argv[1:6]
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # they are the supervisor's to act on
-    sys.setswitchinterval(0.0005)  # the recorder's thread waits for the interpreter lock
     settings = config.load(Path(file))
     return trio.run(_main, settings, int(index), generation, (int(listener_fd), int(control_fd)))
 

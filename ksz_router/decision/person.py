@@ -101,7 +101,8 @@ def source_integration(case: Case) -> Refusal | None:
         knowing = [found for found in knowing if found.receive]
         if not knowing:
             return Refusal(Code.NO_RECIPIENT_MAY_RECEIVE, grant=grant)
-    case.destinations = tuple(knowing)
+    # An institution that fits in several roles is put to once, as what it is asked first.
+    case.destinations = tuple({found.kbo: found for found in reversed(knowing)}.values())[::-1]
     return None
 
 

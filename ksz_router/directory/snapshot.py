@@ -32,7 +32,8 @@ class Directory:
     def __init__(self, target: Path) -> None:
         self._target = target
         self._process = os.getpid()
-        self._pointer = _identity(target)
+        self._pointer_file = str(target / "current")
+        self._pointer = _identity(self._pointer_file)
         self._open(folder.current(target))
 
     @classmethod
@@ -89,7 +90,7 @@ class Directory:
         Raises:
             DirectoryError: the new version cannot be used.
         """
-        pointer = _identity(self._target)
+        pointer = _identity(self._pointer_file)
         if pointer == self._pointer:
             return False
         new = folder.current(self._target)
@@ -141,10 +142,10 @@ class Directory:
         self._environment.close()
 
 
-def _identity(target: Path) -> tuple[int, int]:
+def _identity(pointer_file: str) -> tuple[int, int]:
     """What changes with every swap of the pointer; zeroes where there is none yet."""
     try:
-        state = os.stat(target / "current")  # noqa: PTH116  a third of the time of Path.stat
+        state = os.stat(pointer_file)  # noqa: PTH116  a third of the time of Path.stat
     except OSError:
         return 0, 0
     return state.st_ino, state.st_mtime_ns

@@ -248,11 +248,11 @@ def _check_right_holder(index: Index, row: RightRow, place: Place) -> None:
     elif row.user_key and not _USER_KEY.fullmatch(row.user_key):
         mend = "make it with `ksz-router rulebook user-key --institution KBO`"
         index.error(place, "user_key is not 32 hexadecimal digits", mend)
+    elif row.application and is_insz(row.application):
+        mend = "remove it; a person is named by user_key, and no program has such a number"
+        index.error(place, "application is a well-formed INSZ", mend)
     elif row.application and not is_application(row.application):
         index.error(place, "application is not a program number", "give eleven digits")
-    elif row.application and is_insz(row.application):
-        mend = "if it is a person's INSZ, remove it and use user_key"
-        index.warn(place, "application is also a well-formed INSZ", mend)
 
 
 _Granted = dict[str, list[Period]]

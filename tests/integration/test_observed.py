@@ -49,7 +49,6 @@ NAMES = (
     "ksz_router_privacy_log_records_total",
     "ksz_router_privacy_log_append_duration_seconds_bucket",
     "ksz_router_privacy_log_batch_records_bucket",
-    "ksz_router_privacy_log_backlog_records",
     "ksz_router_privacy_log_last_durable_timestamp_seconds",
     "ksz_router_privacy_log_free_share",
     "ksz_router_breakers_open",

@@ -1,0 +1,236 @@
+"""What both benches start from: a router, a source, and a load on them.
+
+The load and the source are one C program, ``bench/load.c``, compiled on the spot. That takes a C
+compiler and OpenSSL's headers (on Debian: build-essential, libssl-dev); the router needs neither.
+"""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from contrib.stand import Stand, free_ports
+from ksz_router.directory import loader
+from ksz_router.directory.synthesise import write_csv
+from ksz_router.limits import frame_length_bytes, ticket_chars_max
+from ksz_router.messages import Request
+
+SOURCE, CENTRE = "0999010126", "0999016460"
+USER = "85073099734"
+SERVICE, VERSION, SECTOR, TYPE, CAPACITY = "UnemploymentData", 3, 17, 1, 2
+PERSONS = 30_000
+SEED = 1
+
+_HERE = Path(__file__).parent
+_OPEN = "1,2015-01-01,,2015-01-01"
+_KNOWN_TO_BOTH = (f"17,1,2,{_OPEN}", f"18,0,1,{_OPEN}")
+_REPLACED_LINES = {("17", "1", "2"), ("17", "", "2"), ("18", "0", "1")}
+_ID, _TICKET, _PERSON = 0x7F00_0001, "bench-" + "#" * (ticket_chars_max - 6), "@" * 11
+_SECONDS_MAX = 30.0
+
+
+class BenchError(Exception):
+    """The bench cannot be run, or what it ran broke. The message says what to do."""
+
+
+def compile_load(folder: Path) -> Path:
+    """Compile ``load.c`` and return the program.
+
+    Raises:
+        BenchError: there is no compiler, or OpenSSL's headers are missing.
+    """
+    return _compile("load.c", folder / "load", libraries=("-lssl", "-lcrypto", "-lm"))
+
+
+def compile_shim(folder: Path) -> Path:
+    """Compile ``no_flush.c`` and return the library for ``LD_PRELOAD``; errors as above."""
+    return _compile("no_flush.c", folder / "no_flush.so", options=("-shared", "-fPIC"))
+
+
+def _compile(
+    source: str, target: Path, *, options: tuple[str, ...] = (), libraries: tuple[str, ...] = ()
+) -> Path:
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        raise BenchError("no C compiler here: install build-essential and libssl-dev")
+    line = [compiler, "-O2", "-Wall", "-Wextra", *options, "-o", str(target), str(_HERE / source)]
+    done = subprocess.run([*line, *libraries], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BenchError(f"{source} does not compile; is libssl-dev there?\n{done.stderr}")
+    return target
+
+
+class World:
+    """A stand with a directory made for the benches, its source running.
+
+    Attributes:
+        stand: The router; made, not started.
+        persons: How many persons may be asked about.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        options: Mapping[str, Mapping[str, object]],
+        seen: Path | None = None,
+    ) -> None:
+        self.folder = folder
+        self.load = compile_load(folder)
+        source_port = free_ports(1)[0]
+        self.stand = Stand.make(
+            folder / "stand",
+            institutions=[SOURCE, CENTRE],
+            endpoints={SOURCE: source_port},
+            workers=2,
+            options=options,
+        )
+        numbers = _write_persons(folder / "persons.csv")
+        loader.load(folder / "persons.csv", self.stand.directory)
+        self.persons = len(numbers)
+        (folder / "numbers").write_text("".join(numbers), encoding="ascii")
+        words = [f"port={source_port}", *self._tls(SOURCE)]
+        words += [f"seen={seen}"] if seen is not None else []
+        self.source = self._start("provide", words)
+        assert self.source.stdout is not None
+        if self.source.stdout.readline() != "ready\n":
+            raise BenchError("the source did not start")
+
+    def generate(self, *, payload_bytes: int, **words: object) -> "subprocess.Popen[str]":
+        """Start the generator; see ``load.c`` for its words and what it prints."""
+        file = self.folder / f"request-{payload_bytes}"
+        frame, places = request_frame(payload_bytes)
+        file.write_bytes(frame)
+        all_words: dict[str, object] = {
+            "port": self.stand.port,
+            "request": file,
+            "persons": self.folder / "numbers",
+            "payload_bytes": payload_bytes,
+            **places,
+            **words,
+        }
+        line = [f"{name}={value}" for name, value in all_words.items()]
+        return self._start("generate", [*line, *self._tls(CENTRE)])
+
+    def check_source(self) -> None:
+        """Raise BenchError if the source ended: what was measured without it means nothing."""
+        if self.source.poll() is not None:
+            raise BenchError(f"the source ended with {self.source.returncode}")
+
+    def close(self) -> None:
+        """End the source, and the router if it still runs."""
+        if self.source.poll() is None:
+            self.source.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.source.wait(_SECONDS_MAX)
+            self.source.kill()
+        if self.stand.process is not None:
+            self.stand.stop()
+
+    def status(self) -> dict[str, Any]:
+        """Ask the router how it is, without starting a process; empty where none answers."""
+        try:
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.settimeout(5.0)
+                sock.connect(str(self.stand.folder / "admin.sock"))
+                sock.sendall(b'{"verb":"status"}\n')
+                data = b""
+                while not data.endswith(b"\n"):
+                    chunk = sock.recv(65_536)
+                    if not chunk:
+                        return {}
+                    data += chunk
+        except OSError:
+            return {}
+        return dict(json.loads(data))
+
+    def _start(self, verb: str, words: list[str]) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [str(self.load), verb, *words], stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+
+    def _tls(self, kbo: str) -> list[str]:
+        identity = self.stand.identity(kbo)
+        return [
+            f"certificate={identity.certificate}",
+            f"key={identity.key}",
+            f"authorities={identity.authorities}",
+        ]
+
+
+def finish(process: "subprocess.Popen[str]", seconds_max: float) -> dict[str, Any]:
+    """Read what a load program prints last, and wait for its end.
+
+    Raises:
+        BenchError: it failed; it said why on standard error.
+    """
+    try:
+        printed, _ = process.communicate(timeout=seconds_max)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise BenchError("the load program did not end") from None
+    if process.returncode or not printed:
+        raise BenchError(f"the load program ended with {process.returncode}")
+    return dict(json.loads(printed.splitlines()[-1]))
+
+
+def request_frame(payload_bytes: int) -> tuple[bytes, dict[str, int]]:
+    """Return a whole frame, and where in it correlation id, ticket and person are to be put."""
+    request = Request(
+        id=_ID,
+        service=SERVICE,
+        version=VERSION,
+        ticket=_TICKET,
+        user=USER,
+        means="eid",
+        level=4,
+        sector=SECTOR,
+        type=TYPE,
+        capacity=CAPACITY,
+        person=_PERSON,
+        payload=bytes(payload_bytes),
+    )
+    body = msgspec.msgpack.encode(request)
+    frame = len(body).to_bytes(frame_length_bytes, "big") + body
+    return frame, {
+        "id_at": frame.index(_ID.to_bytes(4, "big")),
+        "ticket_at": frame.index(_TICKET.encode()) + len("bench-"),
+        "person_at": frame.index(_PERSON.encode()),
+    }
+
+
+def _write_persons(file: Path) -> list[str]:
+    """Write a synthetic directory in which every active person may be asked about.
+
+    The population is that of ``directory synthesise``; each active person is known to the
+    requester and to the source besides. Returns the numbers of those.
+    """
+    text = io.StringIO()
+    write_csv(text, persons=PERSONS, seed=SEED)
+    text.seek(0)
+    active: list[str] = []
+    with file.open("w", encoding="utf-8", newline="") as out:
+        out.write(text.readline())
+        out.write(text.readline())
+        for row in _without_replaced_lines(text):
+            out.write(",".join(row) + "\n")
+            if row[1] == "active" and len(active) < PERSONS:
+                active.append(row[0])
+                out.writelines(f"{row[0]},,,,{line}\n" for line in _KNOWN_TO_BOTH)
+    return active
+
+
+def _without_replaced_lines(text: io.StringIO) -> Iterator[list[str]]:
+    for row in csv.reader(text):
+        if row[1] or tuple(row[4:7]) not in _REPLACED_LINES:
+            yield row

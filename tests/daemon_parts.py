@@ -1,0 +1,247 @@
+"""One worker's parts in this process, wired as the worker wires them: real tables, log, TLS, TCP.
+
+Only the clocks are the test's own: nothing waits for time to pass. A test drives everything by
+``until``, which lets the worker, its callers and its sources take turns until something is so.
+"""
+
+import functools
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import ParamSpec
+
+import trio
+
+from ksz_router.cli.testpki import ROUTER_URI
+from ksz_router.codes import Code
+from ksz_router.config import Sources, Tls, Windows
+from ksz_router.daemon.admission import Admission
+from ksz_router.daemon.contexts import Contexts
+from ksz_router.daemon.exchange import Exchanges
+from ksz_router.daemon.housekeeping import Housekeeping
+from ksz_router.daemon.ids import ExchangeIds
+from ksz_router.daemon.loop import Loop, Peer
+from ksz_router.daemon.metrics import Metrics
+from ksz_router.daemon.opened import Continuation
+from ksz_router.daemon.recorder import Recorder
+from ksz_router.daemon.server import Server
+from ksz_router.daemon.upstream import Upstream
+from ksz_router.model import Endpoint
+from ksz_router.privacylog.durable import DISK, Disk
+from ksz_router.privacylog.entry import Entry, parse
+from ksz_router.privacylog.writer import Writer
+from ksz_router.wire import Ended
+from tests import worlds
+from tests.daemon_ground import Ground
+from tests.daemon_peers import Caller, SourceSide, context_of
+from tests.worlds import NOW_MS, uri
+
+P = ParamSpec("P")
+
+FILE_BYTES = 1 << 20
+_START_NS = 1_000_000_000_000
+
+
+def in_trio(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
+    """Run an asynchronous test; of a group with one exception, show that one."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        error: BaseException
+        try:
+            trio.run(functools.partial(test, *args, **kwargs))
+        except BaseExceptionGroup as group:
+            error = group
+            while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+                error = error.exceptions[0]
+            raise error from None
+
+    return run
+
+
+class Parts:
+    """One worker. ``now_ns`` is its clock, and the test moves it. Make it with :func:`parts`."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        nursery: trio.Nursery,
+        *,
+        windows: Windows,
+        sources: Sources,
+        disk: Disk,
+        writer: type[Writer],
+    ) -> None:
+        self.ground = ground
+        self.nursery = nursery
+        self.now_ns = _START_NS
+        self.durable: list[Entry] = []
+        """What was committed, in order."""
+        self.ended: list[tuple[Peer, Ended]] = []
+        self.refused: list[tuple[Code, str]] = []
+        self.endpoints: dict[str, tuple[Endpoint, ...]] = {}
+        self.callers: list[Caller] = []
+        self.sources: list[SourceSide] = []
+        self.log = ground.folder / f"log-{next(ground.logs)}"
+        self.writer = writer.open(
+            self.log,
+            slot="w0",
+            node="router-a",
+            keys_folder=ground.keys_folder,
+            now_ns=self.wall_ns(),
+            file_bytes=FILE_BYTES,
+            disk=disk,
+        )
+        self.entries = ground.entries
+        self.entries.now_us = lambda: self.wall_ns() // 1000
+        self.recorder: Recorder[Continuation] = Recorder(self._commit, self.clock_ns)
+        self.metrics = Metrics()
+        self.admission = Admission(windows)
+        files = [str(ground.pki / name) for name in ("router.crt", "router.key", "authorities.pem")]
+        self.contexts = Contexts(Tls(*files))
+        self.upstream = Upstream(
+            settings=sources,
+            window=windows.source,
+            context=self.contexts.client,
+            agent="router",
+            endpoints_of=lambda kbo: self.endpoints.get(kbo, ()),
+            clock_ns=self.clock_ns,
+            nursery=nursery,
+        )
+        self._make_loop()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.server = Server(
+            listener=self.listener,
+            context=self.contexts.server,
+            agent="router",
+            window=windows.connection,
+            metrics=self.metrics,
+            clock_ns=self.clock_ns,
+            opened=self.loop.add,
+            refused=lambda code, reason: self.refused.append((code, reason)),
+        )
+
+    def _make_loop(self) -> None:
+        self.exchanges = Exchanges(
+            tables=self.ground.tables,
+            entries=self.entries,
+            recorder=self.recorder,
+            upstream=self.upstream,
+            admission=self.admission,
+            metrics=self.metrics,
+            clock_ns=self.clock_ns,
+            wall_ns=self.wall_ns,
+            new_id=ExchangeIds(self.wall_ns),
+        )
+        self.loop = Loop(
+            exchanges=self.exchanges,
+            recorder=self.recorder,
+            upstream=self.upstream,
+            metrics=self.metrics,
+            clock_ns=self.clock_ns,
+            wall_ns=self.wall_ns,
+            ended=self._has_ended,
+        )
+        self.housekeeping = Housekeeping(
+            loop=self.loop,
+            admission=self.admission,
+            log=self.writer,
+            clock_ns=self.clock_ns,
+            summarise=self.summarise,
+        )
+
+    def clock_ns(self) -> int:
+        return self.now_ns
+
+    def wall_ns(self) -> int:
+        return NOW_MS * 1_000_000 + self.now_ns - _START_NS
+
+    def pass_time(self, seconds: float) -> None:
+        """Let the worker's clock go on, and the worker take a turn."""
+        self.now_ns += int(seconds * 1e9)
+        self.turn()
+
+    def turn(self) -> None:
+        """The worker, then everybody else, does what there is to do."""
+        self.loop.turn()
+        sides: tuple[Caller | SourceSide, ...] = (*self.callers, *self.sources)
+        for side in sides:
+            side.pump()
+
+    async def until(self, condition: Callable[..., object]) -> None:
+        """Take turns until it is so; it is a failure if it never is."""
+        with trio.fail_after(5):
+            while True:
+                self.turn()
+                if condition():
+                    return
+                await trio.lowlevel.checkpoint()
+
+    async def connect(self, kbo: str = worlds.CENTRE) -> Caller:
+        """Connect an institution, and let it say Hello."""
+        context = context_of(self.ground.pki, kbo, serves=False)
+        port = self.listener.getsockname()[1]
+        caller = await Caller.connect(port, context, router=ROUTER_URI, uri=uri(kbo))
+        self.callers.append(caller)
+        await self.until(lambda: caller.is_open)
+        return caller
+
+    def add_source(self, kbo: str, *, inflight_max: int = 64, listens: bool = True) -> SourceSide:
+        """Let an institution listen as a source; or only name an endpoint where nobody does."""
+        context = context_of(self.ground.pki, kbo, serves=True)
+        source = SourceSide(uri(kbo), context, inflight_max=inflight_max)
+        self.endpoints[kbo] = (source.endpoint,)
+        if listens:
+            self.sources.append(source)
+            self.nursery.start_soon(source.serve)
+        else:
+            source.close()
+        return source
+
+    def entries_of(self, exchange: bytes) -> list[Entry]:
+        """The durable entries of one exchange, in order."""
+        return [entry for entry in self.durable if entry.exchange == exchange]
+
+    def summarise(self) -> None:
+        for name, counts in self.admission.take_counts().items():
+            self.recorder.submit([self.entries.summary(name, counts)], None)
+
+    def close(self) -> None:
+        sides: tuple[Caller | SourceSide, ...] = (*self.callers, *self.sources)
+        for side in sides:
+            side.close()
+        self.loop.close()
+        self.writer.close()
+        self.listener.close()
+
+    def _commit(self, records: Sequence[bytes]) -> None:
+        self.writer.commit(records, self.wall_ns())
+        self.durable.extend(map(parse, records))
+
+    def _has_ended(self, peer: Peer, ended: Ended) -> None:
+        self.ended.append((peer, ended))
+        self.housekeeping.forget(peer)
+
+
+@asynccontextmanager
+async def parts(
+    ground: Ground,
+    *,
+    windows: Windows = Windows(),  # noqa: B008 - frozen
+    sources: Sources = Sources(),  # noqa: B008 - frozen
+    disk: Disk = DISK,
+    writer: type[Writer] = Writer,
+) -> AsyncIterator[Parts]:
+    """One worker that accepts; everything is closed at the end, tasks too."""
+    made = None
+    try:
+        async with trio.open_nursery() as nursery:
+            made = Parts(
+                ground, nursery, windows=windows, sources=sources, disk=disk, writer=writer
+            )
+            nursery.start_soon(made.server.serve)
+            yield made
+            nursery.cancel_scope.cancel()
+    finally:
+        if made is not None:
+            made.close()

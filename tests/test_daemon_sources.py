@@ -1,0 +1,169 @@
+"""Sources at their edges, and faults on one connection that must not harm the others."""
+
+import socket
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+from ksz_router.codes import Code
+from ksz_router.config import Sources
+from ksz_router.limits import hello_bytes_max
+from ksz_router.model import Endpoint
+from ksz_router.wire import Connection, Message, Welcome
+from tests.daemon_ground import Ground
+from tests.daemon_parts import in_trio, parts
+from tests.worlds import NIC, RVA, ask, uri
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    made = Ground(tmp_path_factory.mktemp("ground"))
+    yield made
+    made.close()
+
+
+@in_trio
+async def test_a_requester_that_breaks_off_as_it_is_answered_harms_nobody(ground: Ground) -> None:
+    """The answer cannot be written any more: that is the end of this connection, of no other."""
+    async with parts(ground) as p:
+        source, gone, other = p.add_source(RVA), await p.connect(), await p.connect()
+        gone.ask(ask())
+        await p.until(lambda: source.deliveries)
+        source.reply()
+        gone.link._socket.shutdown(socket.SHUT_WR)
+        await p.until(lambda: p.ended)
+
+        other.ask(ask())
+        await p.until(lambda: len(source.deliveries) == 2)
+        source.reply()
+        await p.until(lambda: other.answers)
+        assert [ended.code for _, ended in p.ended] == [Code.CONNECTION_TRUNCATED]
+
+
+@in_trio
+async def test_a_requester_that_breaks_tls_as_it_is_answered_harms_nobody(ground: Ground) -> None:
+    """The same where what comes in is no TLS."""
+    async with parts(ground) as p:
+        source, gone = p.add_source(RVA), await p.connect()
+        gone.ask(ask())
+        await p.until(lambda: source.deliveries)
+        source.reply()
+        gone.link._socket.send(b"\x17\x03\x03\x00\x20" + bytes(32))
+        await p.until(lambda: p.ended)
+        assert p.admission.inflight == 0
+        assert [ended.code for _, ended in p.ended] == [Code.FRAME_MALFORMED]
+
+
+@in_trio
+async def test_a_source_that_answers_and_leaves_gets_nothing_more(ground: Ground) -> None:
+    """Reply and Bye in one piece: the answer counts, and what waited goes another way."""
+    async with parts(ground) as p:
+        source, caller = p.add_source(RVA, inflight_max=1), await p.connect()
+        caller.ask(ask(id=1), ask(id=2))
+        await p.until(lambda: source.deliveries and p.recorder.is_empty)
+        link = source.links[0]
+        link.send(source.reply_to(source.last))
+        link.connection.end(Code.CLOSED_IN_PEACE)
+        link.flush()
+        await p.until(lambda: len(source.deliveries) == 2)
+        source.reply()
+        await p.until(lambda: len(caller.answers) == 2)
+        assert {answer.code for answer in caller.answers} == {Code.ANSWERED_WITH_DATA}
+
+
+class Narrow(Connection):
+    """A source that takes the smallest frames there are."""
+
+    def send(self, message: Message) -> None:
+        if isinstance(message, Welcome):
+            message = msgspec.structs.replace(message, frame_bytes_max=hello_bytes_max)
+        super().send(message)
+
+
+@in_trio
+async def test_a_delivery_that_does_not_fit_closes_no_breaker_and_opens_none(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A source with small frames is refused what is too large, and asked everything else."""
+    monkeypatch.setattr("tests.daemon_peers.Connection", Narrow)
+    options = Sources(breaker_failures=1, breaker_open_seconds=5)
+    async with parts(ground, sources=options) as p:
+        source, caller = p.add_source(RVA), await p.connect()
+        large = bytes(hello_bytes_max)
+        caller.ask(ask(id=1, payload=large), ask(id=2))
+        await p.until(lambda: source.deliveries and caller.answers)
+        too_large = caller.answer_to(1).code
+        assert too_large not in (Code.SOURCE_UNREACHABLE, Code.SOURCE_BREAKER_OPEN)
+        source.reply(person=None)
+        await p.until(lambda: len(caller.answers) == 2)
+        assert p.upstream.sources[RVA].inflight == 0
+
+        caller.ask(ask(id=3))
+        await p.until(lambda: len(source.deliveries) == 2)
+        p.pass_time(10.01)
+        await p.until(lambda: len(caller.answers) == 3)
+        caller.ask(ask(id=4))
+        await p.until(lambda: len(caller.answers) == 4)
+        assert caller.answer_to(4).code == Code.SOURCE_BREAKER_OPEN
+        p.pass_time(5.01)
+        caller.ask(ask(id=5, payload=large))
+        await p.until(lambda: len(caller.answers) == 5)
+        assert caller.answer_to(5).code == too_large
+        p.pass_time(5.01)
+        caller.ask(ask(id=6))
+        await p.until(lambda: len(source.deliveries) == 3 or len(caller.answers) == 6)
+        assert len(source.deliveries) == 3, "the trial was never made, so it is still due"
+
+
+@in_trio
+async def test_another_behind_the_endpoint_of_a_source_gets_nothing(ground: Ground) -> None:
+    """A good certificate of another institution is not the source: nothing is delivered to it."""
+    async with parts(ground) as p:
+        stranger, caller = p.add_source(NIC), await p.connect()
+        at = stranger.endpoint
+        p.endpoints[RVA] = (Endpoint(at.host, at.port, uri(RVA)),)
+        caller.ask(ask())
+        await p.until(lambda: caller.answers)
+        assert caller.answers[0].code == Code.SOURCE_UNREACHABLE
+        assert stranger.deliveries == []
+
+
+@in_trio
+async def test_a_second_endpoint_takes_over_when_the_first_is_gone(ground: Ground) -> None:
+    """Any endpoint that answers will do."""
+    async with parts(ground) as p:
+        gone, source = p.add_source(RVA, listens=False), p.add_source(RVA)
+        p.endpoints[RVA] = (gone.endpoint, source.endpoint)
+        caller = await p.connect()
+        caller.ask(ask())
+        await p.until(lambda: source.deliveries)
+
+
+@in_trio
+async def test_new_certificates_mean_new_connections_for_new_deliveries(ground: Ground) -> None:
+    """What is in flight ends on the old connection; the next delivery takes a new one."""
+    async with parts(ground) as p:
+        source, caller = p.add_source(RVA), await p.connect()
+        caller.ask(ask(id=1))
+        await p.until(lambda: source.deliveries)
+        p.upstream.retire_connections()
+        caller.ask(ask(id=2))
+        await p.until(lambda: len(source.deliveries) == 2)
+        source.reply(0)
+        source.reply(1)
+        await p.until(lambda: len(caller.answers) == 2)
+        assert len({id(link) for link, _ in source.deliveries}) == 2
+
+
+@in_trio
+async def test_who_speaks_no_tls_gets_no_session(ground: Ground) -> None:
+    """It is counted and refused, and the next caller is let in."""
+    async with parts(ground) as p:
+        with socket.create_connection(p.listener.getsockname()) as plain:
+            plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            await p.until(lambda: p.refused)
+        assert [code for code, _ in p.refused] == [Code.FRAME_MALFORMED]
+        assert p.loop.sessions == []
+        await p.connect()
+        assert p.metrics.handshakes == {"frame_malformed": 1, "done": 1}
