@@ -263,7 +263,8 @@ def test_rotation_uses_the_file_that_was_prepared(world: World) -> None:
 
     writer.prepare_next(pause)
     writer.prepare_next(pause)
-    assert pauses == 3
+    assert pauses == 3 * 4  # one after each 256 KiB
+    assert 0 < writer.used_share < 1
     disk.calls.clear()
     writer.commit([world.request(9, code=4001)], NEXT_QUARTER_NS)
     assert [name for name, _ in disk.calls] == ["write", "flush"] * 3  # last, header, frame

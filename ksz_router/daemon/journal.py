@@ -17,8 +17,10 @@ from ksz_router.privacylog.writer import Writer
 WORKER_SLOT = re.compile(r"w([0-9]+)")
 """Slots of the log that belong to workers, by their index."""
 
-_PREFILL_PAUSE_SECONDS = 0.01
-"""After each MiB of zeros for the next file, so that commits do not wait behind them."""
+_UNHURRIED_SECONDS, _HURRIED_SECONDS = 0.05, 0.002
+_HURRY_FROM_SHARE = 0.4
+"""Filling the next file with zeros makes commits wait, so it is spread over the first part of the
+life of the current one; once that share of it is used, the rest is filled quickly."""
 
 
 class Journal:
@@ -67,7 +69,11 @@ class Journal:
 
     def prefill(self) -> None:
         """Fill the next file ahead of its use, unhurried. For a thread; blocks."""
-        self.writer.prepare_next(lambda: time.sleep(_PREFILL_PAUSE_SECONDS))
+        self.writer.prepare_next(self._pause)
+
+    def _pause(self) -> None:
+        hurry = self.writer.used_share > _HURRY_FROM_SHARE
+        time.sleep(_HURRIED_SECONDS if hurry else _UNHURRIED_SECONDS)
 
     def close(self) -> None:
         """End the file."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from ksz_router.privacylog.durable import Disk, sync_folder
 
 _MAKING, _PREPARED = "making", "prepared"
-_CHUNK_BYTES = 1024 * 1024
+_CHUNK_BYTES = 256 * 1024  # a larger one makes commits wait behind its flush for milliseconds
 _ZEROS = bytes(_CHUNK_BYTES)
 
 
@@ -32,7 +32,7 @@ class NewFiles:
             (slot_folder / name).unlink(missing_ok=True)
 
     def prepare(self, pause: Callable[[], None]) -> None:
-        """Fill one file ahead, a flush and a ``pause`` after each MiB; at once if one is ready.
+        """Fill one file ahead, a flush and a ``pause`` after each chunk; at once if one is ready.
 
         Raises:
             OSError: the disk refused.

@@ -129,6 +129,11 @@ class Writer:
         """The file being written."""
         return file_of(self._folder, self._number)
 
+    @property
+    def used_share(self) -> float:
+        """How much of the file being written is used, 0 to 1; at 1 the next one must be ready."""
+        return self._offset / self._file_bytes
+
     def commit(self, records: Sequence[bytes], now_ns: int) -> None:
         """Make canonical entries durable, in their order. Blocks; on return they are on disk.
 
@@ -147,7 +152,7 @@ class Writer:
     def prepare_next(self, pause: Callable[[], None]) -> None:
         """Fill the next file with zeros ahead of its use, in a helper thread, beside commits.
 
-        Returns at once where one is ready. Calls ``pause`` after each MiB, so that the caller
+        Returns at once where one is ready. Calls ``pause`` after each 256 KiB, so that the caller
         sets the pace: unpaced, this multiplies the latency of commits.
 
         Raises:
