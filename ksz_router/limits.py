@@ -18,7 +18,7 @@ hello_bytes_max = 4 * KIB
 hello_seconds_max = 5.0
 handshake_seconds_max = 5.0
 first_byte_seconds_max = 3.0
-handshakes_at_once_max = 16
+handshakes_at_once_max = 512
 connections_per_worker_max = 4_096
 
 # Text and list fields of messages.

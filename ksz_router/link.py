@@ -161,7 +161,10 @@ class Link:
 
     def peer_uri(self) -> str:
         """The one SAN URI of the peer's certificate; empty where it has none or several."""
-        certificate = self._tls.getpeercert() or {}
+        try:
+            certificate = self._tls.getpeercert() or {}
+        except (ValueError, ssl.SSLError):  # a CA may sign names that are no text
+            return ""
         names = certificate.get("subjectAltName", ())
         uris = [str(name[1]) for name in names if len(name) == 2 and name[0] == "URI"]
         return uris[0] if len(uris) == 1 else ""

@@ -13,6 +13,7 @@ from ksz_router.model import Endpoint
 from ksz_router.wire import Connection, Message, Welcome
 from tests.daemon_ground import Ground
 from tests.daemon_parts import in_trio, parts
+from tests.daemon_peers import SourceSide, context_of
 from tests.worlds import NIC, RVA, ask, uri
 
 
@@ -167,3 +168,28 @@ async def test_who_speaks_no_tls_gets_no_session(ground: Ground) -> None:
         assert p.loop.sessions == []
         await p.connect()
         assert p.metrics.handshakes == {"frame_malformed": 1, "done": 1}
+
+
+class Rude(SourceSide):
+    """Shakes hands, and leaves without a word."""
+
+    def pump(self) -> None:
+        for link in self.links:
+            link.close()
+
+
+@in_trio
+async def test_a_source_that_never_greets_is_not_dialled_on_and_on(ground: Ground) -> None:
+    """What waits for it is answered at once, one dial a request, until the breaker opens."""
+    async with parts(ground) as p:
+        rude = Rude(uri(RVA), context_of(ground.pki, RVA, serves=True), inflight_max=1)
+        p.endpoints[RVA] = (rude.endpoint,)
+        p.sources.append(rude)
+        p.nursery.start_soon(rude.serve)
+        caller = await p.connect()
+        for number in range(1, 4):
+            caller.ask(ask(id=number))
+            await p.until(lambda number=number: len(caller.answers) == number)
+        assert {answer.code for answer in caller.answers} == {Code.SOURCE_UNREACHABLE}
+        assert len(rude.links) <= 3
+        assert p.upstream.sources[RVA].inflight == 0

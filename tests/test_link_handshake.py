@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 import trio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtensionOID, NameOID
 
 from ksz_router.cli.testpki import (
     CLIENT,
@@ -290,3 +294,43 @@ async def test_what_was_sent_before_a_refusal_is_not_taken(pki: Pki) -> None:
         assert made.front.connection.peer_agent == ""
     async with open_ends(pki) as made:
         assert made.front.connection.peer_agent == "caller"
+
+
+def issue_with_raw_names(authority: Authority, names: bytes) -> Issued:
+    """Issue a certificate whose SAN extension has these bytes, whatever they say."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "odd (test only)")]))
+        .issuer_name(authority.certificate.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(datetime.now(UTC) - DAY)
+        .not_valid_after(datetime.now(UTC) + DAY)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()),
+            critical=False,
+        )
+        .add_extension(x509.ExtendedKeyUsage([CLIENT, SERVER]), critical=False)
+        .add_extension(
+            x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, names),
+            critical=False,
+        )
+        .sign(authority.key, hashes.SHA256())
+    )
+    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    return Issued(
+        certificate.public_bytes(encoding),
+        key.private_bytes(encoding, form, serialization.NoEncryption()),
+    )
+
+
+@pytest.mark.parametrize("kind", [0x81, 0x82, 0x86], ids=["e-mail", "DNS", "URI"])
+@in_trio
+async def test_names_that_are_no_text_are_nobody(pki: Pki, kind: int) -> None:
+    """A CA may sign bytes that no text has; who shows them is refused, and nothing breaks."""
+    issued = issue_with_raw_names(pki.authority, bytes([0x30, 5, kind, 3]) + b"u:\xff")
+    async with ends(pki.front_context(), pki.caller_context(issued)) as made:
+        assert await made.shake_hands() == (None, None)
+        assert made.front.peer_uri() == ""

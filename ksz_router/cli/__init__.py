@@ -57,12 +57,14 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(prog="ksz-router", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="ksz-router", description="Run, feed and question a crossroads-bank router."
+    )
     parser.add_argument("--version", action="version", version=f"ksz-router {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     asked = next((word for word in words if word in VERBS), None)
     for name, text in VERBS.items():
-        sub = verbs.add_parser(name, help=text, description=text.capitalize() + ".")
+        sub = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         if name == asked:  # only the asked verb is imported: start-up stays short
             _module(name).add(sub)
     arguments = parser.parse_args(words)

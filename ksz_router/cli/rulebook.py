@@ -25,7 +25,7 @@ from ksz_router.rulebook.source import read
 _EXAMPLES = """examples:
   ksz-router rulebook check config/rulebook-example
   ksz-router rulebook build config/rulebook-example --store /var/lib/ksz-router/rulebook
-  ksz-router rulebook activate NAME --store /var/lib/ksz-router/rulebook --key signer.key
+  ksz-router rulebook activate NAME --store /var/lib/ksz-router/rulebook --key keys/rulebook-signer
   ksz-router rulebook show --store /var/lib/ksz-router/rulebook
   ksz-router rulebook user-key --institution 0999016460 < insz.txt
 

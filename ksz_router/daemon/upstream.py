@@ -128,9 +128,15 @@ class Upstream:
             source.links.remove(link)
         if lost or not link.is_open:
             source.failed(self._clock_ns(), errands=len(lost))
-        if source.waiting:
+        failed = [(errand, Code.SOURCE_CONNECTION_LOST) for errand in lost]
+        is_alone = not source.links and not source.is_dialling
+        if is_alone and not link.is_open:  # it does not even greet: no use to dial on
+            failed += [(errand, Code.SOURCE_UNREACHABLE) for errand in source.waiting]
+            source.inflight -= len(source.waiting)
+            source.waiting.clear()
+        elif source.waiting:
             self._dial(source)
-        return [(errand, Code.SOURCE_CONNECTION_LOST) for errand in lost]
+        return failed
 
     def abandon(self) -> Failed:
         """The worker ends: return the errands that no connection came about for."""

@@ -249,7 +249,8 @@ class Worker:
 
     async def _keep_log_ahead(self) -> None:
         while True:
-            await trio.to_thread.run_sync(self.journal.prefill)
+            # On a stop nobody waits for it: closing the log ends it.
+            await trio.to_thread.run_sync(self.journal.prefill, abandon_on_cancel=True)
             await trio.sleep(0.5)
 
     def _summarise(self) -> None:

@@ -131,7 +131,7 @@ class Writer:
 
     @property
     def used_share(self) -> float:
-        """How much of the file being written is used, 0 to 1; at 1 the next one must be ready."""
+        """How much of the file being written is used, 0 to 1."""
         return self._offset / self._file_bytes
 
     def commit(self, records: Sequence[bytes], now_ns: int) -> None:
@@ -150,10 +150,9 @@ class Writer:
                 self._append(group, now_ns)
 
     def prepare_next(self, pause: Callable[[], None]) -> None:
-        """Fill the next file with zeros ahead of its use, in a helper thread, beside commits.
+        """Fill the next file ahead of its use, in a helper thread, beside commits.
 
-        Returns at once where one is ready. Calls ``pause`` after each 256 KiB, so that the caller
-        sets the pace: unpaced, this multiplies the latency of commits.
+        At once where one is ready. Unpaced (``pause``, after each 256 KiB), it delays commits.
 
         Raises:
             LogNotWritable: the disk refused; commits refuse from then on too.
@@ -162,11 +161,7 @@ class Writer:
             self._new_files.prepare(pause)
 
     def free_share(self) -> float:
-        """Return the share of the disk that is free for us, 0 to 1.
-
-        Raises:
-            OSError: the file system does not say.
-        """
+        """Return the share of the disk that is free for us, 0 to 1; OSError where none says."""
         state = os.statvfs(self._folder)
         return state.f_bavail / state.f_blocks
 
