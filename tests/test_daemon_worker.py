@@ -26,7 +26,7 @@ from ksz_router.wire import Drain
 from tests.daemon_ground import CONNECTING, NEIGHBOUR, NOBODY, load_directory
 from tests.daemon_parts import in_trio
 from tests.daemon_peers import Caller, SourceSide, context_of
-from tests.test_laws_leaks import ANSWER, leaks, questions
+from tests.test_laws_leaks import ANSWER, QUESTION, TICKET, leaks, questions
 from tests.worlds import CENTRE, LINES, NIC, PERSON, RVA, World, ask, make_world, uri
 
 
@@ -140,7 +140,7 @@ async def test_a_worker_logs_and_counts_without_giving_anything_away(
         run.source.reply(1, person=NOBODY, payload=ANSWER)
         run.source.reply(2, outcome=Outcome.FAILED, source_code="E-1")
         await run.until(lambda: len(caller.answers) == len(questions(0)))
-        broken.ask(ask(id=7), ask(id=7))
+        broken.ask(*[ask(id=7, ticket=TICKET, payload=QUESTION)] * 2)
         await run.until(lambda: broken.ended)
         with socket.create_connection(("127.0.0.1", run.port)) as stranger:
             stranger.sendall(PERSON.encode() + b"\r\n\r\n")

@@ -173,7 +173,7 @@ async def test_a_killed_worker_is_replaced_and_a_retry_gets_its_answer(stand: To
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask)
-            await until(lambda: worker_of_open_requests(stand))
+            await until(lambda: source.asked and worker_of_open_requests(stand))
             killed = worker_of_open_requests(stand)
             others = {w.pid for w in stand.ask().workers} - {killed}
             os.kill(killed, signal.SIGKILL)
