@@ -180,6 +180,7 @@ async def test_the_turned_away_give_one_entry_an_institution_a_minute(ground: Gr
 @pytest.mark.parametrize(
     ("said", "logged"),
     [
+        ("c546f8933b88832686698b973ec3ef83", "c546f8933b88832686698b973ec3ef83"),
         (PERSON, "(withheld)"),
         (f"no such person: {PERSON}.", "no such person: (withheld)."),
         (f"{PERSON} {NEIGHBOUR}", "(withheld) (withheld)"),

@@ -27,7 +27,7 @@ from tests.daemon_ground import CONNECTING, NEIGHBOUR, NOBODY, load_directory
 from tests.daemon_parts import in_trio
 from tests.daemon_peers import Caller, SourceSide, context_of
 from tests.test_laws_leaks import ANSWER, QUESTION, TICKET, leaks, questions
-from tests.worlds import CENTRE, LINES, NIC, PERSON, RVA, World, ask, make_world, uri
+from tests.worlds import CENTRE, LINES, PERSON, RVA, World, ask, make_world, uri
 
 
 class Running:
@@ -133,7 +133,7 @@ async def test_a_worker_logs_and_counts_without_giving_anything_away(
 ) -> None:
     """Law 5 over everything a worker says: passed, refused, failed and broken off."""
     async with running(tmp_path) as run:
-        caller, broken = await run.connect(), await run.connect(NIC)
+        caller, broken = await run.connect(), await run.connect()
         caller.ask(*questions(0))
         await run.until(lambda: len(run.source.deliveries) == 3)
         run.source.reply(0, payload=ANSWER)
@@ -141,7 +141,9 @@ async def test_a_worker_logs_and_counts_without_giving_anything_away(
         run.source.reply(2, outcome=Outcome.FAILED, source_code="E-1")
         await run.until(lambda: len(caller.answers) == len(questions(0)))
         broken.ask(*[ask(id=7, ticket=TICKET, payload=QUESTION)] * 2)
-        await run.until(lambda: broken.ended)
+        await run.until(lambda: broken.ended and len(run.source.deliveries) == 4)
+        run.source.reply(3, payload=ANSWER)
+        await run.until(lambda: run.worker.admission.inflight == 0)
         with socket.create_connection(("127.0.0.1", run.port)) as stranger:
             stranger.sendall(PERSON.encode() + b"\r\n\r\n")
             await run.until(lambda: run.worker.metrics.handshakes["frame_malformed"])

@@ -13,7 +13,8 @@ from typing import Any, cast
 import structlog
 
 _TEXT_MAX = 300
-_LOOKS_LIKE_INSZ = re.compile(r"(?<![0-9])[0-9]{11}(?![0-9])")
+_LOOKS_LIKE_INSZ = re.compile(r"\b[0-9]{11}\b")
+"""A word of its own: eleven digits in a row inside a generation's name are no number."""
 
 
 def _without_persons(
