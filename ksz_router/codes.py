@@ -201,7 +201,7 @@ MEANINGS: dict[Code, Meaning] = {
     Code.SOURCE_ANSWERED_FOR_ANOTHER: Meaning("MSG00003", _NO, _DOWN, "the source answered for another person; the answer was withheld"),
     Code.SOURCE_FAILED: Meaning("MSG00002", _NO, _DOWN, "the source reports that it failed"),
     Code.DEADLINE_PASSED: Meaning("MSG00001", _NO, _RETRY, "the deadline passed before the request could be forwarded"),
-    Code.OUTCOME_UNKNOWN: Meaning("MSG00003", _NO, _RETRY, "the router stopped while this was open; retry with the ticket"),
+    Code.OUTCOME_UNKNOWN: Meaning("MSG00003", _NO, _RETRY, "the router stopped while this was open; what became of it is not known"),
     Code.ANSWER_DISCARDED: Meaning("MSG00002", _NO, _DOWN, "the answer came after the deadline and was discarded"),
     Code.ANSWER_TOO_LARGE: Meaning("MSG00003", _NO, _CLIENT, "the answer does not fit into the frames that the requester takes"),
     Code.ANSWERED_WITH_DATA: Meaning("MSG00000", _DATA, _NONE, "answered"),
