@@ -1,17 +1,19 @@
 """What was promised against what the privacy log holds, after all the crashes."""
 
-from collections.abc import Iterator
+import struct
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ksz_router.codes import Code
-from ksz_router.privacylog.entry import Kind, parse_head
+from ksz_router.privacylog.entry import Kind, parse, parse_head
 from ksz_router.privacylog.frame import Frame
 from ksz_router.privacylog.keys import KeyRing
 from ksz_router.privacylog.recovery import End, LogCorrupt, scan
 from ksz_router.privacylog.slots import file_numbers, file_of, slot_folders
 
-_EXCHANGE_BYTES, _CODE_BYTES = 16, 2
+_ANSWER, _DELIVERY = struct.Struct(">16sHQ"), struct.Struct(">16s?Q")
 
 
 class Account(NamedTuple):
@@ -24,7 +26,7 @@ class Account(NamedTuple):
     unlogged: int
     """Deliveries that the source saw without a request that was passed."""
     delivered: int
-    """Deliveries that the source saw."""
+    """Deliveries that sources saw."""
     outcome_unknown: int
     """Entries that recovery wrote for what a crash left open."""
     torn_tails: int
@@ -33,22 +35,36 @@ class Account(NamedTuple):
     """Files that are damaged from their beginning."""
 
 
-def settle(log: Path, keys_folder: Path, answers: Path, deliveries: Path) -> Account:
+class Submitted(NamedTuple):
+    """Counts of submissions, as their sender and their recipient saw them."""
+
+    received: int
+    """Different ones that their recipient has."""
+    repeats: int
+    """Deliveries that said that they might be repeats."""
+    doubled: int
+    """Submissions that came a second time as if it were the first, or under another exchange id."""
+    undelivered: int
+    """Submissions that were answered with data and that their recipient never had."""
+
+
+def settle(
+    log: Path, keys_folder: Path, answers: Sequence[Path], deliveries: Sequence[Path]
+) -> Account:
     """Read the whole log once and say what is missing in it.
 
     Args:
         log: Folder of the privacy log, at rest.
         keys_folder: Its keys.
-        answers: What the generator saw: exchange id and code, 18 bytes each.
-        deliveries: What the source saw: exchange id, 16 bytes each.
+        answers: What generators saw.
+        deliveries: What sources saw.
     """
-    seen = [
-        (row[:_EXCHANGE_BYTES], int.from_bytes(row[_EXCHANGE_BYTES:], "big"))
-        for row in _rows(answers, _EXCHANGE_BYTES + _CODE_BYTES)
-    ]
-    delivered = set(_rows(deliveries, _EXCHANGE_BYTES))
-    without_outcome = dict(seen)
-    without_request = set(without_outcome)
+    seen = [(exchange, code) for file in answers for exchange, code, _ in _rows(file, _ANSWER)]
+    delivered = {exchange for file in deliveries for exchange, _, _ in _rows(file, _DELIVERY)}
+    without_outcome = set(seen)
+    without_request = {exchange for exchange, _ in seen}
+    retries: dict[bytes, bytes] = {}
+    """Exchange id of a retry → the one that it is answered with."""
     unlogged = set(delivered)
     unknown = torn = unreadable = 0
 
@@ -62,10 +78,14 @@ def settle(log: Path, keys_folder: Path, answers: Path, deliveries: Path) -> Acc
                 without_request.discard(head.exchange)
                 if head.code == 0:
                     unlogged.discard(head.exchange)
+                    first = parse(record).first
+                    if first is not None:
+                        retries[head.exchange] = first
             elif head.kind == Kind.OUTCOME:
                 unknown += head.code == Code.OUTCOME_UNKNOWN
-                if without_outcome.get(head.exchange) == head.code:
-                    del without_outcome[head.exchange]
+                exchange = retries.pop(head.exchange, head.exchange)
+                without_outcome.discard((exchange, head.code))
+                without_outcome.discard((head.exchange, head.code))
 
     keys = KeyRing(keys_folder)
     for slot in slot_folders(log):
@@ -76,7 +96,7 @@ def settle(log: Path, keys_folder: Path, answers: Path, deliveries: Path) -> Acc
                 unreadable += 1
     return Account(
         acknowledged=len(seen),
-        lost=len(without_request | without_outcome.keys()),
+        lost=len(without_request | {exchange for exchange, _ in without_outcome}),
         unlogged=len(unlogged),
         delivered=len(delivered),
         outcome_unknown=unknown,
@@ -85,7 +105,28 @@ def settle(log: Path, keys_folder: Path, answers: Path, deliveries: Path) -> Acc
     )
 
 
-def _rows(file: Path, size: int) -> Iterator[bytes]:
+def submissions(answers: Path, deliveries: Path) -> Submitted:
+    """Set what was answered to a sender against what its recipient was delivered."""
+    names: defaultdict[int, set[bytes]] = defaultdict(set)
+    doubled: set[int] = set()
+    repeats = 0
+    for exchange, is_repeat, number in _rows(deliveries, _DELIVERY):
+        if names[number] and (not is_repeat or exchange not in names[number]):
+            doubled.add(number)
+        names[number].add(exchange)
+        repeats += is_repeat
+    answered = {
+        number for _, code, number in _rows(answers, _ANSWER) if code == Code.ANSWERED_WITH_DATA
+    }
+    return Submitted(
+        received=len(names),
+        repeats=repeats,
+        doubled=len(doubled),
+        undelivered=len(answered - names.keys()),
+    )
+
+
+def _rows(file: Path, row: struct.Struct) -> Iterator[tuple[Any, ...]]:
     data = file.read_bytes()
-    assert len(data) % size == 0, "a program that writes it was cut off"
-    return (data[at : at + size] for at in range(0, len(data), size))
+    assert len(data) % row.size == 0, "a program that writes it was cut off"
+    return row.iter_unpack(data)

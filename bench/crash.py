@@ -1,8 +1,10 @@
 """``make bench-crash``: kill a router under load, cut its power, and count what is missing.
 
-The generator keeps every exchange id and code that it was answered, the source every exchange id
-that was delivered to it; neither is ever killed. Afterwards the privacy log must hold both
-entries of each answer and the request of each delivery. ``docs/benchmarks.md`` says more.
+Two generators, one of consultations and one of submissions, keep every exchange id and code that
+they were answered, two sources every one that was delivered to them; none is ever killed.
+Afterwards the privacy log must hold both entries of each answer and the request of each delivery;
+and every submission, sent again until it is answered, must have reached its recipient, none twice.
+``docs/benchmarks.md`` says more.
 """
 
 import argparse
@@ -16,24 +18,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from bench import machine
-from bench.account import settle
+from bench.account import settle, submissions
 from bench.powercut import CannotMountError, Disk
 from bench.world import BenchError, World, compile_shim, finish
 from contrib.stand import StandError
 
 SUPERVISOR_EVERY = 10
-OFFERED_PER_S = 1_000
+OFFERED_PER_S, SUBMITTED_PER_S = 800, 200
 CONNECTIONS, OUTSTANDING = 32, 32
+SUBMITTING_CONNECTIONS = 8
 _FLOWING_ANSWERS = 100
 _POLL_SECONDS = 0.02
 _SECONDS_MAX = 60.0
-_ROW_BYTES = 18
+_ROW_BYTES = 26
 
 
 class Crash:
@@ -86,6 +89,7 @@ class Crash:
         self.world.stand.kill()
         self._kill(pids)
         self._disk.restore()
+        shutil.rmtree(self.world.stand.folder / "ledger")  # it lies in memory
         self.world.stand.start()
 
     def _processes(self) -> list[int]:
@@ -142,8 +146,8 @@ def main() -> int:
     print(json.dumps(result))
     if arguments.without_flush:
         return 0 if result["lost"] else 1
-    failed = result["lost"] or result["unlogged"] or result["unanswered"] or not result["verified"]
-    return 1 if failed else 0
+    nothing = ("lost", "unlogged", "unanswered", "doubled", "undelivered", "unsettled")
+    return 1 if any(result[name] for name in nothing) or not result["verified"] else 0
 
 
 def _disk(folder: Path) -> Disk | None:
@@ -156,22 +160,27 @@ def _disk(folder: Path) -> Disk | None:
 
 def _bench(folder: Path, disk: Disk | None, arguments: argparse.Namespace) -> dict[str, Any]:
     answers, deliveries = folder / "answers", folder / "deliveries"
+    receipts, received = folder / "receipts", folder / "received"
     log = disk.folder / "privacylog" if disk is not None else folder / "stand" / "privacylog"
-    world = World(folder, options={"privacy_log": {"path": str(log)}}, seen=deliveries)
-    generator: subprocess.Popen[str] | None = None
+    options = {"privacy_log": {"path": str(log)}}
+    world = World(folder, options=options, seen=deliveries, received=received)
+    generators: list[subprocess.Popen[str]] = []
     try:
         if arguments.without_flush:
             os.environ["LD_PRELOAD"] = str(compile_shim(folder))
         world.stand.start()
-        generator = world.generate(
-            payload_bytes=300,
-            connections=CONNECTIONS,
-            outstanding=OUTSTANDING,
-            rate=OFFERED_PER_S,
-            seconds=0,
-            reconnect=1,
-            seen=answers,
-        )
+        words: dict[str, Any] = {
+            "payload_bytes": 300, "outstanding": OUTSTANDING, "seconds": 0, "reconnect": 1
+        }  # fmt: skip
+        generators = [
+            world.generate(
+                **words, connections=CONNECTIONS, rate=OFFERED_PER_S, seen=answers
+            ),
+            world.generate(
+                **words, connections=SUBMITTING_CONNECTIONS, rate=SUBMITTED_PER_S, seen=receipts,
+                submits=True,
+            ),
+        ]  # fmt: skip
         began = time.monotonic()
         crash = Crash(world, disk, answers, random.Random(arguments.seed))
         power_cuts = arguments.power_cuts if disk is not None else 0
@@ -181,22 +190,27 @@ def _bench(folder: Path, disk: Disk | None, arguments: argparse.Namespace) -> di
             done = _break_it(crash, arguments.kills, power_cuts)
             crash.wait_for_load()
         seconds = time.monotonic() - began
-        generator.send_signal(signal.SIGTERM)
-        report = finish(generator, 60)
+        for generator in generators:
+            generator.send_signal(signal.SIGTERM)
+        report, submitted = (finish(generator, 120) for generator in generators)
         world.check_source()
         exit_code = world.stand.stop()
     finally:
-        if generator is not None and generator.poll() is None:
+        for generator in generators:
             generator.kill()
         world.close()
         os.environ.pop("LD_PRELOAD", None)
     result = done | {
-        "sent": report["sent"],
-        "broken_off": report["broken"],
-        "unanswered": report["unanswered"],
-        "answers_doubled": report["doubled"],
+        "submitted": submitted["submitted"],
+        "unsettled": submitted["unsettled"],
+        **submissions(receipts, received)._asdict(),
+        "sent": report["sent"] + submitted["sent"],
+        "broken_off": report["broken"] + submitted["broken"],
+        "unanswered": report["unanswered"] + submitted["unanswered"],
+        "answers_doubled": report["doubled"] + submitted["doubled"],
         "codes": report["codes"],
-        "exchanges_per_s": round(report["answered"] / seconds),
+        "codes_of_submissions": submitted["codes"],
+        "exchanges_per_s": round((report["answered"] + submitted["answered"]) / seconds),
         "seconds": round(seconds),
         "stop_exit_code": exit_code,
         "without_flush": arguments.without_flush,
@@ -205,10 +219,12 @@ def _bench(folder: Path, disk: Disk | None, arguments: argparse.Namespace) -> di
         "machine": machine.describe(folder),
         "versions": machine.versions(),
     }
-    return _judged(world, log, answers, deliveries) | result
+    return _judged(world, log, (answers, receipts), (deliveries, received)) | result
 
 
-def _judged(world: World, log: Path, answers: Path, deliveries: Path) -> dict[str, Any]:
+def _judged(
+    world: World, log: Path, answers: Sequence[Path], deliveries: Sequence[Path]
+) -> dict[str, Any]:
     """Read the log, at rest, and set it against what was promised."""
     print("reading the log", flush=True)
     account = settle(log, world.stand.keys, answers, deliveries)

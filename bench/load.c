@@ -9,6 +9,9 @@
  * person are put into place in the frame. The source writes into the first eight bytes of each
  * payload how many nanoseconds it had the delivery, so that the generator can take them off.
  *
+ * Given ``number_at``, the generator submits: each submission has a number of its own in its payload,
+ * and is sent again, with its ticket, until it was answered with data, whatever breaks meanwhile.
+ *
  * The chain of a peer's certificate is verified; its name is not compared, since both ends of every
  * connection stand on one machine. What a peer sends against the protocol ends the program.
  */
@@ -40,6 +43,7 @@ enum { SLOTS_MAX = 1024, EVENTS_MAX = 256, INSZ_CHARS = 11, FRAME_BYTES_MAX = 1 
        ANSWERED_WITH_DATA = 10001 };
 #define SECOND_NS 1000000000ull
 #define RETRY_NS (20 * 1000000ull)
+#define AGAIN_NS (200 * 1000000ull)
 #define DRAIN_NS (15 * SECOND_NS)
 
 static volatile sig_atomic_t is_stopping;
@@ -253,7 +257,7 @@ enum state { CLOSED, CONNECTING, SHAKING_HANDS, GREETING, OPEN };
 struct slot {
     uint32_t id;
     bool is_open, is_measured;
-    uint64_t intended_ns;
+    uint64_t intended_ns, number, person;
 };
 
 struct peer {
@@ -481,7 +485,8 @@ static struct sockaddr_in address_of(long port)
     return address;
 }
 
-/* Exchange ids that were seen, one after the other, for who counts what is missing later. */
+/* What was seen, row after row, for who counts later what is missing or doubled: exchange id, code
+ * (of an answer) or repeat flag (of a delivery), number of the submission; most significant first. */
 static struct bytes seen;
 static int seen_fd = -1;
 
@@ -522,8 +527,10 @@ static void reply(struct peer *peer, uint64_t tag, struct reader reader)
     if (person_bytes > 1 + INSZ_CHARS)
         die("a person of %zu bytes", person_bytes);
     memcpy(head + size, person, person_bytes);
-    for (int field = 13; field < 20; field++)
+    for (int field = 13; field < 18; field++)
         skip(&reader);
+    uint8_t is_repeat = *take(&reader, 1) == 0xc3;
+    skip(&reader);
     struct reader payload = take_binary(&reader);
     size_t supply_bytes = (size_t)(payload.end - payload.at);
     supply_bytes = supply_bytes < 8 ? 8 : supply_bytes > sizeof supply ? sizeof supply : supply_bytes;
@@ -537,8 +544,11 @@ static void reply(struct peer *peer, uint64_t tag, struct reader reader)
     add(&peer->out, head, size);
     add(&peer->out, supply, supply_bytes);
     deliveries++;
-    if (seen_fd >= 0)
+    if (seen_fd >= 0 && payload.end - payload.at >= 8) {
         add(&seen, exchange.at, 16);
+        add(&seen, &is_repeat, 1);
+        add(&seen, payload.at, 8);
+    }
 }
 
 /* Whoever closed it may still look at it in this turn: it is freed after the turn. */
@@ -608,7 +618,7 @@ static int provide(void)
 static struct peer *peers;
 static int connections, outstanding, open_count, next_peer;
 static uint8_t *request, *persons;
-static size_t request_bytes, persons_count, id_at, ticket_at, person_at, answer_bytes;
+static size_t request_bytes, persons_count, id_at, ticket_at, person_at, number_at, answer_bytes;
 static uint64_t sent, answered, doubled, broken, closed, wrong, in_flight, stalls, window_answers;
 static uint64_t next_ns, begin_ns, end_ns, random_state, answers_by_code[UINT16_MAX + 1];
 static double rate;
@@ -633,6 +643,30 @@ static void note(struct samples *samples, int64_t value)
     samples->value[samples->count++] = (uint32_t)value;
 }
 
+/* Submissions that are to be sent once more, the next one first. */
+struct submission {
+    uint64_t number, person, due_ns;
+};
+static struct submission *waiting;
+static size_t waiting_begin, waiting_end, waiting_room;
+static uint64_t submitted, settled;
+
+static void ask_again(uint64_t number, uint64_t person, uint64_t due_ns)
+{
+    if (waiting_end - waiting_begin == waiting_room) {
+        size_t room = waiting_room ? 2 * waiting_room : 1 << 12;
+        struct submission *grown = malloc(room * sizeof *grown);
+        if (!grown)
+            die("no memory");
+        for (size_t n = waiting_begin; n < waiting_end; n++)
+            grown[n % room] = waiting[n % waiting_room];
+        free(waiting);
+        waiting = grown;
+        waiting_room = room;
+    }
+    waiting[waiting_end++ % waiting_room] = (struct submission){number, person, due_ns};
+}
+
 static uint64_t random_u64(void)
 {
     random_state ^= random_state << 13;
@@ -641,7 +675,7 @@ static uint64_t random_u64(void)
 }
 
 /* Queue one request; the caller flushes. */
-static void ask(struct peer *peer, uint64_t intended_ns)
+static void put(struct peer *peer, uint64_t intended_ns, uint64_t number, uint64_t person)
 {
     static const char digits[] = "0123456789abcdef";
     int place = peer->free[--peer->free_count];
@@ -653,12 +687,21 @@ static void ask(struct peer *peer, uint64_t intended_ns)
     uint8_t *at = grow(&peer->out, request_bytes);
     memcpy(at, request, request_bytes);
     put_u32(at + id_at, slot->id);
+    slot->number = number;
+    slot->person = person;
     for (int n = 0; n < 16; n++)
-        at[ticket_at + (size_t)n] = (uint8_t)digits[sent >> (60 - 4 * n) & 15];
-    memcpy(at + person_at, persons + random_u64() % persons_count * INSZ_CHARS, INSZ_CHARS);
+        at[ticket_at + (size_t)n] = (uint8_t)digits[number >> (60 - 4 * n) & 15];
+    memcpy(at + person_at, persons + person * INSZ_CHARS, INSZ_CHARS);
+    if (number_at)
+        put_u64(at + number_at, number);
     peer->out.end += request_bytes;
     sent++;
     in_flight++;
+}
+
+static void ask(struct peer *peer, uint64_t intended_ns)
+{
+    put(peer, intended_ns, ++submitted, random_u64() % persons_count);
 }
 
 static void fill(struct peer *peer)
@@ -673,7 +716,7 @@ static void take_answer(struct peer *peer, uint64_t tag, struct reader reader)
         return; /* a Drain or Throttle */
     uint64_t id = take_number(&reader);
     struct reader exchange = take_binary(&reader);
-    uint64_t code = take_number(&reader);
+    uint64_t code = take_number(&reader), now = now_ns();
     for (int field = 4; field < 11; field++)
         skip(&reader);
     uint64_t router_us = take_number(&reader);
@@ -691,10 +734,17 @@ static void take_answer(struct peer *peer, uint64_t tag, struct reader reader)
     in_flight--;
     answers_by_code[code & UINT16_MAX]++;
     if (seen_fd >= 0 && exchange.end - exchange.at == 16) {
-        uint8_t outcome[2] = {(uint8_t)(code >> 8), (uint8_t)code};
+        uint8_t rest[10] = {(uint8_t)(code >> 8), (uint8_t)code};
+        put_u64(rest + 2, number_at ? slot->number : 0);
         add(&seen, exchange.at, 16);
-        add(&seen, outcome, 2);
+        add(&seen, rest, sizeof rest);
     }
+    if (number_at && code != ANSWERED_WITH_DATA)
+        ask_again(slot->number, slot->person, now + AGAIN_NS);
+    else if (number_at && payload.end > payload.at && random_u64() % 16 == 0)
+        ask_again(slot->number, slot->person, now); /* it will be told what it knows */
+    else
+        settled++;
     window_answers += peer->read_ns >= begin_ns && peer->read_ns < end_ns;
     uint64_t service_ns = 0;
     if (code == ANSWERED_WITH_DATA && (size_t)(payload.end - payload.at) == answer_bytes)
@@ -724,6 +774,8 @@ static void lost(struct peer *peer)
     for (int n = 0; n < outstanding; n++) {
         in_flight -= peer->slots[n].is_open;
         broken += peer->slots[n].is_open;
+        if (number_at && peer->slots[n].is_open)
+            ask_again(peer->slots[n].number, peer->slots[n].person, now_ns());
         peer->slots[n].is_open = false;
     }
     peer->free_count = -1; /* not open */
@@ -744,22 +796,38 @@ static void dial(struct peer *peer)
     watch(peer, EPOLL_CTL_ADD, true);
 }
 
+static struct peer *free_peer(void)
+{
+    for (int tried = 0; tried < connections; tried++) {
+        struct peer *peer = &peers[next_peer];
+        next_peer = (next_peer + 1) % connections;
+        if (peer->free_count > 0)
+            return peer;
+    }
+    return NULL;
+}
+
+static void ask_what_waits(uint64_t now)
+{
+    struct peer *peer;
+    while (waiting_begin < waiting_end && waiting[waiting_begin % waiting_room].due_ns <= now
+           && (peer = free_peer())) {
+        struct submission *again = &waiting[waiting_begin++ % waiting_room];
+        put(peer, now, again->number, again->person);
+        peer->is_touched = true;
+    }
+}
+
 /* Open loop: put what is due by the schedule on the connections in turn. What finds no free place
  * waits, and its time counts on from the moment for which it was scheduled. */
 static void ask_what_is_due(uint64_t now)
 {
     while (is_sending && next_ns <= now) {
-        int tried = 0;
-        while (tried < connections && peers[next_peer].free_count <= 0) {
-            next_peer = (next_peer + 1) % connections;
-            tried++;
-        }
-        if (tried == connections) {
+        struct peer *peer = free_peer();
+        if (!peer) {
             stalls++;
             return;
         }
-        struct peer *peer = &peers[next_peer];
-        next_peer = (next_peer + 1) % connections;
         if (next_ns >= begin_ns && next_ns < end_ns)
             note(&latenesses, (int64_t)(now - next_ns));
         ask(peer, next_ns);
@@ -803,6 +871,7 @@ static void print_result(double window_cpu_us)
            ", \"doubled\": %" PRIu64 ", \"broken\": %" PRIu64 ", \"unanswered\": %" PRIu64
            ", \"wrong\": %" PRIu64 ", \"closed\": %" PRIu64 ", \"stalls\": %" PRIu64,
            sent, answered, sent - answered, doubled, broken, in_flight, wrong, closed, stalls);
+    printf(", \"submitted\": %" PRIu64 ", \"unsettled\": %" PRIu64, submitted, submitted - settled);
     printf(", \"window_answers\": %" PRIu64 ", \"window_s\": %.6f, \"cpu_us\": %.0f, \"codes\": {",
            window_answers, (double)(end_ns - begin_ns) / 1e9, window_cpu_us);
     for (int code = 0, first = 1; code <= UINT16_MAX; code++)
@@ -833,6 +902,7 @@ static void read_arguments(void)
     id_at = (size_t)atol(needed("id_at"));
     ticket_at = (size_t)atol(needed("ticket_at"));
     person_at = (size_t)atol(needed("person_at"));
+    number_at = (size_t)number("number_at", 0);
     answer_bytes = (size_t)atol(needed("payload_bytes"));
     peers = calloc((size_t)connections, sizeof *peers);
     for (int n = 0; n < connections; n++)
@@ -856,15 +926,17 @@ static void work_until(uint64_t until_ns)
         uint64_t due_ns = now + RETRY_NS < until_ns ? now + RETRY_NS : until_ns;
         if (rate > 0)
             ask_what_is_due(now);
+        ask_what_waits(now);
         for (int n = 0; n < connections; n++) {
-            if (peers[n].state == CLOSED && peers[n].retry_ns <= now && is_sending)
+            if (peers[n].state == CLOSED && peers[n].retry_ns <= now
+                && (is_sending || waiting_begin < waiting_end))
                 dial(&peers[n]);
             else if (peers[n].is_touched)
                 flush(&peers[n]);
         }
         if (rate > 0 && is_sending && next_ns > now && next_ns < due_ns)
             due_ns = next_ns;
-        if (!is_sending && !in_flight)
+        if (!is_sending && !in_flight && waiting_begin == waiting_end)
             break;
         wait_until(due_ns);
         write_seen();
@@ -917,7 +989,7 @@ static int generate(void)
     end_ns = end_ns < now_ns() ? end_ns : now_ns();
     is_sending = false;
     is_stopping = 0;
-    work_until(now_ns() + DRAIN_NS);
+    work_until(now_ns() + (number_at ? 4 : 1) * DRAIN_NS);
     say_goodbye();
     print_result(window_cpu_us);
     return 0;

@@ -25,9 +25,10 @@ from ksz_router.directory.synthesise import write_csv
 from ksz_router.limits import frame_length_bytes, ticket_chars_max
 from ksz_router.messages import Request
 
-SOURCE, CENTRE = "0999010126", "0999016460"
+SOURCE, CENTRE, RECIPIENT = "0999010126", "0999016460", "0999013688"
 USER = "85073099734"
-SERVICE, VERSION, SECTOR, TYPE, CAPACITY = "UnemploymentData", 3, 17, 1, 2
+SECTOR, TYPE, CAPACITY = 17, 1, 2
+CONSULTATION, SUBMISSION = ("UnemploymentData", 3), ("A036", 1)
 PERSONS = 30_000
 SEED = 1
 
@@ -84,14 +85,15 @@ class World:
         *,
         options: Mapping[str, Mapping[str, object]],
         seen: Path | None = None,
+        received: Path | None = None,
     ) -> None:
         self.folder = folder
         self.load = compile_load(folder)
-        source_port = free_ports(1)[0]
+        ports = free_ports(2)
         self.stand = Stand.make(
             folder / "stand",
-            institutions=[SOURCE, CENTRE],
-            endpoints={SOURCE: source_port},
+            institutions=[SOURCE, CENTRE, RECIPIENT],
+            endpoints={SOURCE: ports[0], RECIPIENT: ports[1]},
             workers=2,
             options=options,
         )
@@ -99,17 +101,15 @@ class World:
         loader.load(folder / "persons.csv", self.stand.directory)
         self.persons = len(numbers)
         (folder / "numbers").write_text("".join(numbers), encoding="ascii")
-        words = [f"port={source_port}", *self._tls(SOURCE)]
-        words += [f"seen={seen}"] if seen is not None else []
-        self.source = self._start("provide", words)
-        assert self.source.stdout is not None
-        if self.source.stdout.readline() != "ready\n":
-            raise BenchError("the source did not start")
+        self.source = self._provide(SOURCE, ports[0], seen)
+        self.recipient = self._provide(RECIPIENT, ports[1], received) if received else None
 
-    def generate(self, *, payload_bytes: int, **words: object) -> "subprocess.Popen[str]":
-        """Start the generator; see ``load.c`` for its words and what it prints."""
-        file = self.folder / f"request-{payload_bytes}"
-        frame, places = request_frame(payload_bytes)
+    def generate(
+        self, *, payload_bytes: int, submits: bool = False, **words: object
+    ) -> "subprocess.Popen[str]":
+        """Start a generator; see ``load.c`` for its words and what it prints."""
+        file = self.folder / f"request-{payload_bytes}-{submits}"
+        frame, places = request_frame(payload_bytes, submits=submits)
         file.write_bytes(frame)
         all_words: dict[str, object] = {
             "port": self.stand.port,
@@ -123,17 +123,19 @@ class World:
         return self._start("generate", [*line, *self._tls(CENTRE)])
 
     def check_source(self) -> None:
-        """Raise BenchError if the source ended: what was measured without it means nothing."""
-        if self.source.poll() is not None:
-            raise BenchError(f"the source ended with {self.source.returncode}")
+        """Raise BenchError if a source ended: what was measured without it means nothing."""
+        for source in self._sources():
+            if source.poll() is not None:
+                raise BenchError(f"a source ended with {source.returncode}")
 
     def close(self) -> None:
-        """End the source, and the router if it still runs."""
-        if self.source.poll() is None:
-            self.source.send_signal(signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.source.wait(_SECONDS_MAX)
-            self.source.kill()
+        """End the sources, and the router if it still runs."""
+        for source in self._sources():
+            if source.poll() is None:
+                source.send_signal(signal.SIGTERM)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    source.wait(_SECONDS_MAX)
+                source.kill()
         if self.stand.process is not None:
             self.stand.stop()
 
@@ -153,6 +155,18 @@ class World:
         except OSError:
             return {}
         return dict(json.loads(data))
+
+    def _sources(self) -> list["subprocess.Popen[str]"]:
+        return [source for source in (self.source, self.recipient) if source is not None]
+
+    def _provide(self, kbo: str, port: int, seen: Path | None) -> "subprocess.Popen[str]":
+        words = [f"port={port}", *self._tls(kbo)]
+        words += [f"seen={seen}"] if seen is not None else []
+        source = self._start("provide", words)
+        assert source.stdout is not None
+        if source.stdout.readline() != "ready\n":
+            raise BenchError("a source did not start")
+        return source
 
     def _start(self, verb: str, words: list[str]) -> "subprocess.Popen[str]":
         return subprocess.Popen(
@@ -184,12 +198,16 @@ def finish(process: "subprocess.Popen[str]", seconds_max: float) -> dict[str, An
     return dict(json.loads(printed.splitlines()[-1]))
 
 
-def request_frame(payload_bytes: int) -> tuple[bytes, dict[str, int]]:
-    """Return a whole frame, and where in it correlation id, ticket and person are to be put."""
+def request_frame(payload_bytes: int, *, submits: bool = False) -> tuple[bytes, dict[str, int]]:
+    """Return a whole frame, and where in it correlation id, ticket and person are to be put.
+
+    And for a submission, where in its payload the number goes that tells it from the others.
+    """
+    service, version = SUBMISSION if submits else CONSULTATION
     request = Request(
         id=_ID,
-        service=SERVICE,
-        version=VERSION,
+        service=service,
+        version=version,
         ticket=_TICKET,
         user=USER,
         means="eid",
@@ -202,7 +220,8 @@ def request_frame(payload_bytes: int) -> tuple[bytes, dict[str, int]]:
     )
     body = msgspec.msgpack.encode(request)
     frame = len(body).to_bytes(frame_length_bytes, "big") + body
-    return frame, {
+    number = {"number_at": len(frame) - payload_bytes} if submits else {}
+    return frame, number | {
         "id_at": frame.index(_ID.to_bytes(4, "big")),
         "ticket_at": frame.index(_TICKET.encode()) + len("bench-"),
         "person_at": frame.index(_PERSON.encode()),

@@ -1,15 +1,17 @@
 """The judge of the crash bench: it finds an answer or a delivery that the log does not hold."""
 
+import struct
 import time
 from pathlib import Path
 
 import pytest
 
-from bench.account import Account, settle
+from bench.account import Account, Submitted, settle, submissions
 from ksz_router.privacylog.entry import Entry, Kind, canonical
 from ksz_router.privacylog.keys import make, quarter_of
 from ksz_router.privacylog.writer import Writer
 
+ANSWER, DELIVERY = struct.Struct(">16sHQ"), struct.Struct(">16s?Q")
 ANSWERED, SILENT, UNKNOWN = 10001, 9004, 9010
 NOW_NS = time.time_ns()
 
@@ -42,10 +44,11 @@ def account(
     tmp_path: Path, keys: Path, answers: list[tuple[int, int]], delivered: list[int]
 ) -> Account:
     """What the bench says of these answers (exchange, code) and deliveries."""
-    rows = b"".join(exchange(n) + code.to_bytes(2, "big") for n, code in answers)
+    rows = b"".join(ANSWER.pack(exchange(n), code, 0) for n, code in answers)
     (tmp_path / "answers").write_bytes(rows)
-    (tmp_path / "deliveries").write_bytes(b"".join(map(exchange, delivered)))
-    return settle(tmp_path / "log", keys, tmp_path / "answers", tmp_path / "deliveries")
+    rows = b"".join(DELIVERY.pack(exchange(n), False, 0) for n in delivered)
+    (tmp_path / "deliveries").write_bytes(rows)
+    return settle(tmp_path / "log", keys, [tmp_path / "answers"], [tmp_path / "deliveries"])
 
 
 def test_what_is_in_the_log_is_not_missing(tmp_path: Path, keys: Path) -> None:
@@ -97,3 +100,25 @@ def test_a_file_without_its_head_is_counted_and_what_it_held_is_lost(
     (tmp_path / "log" / "w0" / "000001.wal").write_bytes(b"")
     found = account(tmp_path, keys, [(1, ANSWERED)], [1])
     assert (found.lost, found.unlogged, found.unreadable_files) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("deliveries", "found"),
+    [
+        ([(1, False, 5), (2, False, 6)], Submitted(2, 0, 0, 0)),
+        ([(1, False, 5), (1, True, 5), (2, True, 6)], Submitted(2, 2, 0, 0)),
+        ([(1, False, 5), (1, False, 5), (2, False, 6)], Submitted(2, 0, 1, 0)),
+        ([(1, False, 5), (3, True, 5), (2, False, 6)], Submitted(2, 1, 1, 0)),
+        ([(1, False, 5), (9, True, 7)], Submitted(2, 1, 0, 1)),
+    ],
+    ids=["once", "repeats", "twice", "another id", "never"],
+)
+def test_a_submission_that_came_twice_or_never_is_found(
+    tmp_path: Path, deliveries: list[tuple[int, bool, int]], found: Submitted
+) -> None:
+    """A repeat under the first id is none; everything answered with data was received."""
+    rows = b"".join(DELIVERY.pack(exchange(n), *rest) for n, *rest in deliveries)
+    (tmp_path / "received").write_bytes(rows)
+    rows = ANSWER.pack(exchange(1), ANSWERED, 5) + ANSWER.pack(exchange(2), ANSWERED, 6)
+    (tmp_path / "receipts").write_bytes(rows + ANSWER.pack(exchange(4), SILENT, 8))
+    assert submissions(tmp_path / "receipts", tmp_path / "received") == found
