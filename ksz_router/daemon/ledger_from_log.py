@@ -20,6 +20,9 @@ from ksz_router.privacylog.slots import file_numbers, file_of, opened, slot_fold
 
 HOUR_NS = 3_600_000_000_000
 
+_BIN_16, _CONTENT_AT = b"\xc4\x10", 18
+"""How ``content``, the last field of an entry, begins where there is one."""
+
 _SAME_BOOT_SECONDS = 1.0
 """Two estimates of the same boot differ by less, unless the clock was set meanwhile; then the
 ledger is made anew, which takes a while and harms nobody."""
@@ -108,14 +111,16 @@ class _Attempts:
 
     def visit(self, frame: Frame) -> None:
         for record in frame.records:
+            has_content = record[-_CONTENT_AT:].startswith(_BIN_16)
+            if not has_content and not self._open:
+                continue  # most of a log is consultations, and is not looked into
             head = parse_head(record)
             if head.at_us < self._since_us or head.exchange is None:
                 continue
-            if head.kind == Kind.REQUEST:
-                if head.code == 0:
-                    self._request(parse(record))
-            elif head.exchange in self._open:
+            if head.exchange in self._open:
                 self._outcome(head.exchange, parse(record))
+            elif has_content and head.kind == Kind.REQUEST and head.code == 0:
+                self._request(parse(record))
 
     def _request(self, entry: Entry) -> None:
         if not entry.attempt:
