@@ -115,6 +115,7 @@ class Code(IntEnum):
     OUTCOME_UNKNOWN = 9010
     ANSWER_DISCARDED = 9011
     ANSWER_TOO_LARGE = 9014
+    DELIVERY_TOO_LARGE = 9016
 
     # The source answered.
     ANSWERED_WITH_DATA = 10001
@@ -204,6 +205,7 @@ MEANINGS: dict[Code, Meaning] = {
     Code.OUTCOME_UNKNOWN: Meaning("MSG00003", _NO, _RETRY, "the router stopped while this was open; what became of it is not known"),
     Code.ANSWER_DISCARDED: Meaning("MSG00002", _NO, _DOWN, "the answer came after the deadline and was discarded"),
     Code.ANSWER_TOO_LARGE: Meaning("MSG00003", _NO, _CLIENT, "the answer does not fit into the frames that the requester takes"),
+    Code.DELIVERY_TOO_LARGE: Meaning("MSG00008", _NO, _MEND, "the request does not fit into the frames that the source takes"),
     Code.ANSWERED_WITH_DATA: Meaning("MSG00000", _DATA, _NONE, "answered"),
     Code.ANSWERED_WITHOUT_DATA: Meaning("MSG00100", _NIL, _NONE, "answered: the source has nothing"),
     Code.ANSWERED_IN_PART: Meaning("HAN20200", _PART, _RETRY, "some sources or recipients could not be reached"),

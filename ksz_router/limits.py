@@ -40,6 +40,12 @@ institution_inflight_max = 4_096
 router_inflight_max = 16_384
 source_inflight_max = 1_024
 
+# Sources: the outcomes that a breaker judges the share of failures over; how many endpoints of one
+# source are dialled at once; connections to an endpoint that end while others take over.
+breaker_outcomes_kept = 20
+source_dials_at_once_max = 8
+source_draining_links_max = 4
+
 # Bytes waiting to be sent on one connection before reading from it stops, and before it closes.
 connection_outgoing_soft_bytes = 1 * MIB
 connection_outgoing_hard_bytes = 8 * MIB

@@ -94,9 +94,12 @@ async def test_a_delivery_that_does_not_fit_closes_no_breaker_and_opens_none(
         large = bytes(hello_bytes_max)
         caller.ask(ask(id=1, payload=large), ask(id=2))
         await p.until(lambda: source.deliveries and caller.answers)
-        too_large = caller.answer_to(1).code
-        assert too_large not in (Code.SOURCE_UNREACHABLE, Code.SOURCE_BREAKER_OPEN)
-        source.reply(person=None)
+        assert caller.answer_to(1).code == Code.DELIVERY_TOO_LARGE
+        assert [e.code for e in p.entries_of(caller.answer_to(1).exchange)] == [
+            0,
+            Code.DELIVERY_TOO_LARGE,
+        ]
+        source.reply()
         await p.until(lambda: len(caller.answers) == 2)
         assert p.upstream.sources[RVA].inflight == 0
 
@@ -110,7 +113,7 @@ async def test_a_delivery_that_does_not_fit_closes_no_breaker_and_opens_none(
         p.pass_time(5.01)
         caller.ask(ask(id=5, payload=large))
         await p.until(lambda: len(caller.answers) == 5)
-        assert caller.answer_to(5).code == too_large
+        assert caller.answer_to(5).code == Code.DELIVERY_TOO_LARGE
         p.pass_time(5.01)
         caller.ask(ask(id=6))
         await p.until(lambda: len(source.deliveries) == 3 or len(caller.answers) == 6)

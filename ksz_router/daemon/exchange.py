@@ -156,6 +156,7 @@ class Exchanges:
         verdict = errand.exchange.verdict
         assert isinstance(verdict, Forward)
         code = answers.code_of(reply, verdict.person, is_well_formed=_is_well_formed(reply))
+        self._upstream.judged(errand, code)
         if code >= Code.ANSWERED_WITH_DATA and not errand.exchange.session.takes(reply.payload):
             code = Code.ANSWER_TOO_LARGE
         errand.source_code = reply.source_code[:source_code_chars_max]

@@ -21,7 +21,6 @@ from ksz_router.daemon.loop import Loop, Peer
 from ksz_router.daemon.metrics import Gauges, Metrics
 from ksz_router.daemon.server import Server
 from ksz_router.daemon.session import Session
-from ksz_router.daemon.source import Source
 from ksz_router.daemon.tables import Tables
 from ksz_router.daemon.upstream import Upstream
 from ksz_router.directory.packing import DirectoryError
@@ -102,6 +101,7 @@ class Worker:
         )
         self.metrics.gauges |= self._gauges()
         self.metrics.generation = lambda: self.tables.generation
+        self.metrics.sources = self.upstream.count_by_state
 
     def _make_loop(self) -> Loop:
         exchanges = Exchanges(
@@ -130,10 +130,6 @@ class Worker:
         return {
             "connections": ("Connections, sources included.", lambda: len(self.loop.peers)),
             "inflight_messages": ("Exchanges open.", lambda: self.admission.inflight),
-            "breakers_open": (
-                "Sources left in peace after failures.",
-                lambda: sum(_state_of(n) == "breaker open" for n in self.upstream.sources.values()),
-            ),
             "privacy_log_free_share": (
                 "Share of the log's disk that is free; below 0.1 nothing is taken.",
                 self.journal.writer.free_share,
@@ -205,7 +201,7 @@ class Worker:
             inflight=self.admission.inflight,
             exchanges=sum(self.metrics.exchanges.values()),
             is_draining=self.admission.is_draining,
-            sources={kbo: _state_of(source) for kbo, source in self.upstream.sources.items()},
+            sources={kbo: source.state for kbo, source in self.upstream.sources.items()},
         )
 
     def close(self) -> None:
@@ -270,11 +266,3 @@ class Worker:
 
     def _refused(self, code: Code, reason: str) -> None:
         self._log.info("handshake_refused", code=code.name, reason=reason)
-
-
-def _state_of(source: Source) -> str:
-    if source.breaker.open_until_ns:
-        return "breaker open"
-    if any(link.is_open for link in source.links):
-        return "up"
-    return "dialling" if source.is_dialling else "idle"
