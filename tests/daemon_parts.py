@@ -110,6 +110,7 @@ class Parts:
             clock_ns=self.clock_ns,
             nursery=nursery,
         )
+        self.metrics.sources = self.upstream.count_by_state
         self._make_loop()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.server = Server(

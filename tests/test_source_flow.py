@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from ksz_router.codes import Code
+from ksz_router.codes import Code, Stage
 from ksz_router.config import Sources, Windows
 from ksz_router.limits import (
     connection_outgoing_soft_bytes,
@@ -16,7 +16,7 @@ from ksz_router.limits import (
 )
 from ksz_router.routing import Breaker
 from tests.daemon_ground import Ground
-from tests.daemon_parts import in_trio, parts
+from tests.daemon_parts import Parts, in_trio, parts
 from tests.daemon_peers import SourceSide, context_of
 from tests.hostile_sources import DRAIN, WELCOME, Wire, framed
 from tests.worlds import MANAGER, MEMBER, PENSIONS, RVA, ask, uri
@@ -199,17 +199,22 @@ async def test_a_source_that_drains_as_it_greets_is_not_dialled_on_and_on(ground
         welcome = framed(WELCOME, 1, "hostile", frame_bytes_max, 64)
         await wire.tls.send_all(welcome + framed(DRAIN, 30))
 
+    def is_still(p: Parts, inflight: int) -> bool:
+        source = p.upstream.sources[RVA]
+        drained = all(link.is_draining for link in source.links)
+        return source.inflight == inflight and drained and not source.dialling
+
     async with parts(ground) as p:
         hostile, caller = p.add_hostile(RVA, drains_at_once), await p.connect()
         for number in range(20):
             caller.ask(ask(id=number, deadline_ms=2_000))
-            await p.until(lambda: p.recorder.is_empty and not p.upstream.sources[RVA].dialling)
-        for _ in range(3):
-            p.pass_time(1)
-            await p.until(lambda: p.recorder.is_empty and not p.upstream.sources[RVA].dialling)
+            await p.until(
+                lambda n=number: RVA in p.upstream.sources and is_still(p, inflight=n + 1)
+            )
+        assert hostile.connections == source_draining_links_max
+        p.pass_time(2.01)
         await p.until(lambda: len(caller.answers) == 20)
-        assert hostile.connections <= source_draining_links_max
-        assert all(answer.code // 1000 == 9 for answer in caller.answers)
+        assert {answer.code // 1000 for answer in caller.answers} == {Stage.ROUTING}
 
 
 @in_trio
@@ -311,3 +316,30 @@ async def test_a_source_that_reads_slowly_gets_everything_in_the_end(ground: Gro
         assert p.upstream.sources[RVA].waiting
         source.reads = True
         await p.until(lambda: len(source.deliveries) == 200)
+
+
+@in_trio
+async def test_metrics_and_status_tell_the_state_of_each_source(ground: Ground) -> None:
+    """How many are in which of four states, and never which: that says the status."""
+    options = Sources(breaker_failures=1)
+    async with parts(ground, sources=options) as p:
+
+        def states() -> dict[str, float]:
+            family = next(m for m in p.metrics.collect() if m.name == "ksz_router_sources")
+            assert all(sample.labels.keys() == {"state"} for sample in family.samples)
+            return {sample.labels["state"]: sample.value for sample in family.samples}
+
+        none = {"up": 0, "dialling": 0, "breaker_open": 0, "idle": 0}
+        assert states() == none
+        source, caller = p.add_source(RVA), await p.connect()
+        dead = p.add_hostile(PENSIONS, mute)
+        caller.ask(ask(id=1), ask(id=2, service="PensionRegister", version=1))
+        await p.until(lambda: source.deliveries and dead.connections)
+        assert states() == none | {"up": 1, "dialling": 1}
+        p.pass_time(4.01)
+        await p.until(lambda: caller.answers)
+        assert states() == none | {"up": 1, "breaker_open": 1}
+        assert p.upstream.sources[PENSIONS].state == "breaker open"
+        source.lose(source.links[0])
+        await p.until(lambda: len(caller.answers) == 2)
+        assert states() == none | {"breaker_open": 2}
