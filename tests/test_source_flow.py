@@ -14,6 +14,7 @@ from ksz_router.limits import (
     frame_bytes_max,
     source_draining_links_max,
 )
+from ksz_router.model import Endpoint
 from ksz_router.routing import Breaker
 from tests.daemon_ground import Ground
 from tests.daemon_parts import Parts, in_trio, parts
@@ -137,6 +138,20 @@ async def test_a_mute_first_endpoint_delays_nothing(ground: Ground) -> None:
         await p.until(lambda: len(caller.answers) == 29)
         assert {answer.code for answer in caller.answers} == {Code.ANSWERED_WITH_DATA}
         assert p.upstream.sources[RVA].breaker.failures == 0
+
+
+@pytest.mark.parametrize("host", ["a" * 64, "a..b"])
+@in_trio
+async def test_a_host_that_is_none_is_a_source_that_cannot_be_reached(
+    ground: Ground, host: str
+) -> None:
+    """Also where no DNS name can be so: the rulebook takes it, and no worker falls over it."""
+    async with parts(ground) as p:
+        p.endpoints[RVA] = (Endpoint(host, 1, uri(RVA)),)
+        caller = await p.connect()
+        caller.ask(ask())
+        await p.until(lambda: caller.answers)
+        assert caller.answers[0].code == Code.SOURCE_UNREACHABLE
 
 
 @in_trio

@@ -1,6 +1,6 @@
 """One institution as a source, as one worker sees it: connections, window, breaker."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ksz_router import routing
 from ksz_router.codes import Code
@@ -79,8 +79,10 @@ class Source:
         self,
         kbo: Kbo,
         endpoints: tuple[Endpoint, ...],
+        *,
         window: int,
         settings: routing.BreakerSettings,
+        breaker_turned: Callable[["Source"], None],
     ) -> None:
         self.kbo = kbo
         self.endpoints = endpoints
@@ -97,6 +99,7 @@ class Source:
         self._trial: Errand | None = None
         self._window = window
         self._settings = settings
+        self._breaker_turned = breaker_turned
 
     @property
     def state(self) -> str:
@@ -164,16 +167,20 @@ class Source:
         is_trial = errand is self._trial
         self.breaker = routing.after_success(self.breaker, is_trial=is_trial)
         self._leave(errand)
+        if is_trial:
+            self._breaker_turned(self)
 
     def broke(self, errands: Sequence[Errand], now_ns: int) -> None:
         """Something broke, and with it these errands: one failure, however many they are."""
         is_trial = self._trial is not None and self._trial in errands
-        settings = self._settings
+        settings, was_open = self._settings, self.breaker.open_until_ns
         self.breaker = routing.after_failure(self.breaker, now_ns, settings, is_trial=is_trial)
         if is_trial:
             self._trial = None
         for errand in errands:
             self._leave(errand)
+        if self.breaker.open_until_ns and not was_open:
+            self._breaker_turned(self)
 
     def give_up(self, errand: Errand, now_ns: int) -> None:
         """The deadline of an errand passed."""

@@ -63,6 +63,8 @@ class Upstream:
         """Called with each new connection, to be watched for what comes."""
         self.failed: Callable[[Failed], None]
         """Called with errands that failed outside a batch."""
+        self.breaker_turned: Callable[[Source], None] = lambda _: None
+        """Called with a source whose breaker opened or closed."""
         self._settings = settings
         self._breaker = BreakerSettings(
             failures_max=settings.breaker_failures,
@@ -137,7 +139,7 @@ class Upstream:
     def judged(self, errand: Errand, code: Code) -> None:
         """The reply to an errand comes to this: tell the breaker."""
         is_sound = code not in (Code.SOURCE_ANSWER_INVALID, Code.SOURCE_ANSWERED_FOR_ANOTHER)
-        self._source(errand.kbo).answered(errand, self._clock_ns(), is_sound=is_sound)
+        self._source(errand.kbo).answered(errand, errand.answered_ns, is_sound=is_sound)
 
     def give_up(self, errand: Errand) -> Code:
         """The deadline of an errand passed: stop waiting, and say what for it waited."""
@@ -196,8 +198,13 @@ class Upstream:
     def _source(self, kbo: Kbo) -> Source:
         source = self.sources.get(kbo)
         if source is None:
-            endpoints = self._endpoints_of(kbo)
-            source = self.sources[kbo] = Source(kbo, endpoints, self._window, self._breaker)
+            source = self.sources[kbo] = Source(
+                kbo,
+                self._endpoints_of(kbo),
+                window=self._window,
+                settings=self._breaker,
+                breaker_turned=self.breaker_turned,
+            )
         return source
 
     def _dial(self, source: Source, *, is_urgent: bool = False) -> None:
@@ -257,6 +264,6 @@ class Upstream:
                 return await dial(
                     endpoint.host, endpoint.port, self._context(), connection, endpoint.uri
                 )
-            except (HandshakeError, OSError):
+            except (HandshakeError, OSError, UnicodeError):  # the last: a host that no DNS name is
                 return None
         return None

@@ -21,6 +21,7 @@ from ksz_router.daemon.loop import Loop, Peer
 from ksz_router.daemon.metrics import Gauges, Metrics
 from ksz_router.daemon.server import Server
 from ksz_router.daemon.session import Session
+from ksz_router.daemon.source import Source
 from ksz_router.daemon.tables import Tables
 from ksz_router.daemon.upstream import Upstream
 from ksz_router.directory.packing import DirectoryError
@@ -81,6 +82,7 @@ class Worker:
             clock_ns=time.monotonic_ns,
             nursery=nursery,
         )
+        self.upstream.breaker_turned = self._breaker_turned
         self.loop = self._make_loop()
         self.housekeeping = Housekeeping(
             loop=self.loop,
@@ -263,6 +265,12 @@ class Worker:
                 self._log.info("connection_ended", uri=peer.uri, code=ended.code.name)
         else:
             self._log.info("source_ended", source=peer.source.kbo, code=ended.code.name)
+
+    def _breaker_turned(self, source: Source) -> None:
+        if source.breaker.open_until_ns:
+            self._log.warning("source_left_alone", source=source.kbo)
+        else:
+            self._log.info("source_well_again", source=source.kbo)
 
     def _refused(self, code: Code, reason: str) -> None:
         self._log.info("handshake_refused", code=code.name, reason=reason)
