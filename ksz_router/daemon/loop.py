@@ -146,7 +146,7 @@ class Loop:
         while True:  # what is recorded, sent or ended may give more to do
             self._exchanges.settle_failed(self._upstream.resume(touched))
             while not self._recorder.is_empty:  # what goes on may fail at once: that is recorded
-                self._exchanges.go_on(self._recorder.commit())
+                self._exchanges.commit()
             if not touched:
                 break
             while touched:
