@@ -118,6 +118,7 @@ class Code(IntEnum):
     SUBMISSION_OPEN = 9013
     ANSWER_TOO_LARGE = 9014
     LEDGER_FULL = 9015
+    DELIVERY_TOO_LARGE = 9016
 
     # The source answered.
     ANSWERED_WITH_DATA = 10001
@@ -210,6 +211,7 @@ MEANINGS: dict[Code, Meaning] = {
     Code.SUBMISSION_OPEN: Meaning("MSG00001", _NO, _RETRY, "the submission of this ticket is still under way"),
     Code.ANSWER_TOO_LARGE: Meaning("MSG00003", _NO, _CLIENT, "the answer does not fit into the frames that the requester takes"),
     Code.LEDGER_FULL: Meaning("MSG00001", _NO, _RETRY, "the ledger holds as many submissions as it may"),
+    Code.DELIVERY_TOO_LARGE: Meaning("MSG00008", _NO, _MEND, "the request does not fit into the frames that the source takes"),
     Code.ANSWERED_WITH_DATA: Meaning("MSG00000", _DATA, _NONE, "answered"),
     Code.ANSWERED_WITHOUT_DATA: Meaning("MSG00100", _NIL, _NONE, "answered: the source has nothing"),
     Code.ANSWERED_IN_PART: Meaning("HAN20200", _PART, _RETRY, "some sources or recipients could not be reached"),

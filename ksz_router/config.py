@@ -94,6 +94,7 @@ class Sources(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     connections_per_endpoint: int = 1
     connect_seconds: float = 3.0
     breaker_failures: int = 5
+    breaker_failed_share: float = 0.5
     breaker_open_seconds: float = 10.0
 
 
@@ -143,6 +144,7 @@ _RANGES: dict[str, dict[str, tuple[float, float]]] = {
         "connections_per_endpoint": (1, 16),
         "connect_seconds": (0.05, 60),
         "breaker_failures": (1, 1000),
+        "breaker_failed_share": (0.05, 1),
         "breaker_open_seconds": (0.05, 3600),
     },
     "stop": {"drain_seconds": (0, 600)},

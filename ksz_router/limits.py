@@ -34,11 +34,18 @@ groups_max = 32
 further_persons_max = 64
 recipients_max = 64
 
-# Windows: requests in flight. A connection may not fill an institution, nor that the router.
+# Windows: requests in flight. A connection may not fill an institution, nor that the router. One
+# institution alone gets half of a source's: as much as one connection may ask.
 connection_inflight_max = 1_024
 institution_inflight_max = 4_096
 router_inflight_max = 16_384
-source_inflight_max = 1_024
+source_inflight_max = 2_048
+
+# Sources: the outcomes that a breaker judges the share of failures over; how many endpoints of one
+# source are dialled at once; connections to an endpoint that end while others take over.
+breaker_outcomes_kept = 20
+source_dials_at_once_max = 8
+source_draining_links_max = 4
 
 # Bytes waiting to be sent on one connection before reading from it stops, and before it closes.
 connection_outgoing_soft_bytes = 1 * MIB
@@ -69,6 +76,7 @@ assert payload_bytes_max + answer_header_bytes_max < frame_bytes_max
 assert answer_header_bytes_max < hello_bytes_max  # every peer takes an answer without a payload
 assert hello_bytes_max <= frame_bytes_max
 assert connection_inflight_max <= institution_inflight_max <= router_inflight_max
+assert 2 * connection_inflight_max <= source_inflight_max
 assert frame_bytes_max <= connection_outgoing_hard_bytes
 assert connection_outgoing_soft_bytes <= connection_outgoing_hard_bytes
 assert first_byte_seconds_max <= handshake_seconds_max

@@ -159,6 +159,11 @@ class Link:
         """How much the kernel has not taken yet."""
         return len(self._unsent)
 
+    @property
+    def queued_bytes(self) -> int:
+        """The same and what was not flushed yet."""
+        return len(self._unsent) + self.connection.outgoing_bytes
+
     def peer_uri(self) -> str:
         """The one SAN URI of the peer's certificate; empty where it has none or several."""
         try:

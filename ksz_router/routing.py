@@ -8,11 +8,19 @@ from collections.abc import Sequence
 
 import msgspec
 
+from ksz_router.limits import breaker_outcomes_kept
+
 
 class Breaker(msgspec.Struct, frozen=True):
-    """The memory of a source's failures in a row. A new one lets everything through."""
+    """The memory of how a source did. A new one lets everything through."""
 
     failures: int = 0
+    """In a row."""
+    outcomes: int = 1
+    """The last ``breaker_outcomes_kept``, the latest in the lowest bit, 1 for a failure.
+
+    Above the oldest stands a 1, so that the length tells how many there are.
+    """
     open_until_ns: int = 0
     """0 while closed. After this moment one request is let through as a trial."""
     is_trying: bool = False
@@ -22,7 +30,10 @@ class BreakerSettings(msgspec.Struct, frozen=True):
     """When a breaker opens, and for how long."""
 
     failures_max: int
+    """In a row."""
     open_ns: int
+    failed_share: float
+    """Of the last ``breaker_outcomes_kept``, once there are so many."""
 
 
 def admits(breaker: Breaker, now_ns: int) -> bool:
@@ -36,25 +47,59 @@ def after_sending(breaker: Breaker) -> Breaker:
     """A request was let through; while open, it is the trial."""
     if breaker.open_until_ns == 0:
         return breaker
-    return Breaker(breaker.failures, breaker.open_until_ns, is_trying=True)
+    return Breaker(open_until_ns=breaker.open_until_ns, is_trying=True)
 
 
 def after_not_sending(breaker: Breaker) -> Breaker:
-    """What was let through could not be sent after all: while open, the trial is still due."""
-    return Breaker(breaker.failures, breaker.open_until_ns)
+    """The trial taught nothing: it was not sent, or not waited for. Another one is due."""
+    return Breaker(open_until_ns=breaker.open_until_ns)
 
 
-def after_success(breaker: Breaker) -> Breaker:
-    """The source answered: its failures are forgotten."""
-    return breaker if breaker.failures == 0 else Breaker()
+def after_success(breaker: Breaker, *, is_trial: bool) -> Breaker:
+    """The source answered. Of an open breaker only the trial tells anything new."""
+    if breaker.open_until_ns:
+        return Breaker() if is_trial else breaker
+    outcomes = _appended(breaker.outcomes, 0)
+    if outcomes == breaker.outcomes and breaker.failures == 0:
+        return breaker  # a source that always answers costs nothing
+    return Breaker(0, outcomes)
 
 
-def after_failure(breaker: Breaker, now_ns: int, settings: BreakerSettings) -> Breaker:
-    """The source failed; after enough failures in a row it is left in peace for a while."""
-    failures = breaker.failures + 1
-    if failures < settings.failures_max:
-        return Breaker(failures)
-    return Breaker(failures, now_ns + settings.open_ns)
+def after_failure(
+    breaker: Breaker, now_ns: int, settings: BreakerSettings, *, is_trial: bool
+) -> Breaker:
+    """The source failed; after too many failures it is left in peace for a while.
+
+    What was sent before the breaker opened may still fail; that does not prolong the pause.
+    """
+    if breaker.open_until_ns:
+        return Breaker(open_until_ns=now_ns + settings.open_ns) if is_trial else breaker
+    failures, outcomes = breaker.failures + 1, _appended(breaker.outcomes, 1)
+    failed, is_full = outcomes.bit_count() - 1, outcomes >> breaker_outcomes_kept
+    least = settings.failed_share * breaker_outcomes_kept
+    if failures >= settings.failures_max or (is_full and failed >= least):
+        return Breaker(open_until_ns=now_ns + settings.open_ns)
+    return Breaker(failures, outcomes)
+
+
+def _appended(outcomes: int, outcome: int) -> int:
+    outcomes = outcomes << 1 | outcome
+    mark = 1 << breaker_outcomes_kept
+    return outcomes if outcomes < 2 * mark else outcomes & (mark - 1) | mark
+
+
+def has_room(*, mine: int, taken: int, window: int) -> bool:
+    """Say whether a requester may have one more in flight at a source.
+
+    Args:
+        mine: What the requester has in flight there.
+        taken: What everyone has in flight there.
+        window: How many there may be.
+
+    Nobody may have more there than there is room left. So one alone gets half of the window, two
+    a third each, and who comes next finds room however a source hangs.
+    """
+    return mine < window - taken
 
 
 def least_loaded(loads: Sequence[int | None]) -> int | None:

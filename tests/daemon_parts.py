@@ -36,6 +36,7 @@ from ksz_router.wire import Ended
 from tests import worlds
 from tests.daemon_ground import Ground
 from tests.daemon_peers import Caller, SourceSide, context_of
+from tests.hostile_sources import Behaviour, Hostile
 from tests.worlds import NOW_MS, uri
 
 P = ParamSpec("P")
@@ -85,6 +86,7 @@ class Parts:
         self.endpoints: dict[str, tuple[Endpoint, ...]] = {}
         self.callers: list[Caller] = []
         self.sources: list[SourceSide] = []
+        self.hostile: list[Hostile] = []
         self.log = ground.folder / f"log-{next(ground.logs)}"
         self.writer = writer.open(
             self.log,
@@ -117,6 +119,7 @@ class Parts:
             clock_ns=self.clock_ns,
             nursery=nursery,
         )
+        self.metrics.sources = self.upstream.count_by_state
         self._make_loop()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.server = Server(
@@ -208,6 +211,14 @@ class Parts:
             source.close()
         return source
 
+    def add_hostile(self, kbo: str, behave: Behaviour, *more: Endpoint) -> Hostile:
+        """Put a source that misbehaves where an institution is expected, before other endpoints."""
+        hostile = Hostile(uri(kbo), context_of(self.ground.pki, kbo, serves=True), behave)
+        self.endpoints[kbo] = (hostile.endpoint, *more)
+        self.hostile.append(hostile)
+        self.nursery.start_soon(hostile.serve)
+        return hostile
+
     def entries_of(self, exchange: bytes) -> list[Entry]:
         """The durable entries of one exchange, in order."""
         return [entry for entry in self.durable if entry.exchange == exchange]
@@ -218,7 +229,7 @@ class Parts:
 
     def close(self) -> None:
         sides: tuple[Caller | SourceSide, ...] = (*self.callers, *self.sources)
-        for side in sides:
+        for side in (*sides, *self.hostile):
             side.close()
         self.loop.close()
         self.writer.close()

@@ -9,12 +9,13 @@ import pytest
 from ksz_router.codes import Code
 from ksz_router.config import Sources
 from ksz_router.limits import hello_bytes_max
+from ksz_router.messages import Outcome
 from ksz_router.model import Endpoint
-from ksz_router.wire import Connection, Message, Welcome
+from ksz_router.wire import Connection, Hello, Message, Welcome
 from tests.daemon_ground import Ground
 from tests.daemon_parts import in_trio, parts
 from tests.daemon_peers import SourceSide, context_of
-from tests.worlds import NIC, RVA, ask, uri
+from tests.worlds import MUTATIONS_PROGRAM, NIC, REGISTER, RVA, ask, uri
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +95,12 @@ async def test_a_delivery_that_does_not_fit_closes_no_breaker_and_opens_none(
         large = bytes(hello_bytes_max)
         caller.ask(ask(id=1, payload=large), ask(id=2))
         await p.until(lambda: source.deliveries and caller.answers)
-        too_large = caller.answer_to(1).code
-        assert too_large not in (Code.SOURCE_UNREACHABLE, Code.SOURCE_BREAKER_OPEN)
-        source.reply(person=None)
+        assert caller.answer_to(1).code == Code.DELIVERY_TOO_LARGE
+        assert [e.code for e in p.entries_of(caller.answer_to(1).exchange)] == [
+            0,
+            Code.DELIVERY_TOO_LARGE,
+        ]
+        source.reply()
         await p.until(lambda: len(caller.answers) == 2)
         assert p.upstream.sources[RVA].inflight == 0
 
@@ -110,11 +114,59 @@ async def test_a_delivery_that_does_not_fit_closes_no_breaker_and_opens_none(
         p.pass_time(5.01)
         caller.ask(ask(id=5, payload=large))
         await p.until(lambda: len(caller.answers) == 5)
-        assert caller.answer_to(5).code == too_large
+        assert caller.answer_to(5).code == Code.DELIVERY_TOO_LARGE
         p.pass_time(5.01)
         caller.ask(ask(id=6))
         await p.until(lambda: len(source.deliveries) == 3 or len(caller.answers) == 6)
         assert len(source.deliveries) == 3, "the trial was never made, so it is still due"
+
+
+class NarrowCaller(Connection):
+    """A requester that takes the smallest frames there are."""
+
+    def send(self, message: Message) -> None:
+        if isinstance(message, Hello):
+            message = msgspec.structs.replace(message, frame_bytes_max=hello_bytes_max)
+        super().send(message)
+
+
+@pytest.mark.parametrize("outcome", Outcome, ids=lambda outcome: outcome.name.lower())
+@in_trio
+async def test_what_a_requester_cannot_take_is_withheld_whatever_its_outcome(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, outcome: Outcome
+) -> None:
+    """A source that fails at length is no exception: the router goes on, the next is answered."""
+    monkeypatch.setattr("tests.daemon_peers.Connection", NarrowCaller)
+    async with parts(ground) as p:
+        source, caller = p.add_source(RVA), await p.connect()
+        for number, size in ((1, hello_bytes_max), (2, 1)):
+            caller.ask(ask(id=number))
+            await p.until(lambda n=number: len(source.deliveries) == n)
+            source.reply(outcome=outcome, payload=bytes(size))
+            await p.until(lambda n=number: len(caller.answers) == n)
+        large, small = caller.answers
+        assert (large.code, large.payload) == (Code.ANSWER_TOO_LARGE, b"")
+        assert small.payload == bytes(1)
+        assert p.upstream.sources[RVA].breaker.failures == 0
+
+
+@in_trio
+async def test_a_distribution_passes_no_payload_on_so_none_is_too_large(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its recipients say counts, whatever frames its sender takes."""
+    monkeypatch.setattr("tests.daemon_peers.Connection", NarrowCaller)
+    async with parts(ground) as p:
+        recipients, register = [p.add_source(RVA), p.add_source(NIC)], await p.connect(REGISTER)
+        register.ask(
+            ask(service="MutationsSender", version=1, user=None, capacity=None, sector=None,
+                type=None, application=MUTATIONS_PROGRAM, legal_framework="RR:MUTATIONS")
+        )  # fmt: skip
+        await p.until(lambda: all(recipient.deliveries for recipient in recipients))
+        for recipient in recipients:
+            recipient.reply(payload=bytes(hello_bytes_max))
+        await p.until(lambda: register.answers)
+        assert register.answers[0].code == Code.ANSWERED_WITH_DATA
 
 
 @in_trio

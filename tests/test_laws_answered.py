@@ -237,7 +237,7 @@ class Acting:
             len(caller.answers) + len(inflight) >= asked_count
             and forwarded
             and p.recorder.is_empty
-            and not any(source.is_dialling for source in sources)
+            and not any(source.dialling for source in sources)
             and all(link.is_open for link in links if self.source.reads)
             and sum(len(link.pending) for link in links) <= len(sent) == self.done
         )

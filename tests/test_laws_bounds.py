@@ -78,7 +78,7 @@ async def test_a_full_window_is_a_refusal_that_names_its_bound(
 @in_trio
 async def test_a_full_source_is_a_recorded_refusal_and_harms_no_other(ground: Ground) -> None:
     """The window of a source counts what is on its way there; other sources go on."""
-    async with parts(ground, windows=Windows(source=2)) as p:
+    async with parts(ground, windows=Windows(source=4)) as p:  # of which one alone gets half
         source, caller = p.add_source(RVA), await p.connect()
         other = p.add_source(PENSIONS)
         caller.ask(*(ask(id=number) for number in range(4)))

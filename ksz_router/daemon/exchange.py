@@ -192,10 +192,12 @@ class Exchanges:
         verdict = errand.exchange.verdict
         assert isinstance(verdict, Forward)
         code = answers.code_of(reply, verdict.person, is_well_formed=_is_well_formed(reply))
-        if code >= Code.ANSWERED_WITH_DATA and not errand.exchange.session.takes(reply.payload):
-            code = Code.ANSWER_TOO_LARGE
-        errand.source_code = reply.source_code[:source_code_chars_max]
+        self._upstream.judged(errand, code)
         usable = code >= Code.ANSWERED_WITH_DATA or code is Code.SOURCE_FAILED
+        passed_on = usable and verdict.service.kind is not Kind.DISTRIBUTION
+        if passed_on and not errand.exchange.session.takes(reply.payload):
+            code, usable = Code.ANSWER_TOO_LARGE, False
+        errand.source_code = reply.source_code[:source_code_chars_max]
         self._metrics.source_answered(errand.answered_ns - errand.sent_ns)
         self._settle(errand, code, reply if usable else None)
 

@@ -137,30 +137,36 @@ class Loop:
         if isinstance(event, Reply):
             self._exchanges.replied(link, event)
         elif isinstance(event, Welcome):
-            self._exchanges.settle_failed(self._upstream.welcomed(link, self._exchanges.touched))
+            link.is_open = True
         elif isinstance(event, Drain):
             link.is_draining = True
 
     def _finish_turn(self) -> None:
-        while not self._recorder.is_empty:  # what goes on may fail at once, and that is recorded
-            self._exchanges.commit()
+        touched = self._exchanges.touched
+        while True:  # what is recorded, sent or ended may give more to do
+            self._exchanges.settle_failed(self._upstream.resume(touched))
+            while not self._recorder.is_empty:  # what goes on may fail at once: that is recorded
+                self._exchanges.commit()
+            if not touched:
+                break
+            while touched:
+                self._flush(touched.pop())
         if self._recorder.commits:
             self._metrics.committed(self._recorder.commits, self._wall_ns() / 1e9)
             self._recorder.commits.clear()
-        touched = self._exchanges.touched
-        while touched:
-            link = touched.pop()
-            peer = self.peers.get(link)
-            if peer is None:
-                continue
-            link.flush()
-            unsent = link.unsent_bytes
-            if unsent > connection_outgoing_hard_bytes:
-                self.end(peer, Code.PEER_TOO_SLOW)
-            elif link.connection.ended is not None:
-                self._drop(peer, link.connection.ended)
-            else:
-                self._poller.watch(link, read=unsent < connection_outgoing_soft_bytes)
+
+    def _flush(self, link: Link) -> None:
+        peer = self.peers.get(link)
+        if peer is None:
+            return
+        link.flush()
+        unsent = link.unsent_bytes
+        if unsent > connection_outgoing_hard_bytes:
+            self.end(peer, Code.PEER_TOO_SLOW)
+        elif link.connection.ended is not None:
+            self._drop(peer, link.connection.ended)
+        else:
+            self._poller.watch(link, read=unsent < connection_outgoing_soft_bytes)
 
     def _drop(self, peer: Peer, ended: Ended) -> None:
         if self.peers.pop(peer.link, None) is None:

@@ -75,6 +75,8 @@ class Metrics(Collector):
         self.handshake = Histogram(SECONDS)
         self.generation: Callable[[], str] = str
         """Reads which rulebook is in force."""
+        self.sources: Callable[[], dict[str, int]] = dict
+        """Reads how many sources are in each state."""
         self.gauges: Gauges = {}
 
     def checked(self, requests: int, look_up_ns: int, decide_ns: int) -> None:
@@ -119,6 +121,14 @@ class Metrics(Collector):
         rulebook = InfoMetricFamily("ksz_router_rulebook", "The rulebook in force.")
         rulebook.add_metric([], {"generation": self.generation()})
         yield rulebook
+        sources = GaugeMetricFamily(
+            "ksz_router_sources",
+            "Sources that were asked, by state; which they are says the status.",
+            labels=["state"],
+        )
+        for state, count in self.sources().items():
+            sources.add_metric([state.replace(" ", "_")], count)
+        yield sources
         yield from self._counters()
         yield from self._histograms()
         for name, (text, read) in self.gauges.items():

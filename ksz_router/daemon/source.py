@@ -1,14 +1,20 @@
 """One institution as a source, as one worker sees it: connections, window, breaker."""
 
+from collections.abc import Callable, Sequence
+
 from ksz_router import routing
 from ksz_router.codes import Code
 from ksz_router.daemon.opened import Errand
 from ksz_router.decision import Forward
 from ksz_router.identifiers import Kbo
+from ksz_router.limits import connection_outgoing_soft_bytes
 from ksz_router.link import Link
 from ksz_router.messages import Delivery
 from ksz_router.model import OPEN, Endpoint
 from ksz_router.wire import MessageTooLargeError
+
+STATES = ("up", "dialling", "breaker open", "idle")
+"""What :attr:`Source.state` may be."""
 
 _LATE_MAX = 4_096
 """How many given-up deliveries a connection remembers, to know a late answer when it comes."""
@@ -32,6 +38,8 @@ class SourceLink:
         self.is_open = False
         """The Welcome came."""
         self.is_draining = False
+        self.has_served = False
+        """A Reply came on it."""
         self._last_number = 0
 
     @property
@@ -39,6 +47,8 @@ class SourceLink:
         """Deliveries in flight; None where no more may be sent."""
         connection = self.link.connection
         if not self.is_open or self.is_draining or connection.is_ended:  # a Bye may follow a Reply
+            return None
+        if self.link.queued_bytes >= connection_outgoing_soft_bytes:  # it reads too slowly
             return None
         return len(self.pending) if len(self.pending) < connection.inflight_max else None
 
@@ -69,8 +79,10 @@ class Source:
         self,
         kbo: Kbo,
         endpoints: tuple[Endpoint, ...],
+        *,
         window: int,
         settings: routing.BreakerSettings,
+        breaker_turned: Callable[["Source"], None],
     ) -> None:
         self.kbo = kbo
         self.endpoints = endpoints
@@ -79,62 +91,96 @@ class Source:
         self.waiting: dict[Errand, None] = {}
         """Recorded, and waiting for a connection; their deadlines count on. Oldest first."""
         self.inflight = 0
-        self.is_dialling = False
+        self.dialling: set[Endpoint] = set()
+        self.dialled_ns: dict[Endpoint, int] = {}
+        """When each endpoint was last dialled, unless a connection to it has served since."""
+        self._taken: dict[Kbo, int] = {}
+        """Requester → what of ``inflight`` is its."""
+        self._trial: Errand | None = None
         self._window = window
         self._settings = settings
+        self._breaker_turned = breaker_turned
+
+    @property
+    def state(self) -> str:
+        """One of ``STATES``."""
+        if self.breaker.open_until_ns:
+            return "breaker open"
+        if any(link.is_open for link in self.links):
+            return "up"
+        return "dialling" if self.dialling else "idle"
+
+    @property
+    def is_served(self) -> bool:
+        """A connection stands, or may come to stand, that new deliveries can use."""
+        return bool(self.dialling) or any(not link.is_draining for link in self.links)
 
     def take(self, errand: Errand, now_ns: int) -> Code | None:
-        """Send an errand, or let it wait for a connection; return why it cannot be done."""
+        """Let an errand wait to be sent; return why it cannot be done."""
         if now_ns >= errand.exchange.deadline_ns:
             return Code.DEADLINE_PASSED
         if not self.endpoints:
             return Code.SOURCE_UNREACHABLE
         if not routing.admits(self.breaker, now_ns):
             return Code.SOURCE_BREAKER_OPEN
-        if self.inflight >= self._window:
+        requester = _requester(errand)
+        mine = self._taken.get(requester, 0)
+        if not routing.has_room(mine=mine, taken=self.inflight, window=self._window):
             return Code.SOURCE_WINDOW_FULL
-        self.breaker = routing.after_sending(self.breaker)
+        if self.breaker.open_until_ns:
+            self._trial = errand
+            self.breaker = routing.after_sending(self.breaker)
         self.inflight += 1
-        link = self.free_link()
-        if link is None:
-            self.waiting[errand] = None
-            return None
-        return self._send(errand, link, now_ns)
-
-    def take_waiting(self, now_ns: int) -> list[tuple[Errand, Code]]:
-        """Send what waits, as far as there is a free connection; return what failed."""
-        failed = []
-        while self.waiting and (link := self.free_link()) is not None:
-            errand = next(iter(self.waiting))
-            del self.waiting[errand]
-            code = self._send(errand, link, now_ns)
-            if code is not None:
-                failed.append((errand, code))
-        return failed
-
-    def _send(self, errand: Errand, link: SourceLink, now_ns: int) -> Code | None:
-        try:
-            link.send(errand, now_ns)
-        except MessageTooLargeError:  # not by its own doing: no lesson for the breaker
-            self.inflight -= 1
-            self.breaker = routing.after_not_sending(self.breaker)
-            return Code.SOURCE_ANSWER_INVALID
+        self._taken[requester] = mine + 1
+        self.waiting[errand] = None
         return None
 
-    def free_link(self) -> SourceLink | None:
+    def send_waiting(self, now_ns: int, touched: set[Link]) -> list[tuple[Errand, Code]]:
+        """Send what waits, as far as connections take it; return what failed."""
+        failed = []
+        if self.breaker.open_until_ns and self._trial is None:  # it opened while these waited
+            failed = [(errand, Code.SOURCE_BREAKER_OPEN) for errand in self.waiting]
+            self.waiting.clear()
+        while self.waiting and (link := self._free_link()) is not None:
+            errand = next(iter(self.waiting))
+            del self.waiting[errand]
+            try:
+                link.send(errand, now_ns)
+            except MessageTooLargeError:  # not by the source's doing: no lesson for the breaker
+                failed.append((errand, Code.DELIVERY_TOO_LARGE))
+            else:
+                touched.add(link.link)
+        for errand, _ in failed:
+            self._leave(errand)
+        return failed
+
+    def _free_link(self) -> SourceLink | None:
         """The connection with the least in flight that takes one more."""
         best = routing.least_loaded([link.load for link in self.links])
         return self.links[best] if best is not None else None
 
-    def succeeded(self) -> None:
-        """An answer came."""
-        self.inflight -= 1
-        self.breaker = routing.after_success(self.breaker)
+    def answered(self, errand: Errand, now_ns: int, *, is_sound: bool) -> None:
+        """A reply came; one that cannot be used is a failure like silence."""
+        if not is_sound:
+            self.broke([errand], now_ns)
+            return
+        is_trial = errand is self._trial
+        self.breaker = routing.after_success(self.breaker, is_trial=is_trial)
+        self._leave(errand)
+        if is_trial:
+            self._breaker_turned(self)
 
-    def failed(self, now_ns: int, *, errands: int = 1) -> None:
-        """Something broke, and with it so many errands."""
-        self.inflight -= errands
-        self.breaker = routing.after_failure(self.breaker, now_ns, self._settings)
+    def broke(self, errands: Sequence[Errand], now_ns: int) -> None:
+        """Something broke, and with it these errands: one failure, however many they are."""
+        is_trial = self._trial is not None and self._trial in errands
+        settings, was_open = self._settings, self.breaker.open_until_ns
+        self.breaker = routing.after_failure(self.breaker, now_ns, settings, is_trial=is_trial)
+        if is_trial:
+            self._trial = None
+        for errand in errands:
+            self._leave(errand)
+        if self.breaker.open_until_ns and not was_open:
+            self._breaker_turned(self)
 
     def give_up(self, errand: Errand, now_ns: int) -> None:
         """The deadline of an errand passed."""
@@ -142,10 +188,34 @@ class Source:
         if errand.link is not None:
             errand.link.forget(errand)
         asked_ns = errand.sent_ns or errand.exchange.forwarded_ns
-        if now_ns - asked_ns >= _BLAMED_AFTER_NS or self.breaker.is_trying:
-            self.failed(now_ns)
+        if now_ns - asked_ns >= _BLAMED_AFTER_NS:
+            self.broke([errand], now_ns)
         else:
-            self.inflight -= 1
+            self._leave(errand)
+
+    def abandon(self) -> list[Errand]:
+        """Return and forget what waits."""
+        waiting = list(self.waiting)
+        self.waiting.clear()
+        return waiting
+
+    def _leave(self, errand: Errand) -> None:
+        """An errand is over."""
+        self.inflight -= 1
+        requester = _requester(errand)
+        self._taken[requester] -= 1
+        if not self._taken[requester]:
+            del self._taken[requester]
+        if errand is self._trial:
+            self._trial = None
+            if self.breaker.is_trying:  # nothing was learnt from it
+                self.breaker = routing.after_not_sending(self.breaker)
+
+
+def _requester(errand: Errand) -> Kbo:
+    caller = errand.exchange.facts.caller
+    assert caller is not None, "only what passed the control is delivered"
+    return caller.kbo
 
 
 def _delivery(errand: Errand, now_ns: int) -> Delivery:

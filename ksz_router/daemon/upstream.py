@@ -13,9 +13,13 @@ from ksz_router.codes import Code
 from ksz_router.config import Sources
 from ksz_router.daemon.opened import Dispatch, Errand
 from ksz_router.daemon.recorder import Recorded
-from ksz_router.daemon.source import Source, SourceLink
+from ksz_router.daemon.source import STATES, Source, SourceLink
 from ksz_router.identifiers import Kbo
-from ksz_router.limits import handshake_seconds_max
+from ksz_router.limits import (
+    handshake_seconds_max,
+    source_dials_at_once_max,
+    source_draining_links_max,
+)
 from ksz_router.link import HandshakeError, Link, dial
 from ksz_router.messages import Reply
 from ksz_router.model import Endpoint
@@ -23,6 +27,9 @@ from ksz_router.routing import BreakerSettings
 from ksz_router.wire import Connection, Side
 
 Failed = list[tuple[Errand, Code]]
+
+_DIALLED_AGAIN_AFTER_NS = 1_000_000_000
+"""An endpoint that came to nothing is left out this long, as long as there is another way."""
 
 
 class Upstream:
@@ -54,9 +61,13 @@ class Upstream:
         """Called with each new connection, to be watched for what comes."""
         self.failed: Callable[[Failed], None]
         """Called with errands that failed outside a batch."""
+        self.breaker_turned: Callable[[Source], None] = lambda _: None
+        """Called with a source whose breaker opened or closed."""
         self._settings = settings
         self._breaker = BreakerSettings(
-            settings.breaker_failures, int(settings.breaker_open_seconds * 1e9)
+            failures_max=settings.breaker_failures,
+            open_ns=int(settings.breaker_open_seconds * 1e9),
+            failed_share=settings.breaker_failed_share,
         )
         self._window = window
         self._context = context
@@ -64,6 +75,10 @@ class Upstream:
         self._endpoints_of = endpoints_of
         self._clock_ns = clock_ns
         self._nursery = nursery
+        self._crowded: set[Source] = set()
+        """Those that something waits for."""
+        self._retired = 0
+        """How often connections were retired: one that was being made meanwhile is, too."""
 
     def forward(self, recorded: Recorded[Dispatch], touched: set[Link]) -> Failed:
         """Put a recorded request to its destinations; return those that failed at once."""
@@ -72,34 +87,55 @@ class Upstream:
         exchange.forwarded_ns = now_ns
         exchange.errands = [Errand(exchange, Kbo(kbo)) for kbo in exchange.destinations]
         exchange.open_errands = len(exchange.errands)
-        failed = []
+        failed: Failed = []
         for errand in exchange.errands:
             source = self._source(errand.kbo)
             code = source.take(errand, now_ns)
             if code is not None:
                 failed.append((errand, code))
-            elif errand.link is not None:
-                touched.add(errand.link.link)
-            else:
+                continue
+            failed += source.send_waiting(now_ns, touched)
+            if source.waiting:
+                self._crowded.add(source)
+                if not source.is_served:
+                    self._dial(source, is_urgent=True)
+            wanted = len(source.endpoints) * self._settings.connections_per_endpoint
+            if len(source.links) < wanted:  # one of them may be back
                 self._dial(source)
         return failed
 
-    def welcomed(self, link: SourceLink, touched: set[Link]) -> Failed:
-        """The source is ready: send what waited for it; return what failed."""
-        link.is_open = True
-        touched.add(link.link)
-        return link.source.take_waiting(self._clock_ns())
+    def resume(self, touched: set[Link]) -> Failed:
+        """Send what waits wherever there is room again; return what failed.
+
+        A reply, a Welcome, a Drain, a deadline, a flush, the end of a connection: whatever
+        changes what a source takes, this comes after it, in the same turn.
+        """
+        failed: Failed = []
+        for source in list(self._crowded):
+            failed += source.send_waiting(self._clock_ns(), touched)
+            if not source.waiting:
+                self._crowded.discard(source)
+            elif not source.is_served:
+                self._dial(source)
+        return failed
 
     def replied(self, link: SourceLink, reply: Reply) -> Errand | None:
-        """Return the errand that this answers; None where none is waiting under that number."""
+        """Return the errand that this answers; None where none is waiting under that number.
+
+        What the reply is worth is told with :meth:`judged`.
+        """
         errand = link.pending.pop(reply.id, None)
         if errand is not None:
             errand.answered_ns = self._clock_ns()
-            link.source.succeeded()
-            if link.source.waiting:
-                for late, code in link.source.take_waiting(errand.answered_ns):
-                    self.failed([(late, code)])
+            if not link.has_served:
+                link.has_served = True
+                link.source.dialled_ns.pop(link.endpoint, None)
         return errand
+
+    def judged(self, errand: Errand, code: Code) -> None:
+        """The reply to an errand comes to this: tell the breaker."""
+        is_sound = code not in (Code.SOURCE_ANSWER_INVALID, Code.SOURCE_ANSWERED_FOR_ANOTHER)
+        self._source(errand.kbo).answered(errand, errand.answered_ns, is_sound=is_sound)
 
     def give_up(self, errand: Errand) -> Code:
         """The deadline of an errand passed: stop waiting, and say what for it waited."""
@@ -118,27 +154,22 @@ class Upstream:
     def ended(self, link: SourceLink) -> Failed:
         """A connection is over: return the errands that will not be answered on it."""
         source = link.source
-        lost = list(link.pending.values())
-        link.pending.clear()
         if link in source.links:
             source.links.remove(link)
-        if lost or not link.is_open:
-            source.failed(self._clock_ns(), errands=len(lost))
+        lost = list(link.pending.values())
+        link.pending.clear()
         failed = [(errand, Code.SOURCE_CONNECTION_LOST) for errand in lost]
-        is_alone = not source.links and not source.is_dialling
-        if is_alone and not link.is_open:  # it does not even greet: no use to dial on
-            failed += [(errand, Code.SOURCE_UNREACHABLE) for errand in source.waiting]
-            source.inflight -= len(source.waiting)
-            source.waiting.clear()
-        elif source.waiting:
-            self._dial(source)
+        if not link.is_open and not source.is_served:  # it does not even greet: no use to dial on
+            unreachable = source.abandon()
+            failed += [(errand, Code.SOURCE_UNREACHABLE) for errand in unreachable]
+            lost += unreachable
+        if lost:
+            source.broke(lost, self._clock_ns())
         return failed
 
     def abandon(self) -> Failed:
         """The worker ends: return the errands that no connection came about for."""
-        waiting = [errand for source in self.sources.values() for errand in source.waiting]
-        for source in self.sources.values():
-            source.waiting.clear()
+        waiting = [errand for source in self.sources.values() for errand in source.abandon()]
         return [(errand, Code.SOURCE_UNREACHABLE) for errand in waiting]
 
     def refresh(self) -> None:
@@ -150,40 +181,75 @@ class Upstream:
 
     def retire_connections(self) -> None:
         """Other certificates or revocations are in force: new connections for new deliveries."""
+        self._retired += 1
         for source in self.sources.values():
             for link in source.links:
                 link.is_draining = True
 
+    def count_by_state(self) -> dict[str, int]:
+        """How many of the sources that were ever asked are in each of ``STATES``."""
+        states = [source.state for source in list(self.sources.values())]
+        return {state: states.count(state) for state in STATES}
+
     def _source(self, kbo: Kbo) -> Source:
         source = self.sources.get(kbo)
         if source is None:
-            endpoints = self._endpoints_of(kbo)
-            source = self.sources[kbo] = Source(kbo, endpoints, self._window, self._breaker)
+            source = self.sources[kbo] = Source(
+                kbo,
+                self._endpoints_of(kbo),
+                window=self._window,
+                settings=self._breaker,
+                breaker_turned=self.breaker_turned,
+            )
         return source
 
-    def _dial(self, source: Source) -> None:
-        if not source.is_dialling:
-            source.is_dialling = True
-            self._nursery.start_soon(self._connect, source)
+    def _dial(self, source: Source, *, is_urgent: bool = False) -> None:
+        """Dial every endpoint that lacks connections, all at once.
 
-    async def _connect(self, source: Source) -> None:
-        """Open what is missing of a source's connections; fail what waits if none comes about."""
+        One that was dialled lately and has not served since is left out, unless it is urgent: a
+        request has nobody else.
+        """
+        now_ns = self._clock_ns()
+        for endpoint in source.endpoints:
+            if len(source.dialling) >= source_dials_at_once_max:
+                return
+            is_due = now_ns - source.dialled_ns.get(endpoint, 0) >= _DIALLED_AGAIN_AFTER_NS
+            if (
+                (is_due or is_urgent)
+                and endpoint not in source.dialling
+                and self._lacks_links(source, endpoint)
+            ):
+                source.dialled_ns[endpoint] = now_ns
+                source.dialling.add(endpoint)
+                self._nursery.start_soon(self._connect, source, endpoint)
+
+    def _lacks_links(self, source: Source, endpoint: Endpoint) -> bool:
+        links = [link for link in source.links if link.endpoint == endpoint]
+        draining = sum(link.is_draining for link in links)
+        lacks = len(links) - draining < self._settings.connections_per_endpoint
+        return lacks and draining < source_draining_links_max  # else wait for one to end
+
+    async def _connect(self, source: Source, endpoint: Endpoint) -> None:
+        """Open what an endpoint lacks of connections; fail what waits if none comes about."""
         try:
-            for endpoint in source.endpoints:
-                there = [n for n in source.links if n.endpoint == endpoint and not n.is_draining]
-                for _ in range(self._settings.connections_per_endpoint - len(there)):
-                    link = await self._open(endpoint)
-                    if link is None:
-                        break
-                    source_link = SourceLink(source, link, endpoint, self._clock_ns())
-                    source.links.append(source_link)
-                    self.dialled(source_link)
+            while self._lacks_links(source, endpoint):
+                retired = self._retired
+                link = await self._open(endpoint)
+                if link is None:
+                    break
+                source_link = SourceLink(source, link, endpoint, self._clock_ns())
+                source_link.is_draining = (
+                    retired != self._retired or endpoint not in source.endpoints
+                )
+                source.links.append(source_link)
+                self.dialled(source_link)
         finally:
-            source.is_dialling = False
-        if source.waiting and not any(not link.is_draining for link in source.links):
-            waiting = list(source.waiting)
-            source.waiting.clear()
-            source.failed(self._clock_ns(), errands=len(waiting))
+            source.dialling.discard(endpoint)
+        if source.waiting and not source.is_served:
+            self._dial(source)  # those whose turn did not come yet
+        if source.waiting and not source.is_served:
+            waiting = source.abandon()
+            source.broke(waiting, self._clock_ns())
             self.failed([(errand, Code.SOURCE_UNREACHABLE) for errand in waiting])
 
     async def _open(self, endpoint: Endpoint) -> Link | None:
@@ -194,6 +260,6 @@ class Upstream:
                 return await dial(
                     endpoint.host, endpoint.port, self._context(), connection, endpoint.uri
                 )
-            except (HandshakeError, OSError):
+            except (HandshakeError, OSError, UnicodeError):  # the last: a host that no DNS name is
                 return None
         return None

@@ -85,6 +85,7 @@ class Worker:
             clock_ns=time.monotonic_ns,
             nursery=nursery,
         )
+        self.upstream.breaker_turned = self._breaker_turned
         self.loop = self._make_loop()
         self.housekeeping = Housekeeping(
             loop=self.loop,
@@ -105,6 +106,7 @@ class Worker:
         )
         self.metrics.gauges |= self._gauges()
         self.metrics.generation = lambda: self.tables.generation
+        self.metrics.sources = self.upstream.count_by_state
 
     def _make_loop(self) -> Loop:
         exchanges = Exchanges(
@@ -134,10 +136,6 @@ class Worker:
         return {
             "connections": ("Connections, sources included.", lambda: len(self.loop.peers)),
             "inflight_messages": ("Exchanges open.", lambda: self.admission.inflight),
-            "breakers_open": (
-                "Sources left in peace after failures.",
-                lambda: sum(_state_of(n) == "breaker open" for n in self.upstream.sources.values()),
-            ),
             "privacy_log_free_share": (
                 "Share of the log's disk that is free; below 0.1 nothing is taken.",
                 self.journal.writer.free_share,
@@ -213,7 +211,7 @@ class Worker:
             inflight=self.admission.inflight,
             exchanges=sum(self.metrics.exchanges.values()),
             is_draining=self.admission.is_draining,
-            sources={kbo: _state_of(source) for kbo, source in self.upstream.sources.items()},
+            sources={kbo: source.state for kbo, source in self.upstream.sources.items()},
         )
 
     def close(self) -> None:
@@ -276,13 +274,11 @@ class Worker:
         else:
             self._log.info("source_ended", source=peer.source.kbo, code=ended.code.name)
 
+    def _breaker_turned(self, source: Source) -> None:
+        if source.breaker.open_until_ns:
+            self._log.warning("source_left_alone", source=source.kbo)
+        else:
+            self._log.info("source_well_again", source=source.kbo)
+
     def _refused(self, code: Code, reason: str) -> None:
         self._log.info("handshake_refused", code=code.name, reason=reason)
-
-
-def _state_of(source: Source) -> str:
-    if source.breaker.open_until_ns:
-        return "breaker open"
-    if any(link.is_open for link in source.links):
-        return "up"
-    return "dialling" if source.is_dialling else "idle"

@@ -15,6 +15,7 @@ NOT_SENT = frozenset(
         Code.SOURCE_BREAKER_OPEN,
         Code.SOURCE_WINDOW_FULL,
         Code.DEADLINE_PASSED,
+        Code.DELIVERY_TOO_LARGE,
     }
 )
 """Outcomes after which nothing left the router: a retry is a first delivery."""

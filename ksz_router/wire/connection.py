@@ -142,6 +142,11 @@ class Connection:
         return data
 
     @property
+    def outgoing_bytes(self) -> int:
+        """How much waits in :meth:`data_to_send`."""
+        return len(self._outgoing)
+
+    @property
     def is_ended(self) -> bool:
         """Nothing may be sent any more, and nothing comes out."""
         return self.state is State.ENDED

@@ -51,7 +51,7 @@ NAMES = (
     "ksz_router_privacy_log_batch_records_bucket",
     "ksz_router_privacy_log_last_durable_timestamp_seconds",
     "ksz_router_privacy_log_free_share",
-    "ksz_router_breakers_open",
+    "ksz_router_sources",
     "ksz_router_directory_version",
     "ksz_router_directory_numbers",
     "ksz_router_rulebook_loaded_timestamp_seconds",
