@@ -214,7 +214,7 @@ def _outcome(verdict: Verdict) -> dict[str, object]:
         "acting": verdict.acting,
         "grant": verdict.grant.id if verdict.grant is not None else "",
         "basis": verdict.grant.basis if verdict.grant is not None else "",
-        "own_integration": "broken, logged" if verdict.own_violation else "",
+        "violations": list(verdict.violations),
         "destinations": [_destination(verdict, number) for number in range(_asked(verdict))],
         "in_outage": list(verdict.in_outage),
     }

@@ -42,6 +42,8 @@ def refusal(exchange: Exchange, verdict: Refusal, generation: str) -> Answer:
         detail["newSSIN"] = verdict.replaced_by
     if verdict.deceased:
         detail["deceaseDate"] = str(verdict.deceased)
+    if verdict.limit:
+        detail["limit"] = str(verdict.limit)
     return _answer(
         exchange.request.id,
         exchange.id,
@@ -117,10 +119,13 @@ def code_of(reply: Reply, asked: str | None, *, is_well_formed: bool) -> Code:
 
 
 def _overall(codes: list[Code]) -> Code:
-    """One code for a distribution: the common one, or that only a part was reached."""
+    """One code for a distribution: the common one, or that only a part was reached.
+
+    Recipients that took it with something to say and with nothing have both been reached.
+    """
     distinct = set(codes)
-    if len(distinct) == 1:
-        return codes[0]
+    if len(distinct) == 1 or distinct == {Code.ANSWERED_WITH_DATA, Code.ANSWERED_WITHOUT_DATA}:
+        return min(distinct)
     return (
         Code.ANSWERED_IN_PART
         if any(code >= Code.ANSWERED_WITH_DATA for code in codes)

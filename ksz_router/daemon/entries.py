@@ -7,6 +7,8 @@ needs. What a peer sent malformed is not copied: it could be anything, and of an
 import hashlib
 from collections.abc import Callable
 
+import msgspec
+
 from ksz_router.codes import Code, Stage
 from ksz_router.daemon.opened import Errand, Exchange
 from ksz_router.decision import Forward, Refusal
@@ -49,6 +51,9 @@ class EntryMaker:
         named = request.member or request.kbo
         passed = verdict if isinstance(verdict, Forward) else None
         person = request.person if passed is None else passed.person
+        known = exchange.facts.person
+        if isinstance(verdict, Refusal) and verdict.code.stage >= Stage.PERSON and known:
+            person = known.current  # it was judged, and perhaps told: both numbers stand here
         asked = request.person if request.person != person else None
         grant = passed.grant if passed is not None else None
         return canonical(
@@ -84,7 +89,7 @@ class EntryMaker:
                 grant=grant.id if grant is not None else _grant_of(verdict),
                 basis=grant.basis if grant is not None else "",
                 line=passed.line if passed is not None else None,
-                violations=_violations(passed) if passed is not None else (),
+                violations=passed.violations if passed is not None else (),
                 request_bytes=len(request.payload),
                 digest=_digest(request.payload) if service and service.kind in _KEPT else None,
             )
@@ -109,7 +114,8 @@ class EntryMaker:
             reply: What that destination said, where it is given to the requester.
         """
         entry = self._end(EntryKind.OUTCOME, exchange, code, errand, reply, router_us=router_us)
-        return [canonical(entry), *self._further(exchange, entry, reply)]
+        left_out = self._left_out(exchange, entry)
+        return [*left_out, canonical(entry), *self._further(exchange, entry, reply)]
 
     def recipient(
         self, exchange: Exchange, code: Code, errand: Errand, reply: Reply | None
@@ -152,6 +158,20 @@ class EntryMaker:
             router_us=max(0, router_us),
         )
 
+    def _left_out(self, exchange: Exchange, outcome: Entry) -> list[bytes]:
+        """One entry for each recipient of a distribution that was spared for its outage."""
+        verdict = exchange.verdict
+        if not isinstance(verdict, Forward) or verdict.service.kind is not Kind.DISTRIBUTION:
+            return []
+        code = Code.ANNOUNCED_OUTAGE
+        entry = msgspec.structs.replace(
+            outcome, kind=EntryKind.RECIPIENT, code=int(code), stage=int(code.stage), router_us=0
+        )
+        return [
+            canonical(msgspec.structs.replace(entry, destinations=(kbo,)))
+            for kbo in verdict.in_outage
+        ]
+
     def _further(self, exchange: Exchange, entry: Entry, reply: Reply | None) -> list[bytes]:
         return [
             canonical(
@@ -169,7 +189,7 @@ class EntryMaker:
                     destinations=entry.destinations,
                 )
             )
-            for person in (reply.persons if reply is not None else ())
+            for person in dict.fromkeys(reply.persons if reply is not None else ())
         ]
 
     def summary(self, requester: str, counts: dict[Code, int]) -> bytes:
@@ -209,19 +229,11 @@ def _sent_to(exchange: Exchange) -> tuple[str, ...]:
 
 def destinations_of(verdict: Forward) -> tuple[str, ...]:
     """Where a passing request is put to: all for a distribution, else the first."""
-    found = verdict.destinations
-    if verdict.service.kind is not Kind.DISTRIBUTION:
-        found = found[:1]
-    return tuple(destination.kbo for destination in found)
+    return tuple(destination.kbo for destination in verdict.put_to)
 
 
 def _grant_of(verdict: Forward | Refusal) -> str:
     return verdict.grant if isinstance(verdict, Refusal) else ""
-
-
-def _violations(verdict: Forward) -> tuple[str, ...]:
-    own = ("own",) if verdict.own_violation else ()
-    return own + tuple(d.kbo for d in verdict.destinations if d.violation)
 
 
 def _digest(payload: bytes) -> bytes:

@@ -97,6 +97,7 @@ class Exchanges:
             session.inflight[request.id] = exchange
             records = [self._entries.request(exchange)]
             if isinstance(verdict, Forward) and verdict.service.kind is not Kind.TEST:
+                self._metrics.violated(verdict.violations)
                 self._deadlines.add(exchange)
                 self._recorder.submit(records, Dispatch(exchange))
                 continue
@@ -156,7 +157,9 @@ class Exchanges:
         verdict = errand.exchange.verdict
         assert isinstance(verdict, Forward)
         code = answers.code_of(reply, verdict.person, is_well_formed=_is_well_formed(reply))
-        if code >= Code.ANSWERED_WITH_DATA and not errand.exchange.session.takes(reply.payload):
+        is_given = verdict.service.kind is not Kind.DISTRIBUTION  # a receipt is not passed on
+        takes = errand.exchange.session.takes
+        if is_given and code >= Code.ANSWERED_WITH_DATA and not takes(reply.payload):
             code = Code.ANSWER_TOO_LARGE
         errand.source_code = reply.source_code[:source_code_chars_max]
         usable = code >= Code.ANSWERED_WITH_DATA or code is Code.SOURCE_FAILED
