@@ -138,6 +138,11 @@ def _text() -> dict[str, str]:
     for number, role in ((RVA, "18/0"), (NIC, "11/0")):
         grants += _row("grant", "Mutual", id=f"m-{number}", direction="receive", role=role)
         sources += _row("availability", "Mutual", kbo=str(number), role=role)
+    services += _service("Closed", "distribution")
+    grants += _row("grant", "Closed", id="s-c", direction="send", role="17/1", capacities=[2])
+    grants += _row("grant", "Closed", id="r-c", direction="receive", role="11/0")
+    for number, role in ((RVA, "18/0"), (NIC, "11/0")):
+        sources += _row("availability", "Closed", kbo=str(number), role=role)
     sources += _row("availability", "HealthCareInsurance", kbo=str(ELSEWHERE), role="11/2")
     rights = ""
     for number, user, more in (

@@ -48,6 +48,22 @@ def test_the_verdict_is_the_first_rule_that_is_broken(case: Case) -> None:
     assert code_of(case) == code
 
 
+class Unseen:
+    """What the directory says, where nobody may look at it."""
+
+    def __getattr__(self, name: str) -> None:
+        raise AssertionError(f"{name} of the person was looked at")
+
+
+@often
+@given(cases())
+def test_who_is_not_entitled_is_refused_without_a_look_at_the_person(case: Case) -> None:
+    """Neither the refusal nor the time it takes can depend on what the directory holds."""
+    verdict = decide(*case)
+    if isinstance(verdict, Refusal) and verdict.code.stage <= Stage.GRANT:
+        assert decide(*case.knowing(person=Unseen())) == verdict
+
+
 @often
 @given(cases())
 def test_a_forward_says_where_to_and_why(case: Case) -> None:

@@ -1,14 +1,16 @@
 """Distribution: everyone who fits and may receive gets it, each is told and recorded alone."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from ksz_router.codes import Action, Code
 from ksz_router.identifiers import Kbo
+from ksz_router.limits import record_bytes_max
 from ksz_router.messages import Outcome
-from ksz_router.model import Outage
-from ksz_router.privacylog.entry import Kind
+from ksz_router.model import Line, Outage
+from ksz_router.privacylog.entry import Entry, Kind, canonical
 from tests.daemon_ground import Ground, insz
 from tests.daemon_parts import Parts, in_trio, parts
 from tests.kinds_ground import (
@@ -17,6 +19,8 @@ from tests.kinds_ground import (
     UNSOURCED,
     audit,
     circulate,
+    consult,
+    kbo,
     make_ground,
     mutate,
     of_kind,
@@ -78,17 +82,23 @@ async def test_every_recipient_that_fits_and_may_receive_gets_it_and_nobody_else
 async def test_who_does_not_know_the_person_or_may_not_receive_gets_nothing(
     ground: Ground,
 ) -> None:
-    """A line at one of two narrows it to that one; a source without grant to receive is none."""
+    """Neither without a line that fits nor without a grant to receive, named or not."""
     async with parts(ground) as p:
         rva, nic, sender = p.add_source(RVA), p.add_source(NIC), await p.connect(REGISTER)
+        centre = await p.connect()
         sender.ask(mutate(person=UNSOURCED), mutate(id=2, source=HANDICAP))
-        await p.until(lambda: nic.deliveries)
-        nic.reply(payload=b"")
-        await p.until(lambda: len(sender.answers) == 2)
-        assert [status.kbo for status in sender.answer_to(1).recipients] == [NIC]
+        centre.ask(consult("Closed"), consult("Closed", id=2, source=RVA))
+        await p.until(lambda: len(nic.deliveries) == 2)
+        nic.reply(0, payload=b"")
+        nic.reply(1, payload=b"")
+        await p.until(lambda: len(sender.answers) == len(centre.answers) == 2)
+        for caller in (sender, centre):
+            assert [status.kbo for status in caller.answer_to(1).recipients] == [NIC]
+            assert ways(p, caller.answer_to(1).exchange) == {NIC: W}
         assert sender.answer_to(2).code == Code.NO_SOURCE_HAS_THE_DATA
+        assert centre.answer_to(2).code == Code.NO_RECIPIENT_MAY_RECEIVE
         assert not rva.deliveries
-        assert [row.code for row in audit(p, UNSOURCED, institution=RVA)] == []
+        assert audit(p, UNSOURCED, institution=RVA) == []
 
 
 @in_trio
@@ -158,6 +168,27 @@ async def test_more_recipients_than_fit_are_a_refusal_that_names_the_bound(groun
         source.reply(payload=b"")
         await p.until(lambda: len(sender.answers) == 2)
         assert [status.kbo for status in sender.answer_to(2).recipients] == [CROWD[64]]
+
+
+def test_an_entry_of_as_many_recipients_as_may_be_is_within_its_bound() -> None:
+    """All of them in violation, and every text as long as it may be: an entry is never dropped."""
+    line = Line(999, 999, 999, 999, 20260101, 20260101, 20260101)
+    long, token, number = "é" * 64, bytes(range(16)), kbo(1)
+    fields: dict[str, Any] = {
+        **dict.fromkeys(("service", "legal_framework", "means", "grant", "basis"), long),
+        **dict.fromkeys(("exchange", "user", "ticket", "person", "asked"), token),
+        **dict.fromkeys(("requester", "acting", "final_client", "application"), number),
+        **dict.fromkeys(("sector", "type", "capacity"), 999),
+        **dict.fromkeys(("begin", "end"), 20260101),
+        **dict.fromkeys(("service_version", "rights_version", "directory_version"), 1 << 31),
+    }
+    entry = Entry(
+        kind=Kind.REQUEST, at_us=1 << 52, code=7004, stage=7, level=4, destinations=CROWD[:64],
+        generation="f" * 32, line=line, request_bytes=1 << 20, digest=bytes(32),
+        violations=("own:log:PERSON_NOT_INTEGRATED", *(f"recipient:log:{n}" for n in CROWD[:64])),
+        **fields,
+    )  # fmt: skip
+    assert len(canonical(entry)) <= record_bytes_max
 
 
 @in_trio
