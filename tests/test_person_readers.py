@@ -44,7 +44,7 @@ OTHERS = {
     "rulebook check": "text under review: users stand in it by a key",
     "rulebook build": "as check",
     "rulebook activate": "signs",
-    "rulebook show": "counts",
+    "rulebook show": "institutions, services and grants; no right of a user",
     "rulebook user-key": "computes a name from the number it is given, and looks nobody up",
     "directory load": "writes; a refusal names rows of the file and no person",
     "directory check": "a problem names the place of a number in the file, not the number",
