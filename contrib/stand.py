@@ -205,6 +205,7 @@ class Stand:
             "listen": {"port": self.port},
             "tls": {},
             "tables": {"rulebook": "rulebook", "directory": "directory"},
+            "ledger": {"path": "ledger"},
             "privacy_log": {"path": "privacylog", "file_bytes": 4 * 1024 * 1024},
             "metrics": {"port": self.metrics_port},
             "admin": {"socket": "admin.sock"},

@@ -115,7 +115,10 @@ class Code(IntEnum):
     DEADLINE_PASSED = 9009
     OUTCOME_UNKNOWN = 9010
     ANSWER_DISCARDED = 9011
+    TICKET_REUSED = 9012
+    SUBMISSION_OPEN = 9013
     ANSWER_TOO_LARGE = 9014
+    LEDGER_FULL = 9015
 
     # The source answered.
     ANSWERED_WITH_DATA = 10001
@@ -205,7 +208,10 @@ MEANINGS: dict[Code, Meaning] = {
     Code.DEADLINE_PASSED: Meaning("MSG00001", _NO, _RETRY, "the deadline passed before the request could be forwarded"),
     Code.OUTCOME_UNKNOWN: Meaning("MSG00003", _NO, _RETRY, "the router stopped while this was open; what became of it is not known"),
     Code.ANSWER_DISCARDED: Meaning("MSG00002", _NO, _DOWN, "the answer came after the deadline and was discarded"),
+    Code.TICKET_REUSED: Meaning("MSG00008", _NO, _MEND, "the ticket stands for another submission; use a new one"),
+    Code.SUBMISSION_OPEN: Meaning("MSG00001", _NO, _RETRY, "the submission of this ticket is still under way"),
     Code.ANSWER_TOO_LARGE: Meaning("MSG00003", _NO, _CLIENT, "the answer does not fit into the frames that the requester takes"),
+    Code.LEDGER_FULL: Meaning("MSG00001", _NO, _RETRY, "the ledger holds as many submissions as it may"),
     Code.ANSWERED_WITH_DATA: Meaning("MSG00000", _DATA, _NONE, "answered"),
     Code.ANSWERED_WITHOUT_DATA: Meaning("MSG00100", _NIL, _NONE, "answered: the source has nothing"),
     Code.ANSWERED_IN_PART: Meaning("HAN20200", _PART, _RETRY, "some sources or recipients could not be reached"),

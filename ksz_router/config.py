@@ -58,6 +58,14 @@ class PrivacyLog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     file_bytes: int = limits.log_file_bytes
 
 
+class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The submissions of the last hours, so that none is delivered twice."""
+
+    path: str = "/run/ksz-router/ledger"
+    window_hours: float = 24.0
+    tickets_max: int = 4_000_000
+
+
 class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Worker number n serves ``/metrics`` on ``port + n``, from 0 on; port 0: none does."""
 
@@ -103,6 +111,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tls: Tls = Tls()
     tables: Tables = Tables()
     privacy_log: PrivacyLog = PrivacyLog()
+    ledger: Ledger = Ledger()
     metrics: Metrics = Metrics()
     admin: Admin = Admin()
     windows: Windows = Windows()
@@ -114,6 +123,7 @@ _PATHS = {
     "tls": ("certificate", "key", "authorities", "revocations"),
     "tables": ("rulebook", "rulebook_signer", "directory"),
     "privacy_log": ("path", "keys"),
+    "ledger": ("path",),
     "admin": ("socket",),
 }
 
@@ -122,6 +132,7 @@ _RANGES: dict[str, dict[str, tuple[float, float]]] = {
     "listen": {"port": (0, 65_535), "backlog": (1, 65_535)},
     "metrics": {"port": (0, 65_000)},
     "privacy_log": {"file_bytes": (2 * limits.MIB, 1024 * limits.MIB)},
+    "ledger": {"window_hours": (0.1, 720), "tickets_max": (1, 100_000_000)},
     "windows": {
         "connection": (1, limits.connection_inflight_max),
         "institution": (1, limits.institution_inflight_max),

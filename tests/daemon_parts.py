@@ -25,7 +25,9 @@ from ksz_router.daemon.metrics import Metrics
 from ksz_router.daemon.opened import Continuation
 from ksz_router.daemon.recorder import Recorder
 from ksz_router.daemon.server import Server
+from ksz_router.daemon.submissions import Submissions
 from ksz_router.daemon.upstream import Upstream
+from ksz_router.ledger import Ledger
 from ksz_router.model import Endpoint
 from ksz_router.privacylog.durable import DISK, Disk
 from ksz_router.privacylog.entry import Entry, parse
@@ -39,6 +41,7 @@ from tests.worlds import NOW_MS, uri
 P = ParamSpec("P")
 
 FILE_BYTES = 1 << 20
+LEDGER_WINDOW_US = 3_600_000_000
 _START_NS = 1_000_000_000_000
 
 
@@ -92,6 +95,12 @@ class Parts:
             file_bytes=FILE_BYTES,
             disk=disk,
         )
+        self.ledger = Ledger(
+            self.log / "ledger",
+            rows_max=1_000,
+            window_us=LEDGER_WINDOW_US,
+            made_for_boot_s=0.0,
+        )
         self.entries = ground.entries
         self.entries.now_us = lambda: self.wall_ns() // 1000
         self.recorder: Recorder[Continuation] = Recorder(self._commit, self.clock_ns)
@@ -127,6 +136,7 @@ class Parts:
             entries=self.entries,
             recorder=self.recorder,
             upstream=self.upstream,
+            submissions=Submissions(self.ledger, 0, self.entries, lambda: None),
             admission=self.admission,
             metrics=self.metrics,
             clock_ns=self.clock_ns,
@@ -212,6 +222,7 @@ class Parts:
             side.close()
         self.loop.close()
         self.writer.close()
+        self.ledger.close()
         self.listener.close()
 
     def _commit(self, records: Sequence[bytes]) -> None:

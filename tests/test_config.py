@@ -15,7 +15,8 @@ NUMBERS = [
     (section, field) for section, field in FIELDS if not isinstance(DEFAULTS[section][field], str)
 ]
 UNITS = {
-    "processes", "number", "connections", "bytes", "requests", "seconds", "failures",
+    "processes", "number", "connections", "bytes", "hours", "tickets", "requests", "seconds",
+    "failures",
 }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Entries: what article 7, 5° b asks for, nothing a peer made up, and never too long to record."""
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -111,7 +112,7 @@ async def test_an_outcome_names_who_supplied_it_and_how_long_it_took(ground: Gro
         assert (outcome.source_us, caller.answers[0].source_us) == (3_000, 3_000)
         assert (outcome.service, outcome.requester) == (request.service, request.requester)
         assert outcome.at_us > request.at_us
-        assert outcome.digest is None
+        assert outcome.digest == hashlib.sha256(b"receipt").digest()
 
 
 @pytest.mark.parametrize(

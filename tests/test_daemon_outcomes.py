@@ -122,7 +122,7 @@ async def test_a_distribution_reaches_all_and_waits_for_the_last(ground: Ground)
         assert register.answers == []
         nic.reply(outcome=Outcome.NO_DATA, payload=b"")
         await p.until(lambda: register.answers)
-        register.ask(ask(id=2, **fields))
+        register.ask(ask(id=2, ticket="another", **fields))
         await p.until(lambda: len(rva.deliveries) == len(nic.deliveries) == 2)
         rva.reply(outcome=Outcome.NO_DATA, payload=b"")
         p.pass_time(10.01)

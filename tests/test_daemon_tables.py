@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ksz_router import config
+from ksz_router.daemon import ledger_from_log
 from ksz_router.daemon.entries import EntryMaker
 from ksz_router.daemon.journal import Journal
 from ksz_router.daemon.tables import Tables
@@ -103,7 +104,9 @@ def settings(tmp_path: Path) -> config.Config:
     (tmp_path / "log").mkdir()
     make(tmp_path / "keys", "2026Q4")
     log = config.PrivacyLog(str(tmp_path / "log"), str(tmp_path / "keys"), 1 << 20)
-    return config.Config(privacy_log=log)
+    settings = config.Config(privacy_log=log, ledger=config.Ledger(str(tmp_path / "ledger")))
+    ledger_from_log.ready(settings, Night()())
+    return settings
 
 
 def test_a_new_quarter_begins_with_its_own_keys_and_its_own_file(
@@ -111,7 +114,7 @@ def test_a_new_quarter_begins_with_its_own_keys_and_its_own_file(
 ) -> None:
     """Between two turns nothing waits for the log; then tokens and file change together."""
     night = Night()
-    journal = Journal(settings, "w0", lambda: 0, night)
+    journal = Journal(settings, 0, lambda: 0, night)
     old = journal.entries.tokens.person(PERSON)
 
     journal.recorder.submit([journal.entries.summary("before", {})], None)
@@ -142,7 +145,7 @@ def test_a_new_quarter_begins_with_its_own_keys_and_its_own_file(
 def test_the_time_of_entries_never_goes_back(settings: config.Config) -> None:
     """Not even where the clock of the host does; two entries never share a microsecond."""
     night = Night()
-    journal = Journal(settings, "w0", lambda: 0, night)
+    journal = Journal(settings, 0, lambda: 0, night)
     moments = []
     for step_ns in (0, 5_000, -60_000_000_000, 0, 70_000_000_000):
         night.now_ns += step_ns

@@ -16,7 +16,7 @@ import trio
 from ksz_router import config
 from ksz_router.cli.testpki import ROUTER_URI, write_pki
 from ksz_router.codes import Code
-from ksz_router.daemon import control, oplog
+from ksz_router.daemon import control, ledger_from_log, oplog
 from ksz_router.daemon.control import Ask, Channel, Load, Order, Renew, Report, Stop
 from ksz_router.daemon.worker import Worker
 from ksz_router.messages import Outcome
@@ -54,8 +54,10 @@ class Running:
                 rulebook=str(self.world.store), directory=str(folder / "directory")
             ),
             privacy_log=config.PrivacyLog(str(folder / "log"), str(folder / "keys"), 2 << 20),
+            ledger=config.Ledger(str(folder / "ledger")),
             stop=config.Stop(drain_seconds=5.0),
         )
+        ledger_from_log.ready(self.settings, time.time_ns())
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         ours, theirs = control.pair()

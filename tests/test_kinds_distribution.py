@@ -222,6 +222,17 @@ async def test_a_recipient_in_an_announced_outage_is_spared_told_and_recorded(
         assert (refused.code, refused.retry_at_ms) == (Code.ANNOUNCED_OUTAGE, NOW_MS + 60_000)
         assert not nic.deliveries
 
+        announce(RVA)  # it has it: what became of it there still holds
+        sender.ask(mutate(id=3))
+        await p.until(lambda: nic.deliveries)
+        nic.reply(payload=b"")
+        await p.until(lambda: len(sender.answers) == 3)
+        retried = sender.answer_to(3)
+        assert sorted((s.kbo, s.code) for s in retried.recipients) == [(RVA, W), (NIC, W)]
+        assert (retried.code, retried.exchange) == (W, answer.exchange)
+        assert ways(p, bytes.fromhex(retried.detail["retry"])) == {NIC: W}
+        assert len(rva.deliveries) == 1
+
 
 @in_trio
 async def test_further_persons_are_recorded_per_person_and_recipient(ground: Ground) -> None:

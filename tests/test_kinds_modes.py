@@ -91,7 +91,7 @@ async def test_each_mode_does_what_it_says_and_no_more(
         found = violations_found(p)
         assert found == {n: int(bool(violations) and n in (control, "any")) for n in found}
 
-        caller.ask(consult(service, id=2, person=PERSON))
+        caller.ask(consult(service, id=2, person=PERSON, ticket="ticket-2"))
         await p.until(lambda: source.deliveries and source.last.person == PERSON)
         source.reply(payload=b"")
         await p.until(lambda: len(caller.answers) == 2)

@@ -28,6 +28,7 @@ RANKS = [
     {"rulebook"},
     {"rights"},
     {"directory"},
+    {"ledger"},
     {"privacylog"},
     {"tls"},
     {"link"},
@@ -43,7 +44,7 @@ SHELL = {"daemon", "sdk", "cli"}
 # Libraries that do something to the world, and the only parts or modules that may touch them.
 HOMES: dict[str, set[str]] = {
     "trio": {"link", "poller"} | SHELL,
-    "lmdb": {"rulebook", "rights", "directory"},
+    "lmdb": {"rulebook", "rights", "directory", "ledger"},
     "structlog": {"daemon"},
     "prometheus_client": {"daemon"},
     "logging": {"sdk"},  # a library leaves it to its user where it goes

@@ -92,11 +92,11 @@ async def submit(client: Client, user: str, person: str, ticket: str, decision: 
         payload=decision,
     )
     try:
-        return explain(await client.ask(request, deadline_s=12))
+        return explain(await client.ask(request, deadline_s=12, resend=True))
     except NotConnectedError:
         return "was not sent: submit it again, with its ticket, when the router is back"
     except (NotAnsweredError, ConnectionLostError):
-        return "was sent, and its outcome is not known: look into it, with its ticket"
+        return "was sent, and its outcome is not known: submit it again, with its ticket"
 
 
 async def run(identity: Identity, *, port: int, uri: str, user: str, persons: list[str]) -> None:

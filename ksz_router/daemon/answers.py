@@ -1,11 +1,14 @@
 """From an outcome to the typed answer that the requester gets."""
 
+from collections.abc import Mapping
+
 import msgspec
 
 from ksz_router import __version__
 from ksz_router.codes import MEANINGS, Action, Code
 from ksz_router.daemon.opened import Exchange
 from ksz_router.decision import Forward, Refusal
+from ksz_router.ledger import NO_DIGEST, Earlier
 from ksz_router.messages import Answer, Outcome, RecipientStatus, Reply, Request
 from ksz_router.model import Kind
 from ksz_router.wire import VERSION
@@ -54,11 +57,39 @@ def refusal(exchange: Exchange, verdict: Refusal, generation: str) -> Answer:
     )
 
 
+def held_back(exchange: Exchange, code: Code, generation: str, retry_at_ms: int) -> Answer:
+    """The answer to a submission of which the ledger cannot say what became of it."""
+    return _answer(
+        exchange.request.id, exchange.id, code, generation, retry_at_ms=_if_later(code, retry_at_ms)
+    )
+
+
+def earlier(exchange: Exchange, held: Earlier, generation: str, retry_at_ms: int) -> Answer:
+    """The answer to a retry: what became of the submission before, without its payload."""
+    verdict = exchange.verdict
+    assert isinstance(verdict, Forward)
+    recipients = _statuses(held.codes)
+    codes = [Code(recipient.code) for recipient in recipients]
+    code = _overall(codes) if verdict.service.kind is Kind.DISTRIBUTION else codes[0]
+    detail = {"retry": exchange.id.hex()}
+    if held.digest != NO_DIGEST:
+        detail["payloadDigest"] = held.digest.hex()
+    return _answer(
+        exchange.request.id,
+        held.first,
+        code,
+        generation,
+        detail=detail,
+        retry_at_ms=_if_later(code, retry_at_ms),
+        recipients=recipients,
+    )
+
+
 def outcome(exchange: Exchange, generation: str, retry_at_ms: int) -> Answer:
     """The answer once every destination is settled."""
     verdict, reply = exchange.verdict, exchange.reply
     assert isinstance(verdict, Forward)
-    errands = exchange.errands
+    errands, granted = exchange.errands, exchange.granted
     code = errands[0].code
     assert code is not None
     recipients: tuple[RecipientStatus, ...] = tuple(
@@ -66,16 +97,19 @@ def outcome(exchange: Exchange, generation: str, retry_at_ms: int) -> Answer:
     )
     if verdict.service.kind is Kind.DISTRIBUTION:
         recipients += tuple(
-            RecipientStatus(kbo, int(Code.ANNOUNCED_OUTAGE)) for kbo in verdict.in_outage
+            RecipientStatus(kbo, int(Code.ANNOUNCED_OUTAGE)) for kbo in exchange.left_out
         )
+        recipients += _statuses(granted.earlier) if granted is not None else ()
         code = _overall([Code(recipient.code) for recipient in recipients])
         reply = None
+    is_retry = granted is not None and granted.first != exchange.id
     return _answer(
         exchange.request.id,
-        exchange.id,
+        exchange.delivered_as,
         code,
         generation,
-        retry_at_ms=retry_at_ms if MEANINGS[code].action is Action.RETRY_AT else None,
+        detail={"retry": exchange.id.hex()} if is_retry else {},
+        retry_at_ms=_if_later(code, retry_at_ms),
         source_us=max(
             ((n.answered_ns - n.sent_ns) // 1000 for n in errands if n.answered_ns), default=0
         ),
@@ -116,6 +150,15 @@ def code_of(reply: Reply, asked: str | None, *, is_well_formed: bool) -> Code:
     if reply.person != asked:
         return Code.SOURCE_ANSWERED_FOR_ANOTHER
     return _OUTCOMES[reply.outcome]
+
+
+def _if_later(code: Code, retry_at_ms: int) -> int | None:
+    return retry_at_ms if MEANINGS[code].action is Action.RETRY_AT else None
+
+
+def _statuses(codes: Mapping[str, int]) -> tuple[RecipientStatus, ...]:
+    """How recipients did in an earlier attempt."""
+    return tuple(RecipientStatus(kbo, code) for kbo, code in codes.items())
 
 
 def _overall(codes: list[Code]) -> Code:

@@ -10,9 +10,10 @@ from collections.abc import Callable
 import msgspec
 
 from ksz_router.codes import Code, Stage
-from ksz_router.daemon.opened import Errand, Exchange
+from ksz_router.daemon.opened import Errand, Exchange, Submission
 from ksz_router.decision import Forward, Refusal
 from ksz_router.identifiers import Kbo, is_application, is_insz, is_kbo
+from ksz_router.ledger import NO_DIGEST, Earlier
 from ksz_router.limits import (
     framework_chars_max,
     means_chars_max,
@@ -44,7 +45,11 @@ class EntryMaker:
     def request(self, exchange: Exchange) -> bytes:
         """Return the entry of a request with its verdict."""
         verdict, tokens, service = exchange.verdict, self.tokens, exchange.facts.service
-        requester = requester_of(exchange)
+        requester, submission, granted = (
+            requester_of(exchange),
+            exchange.submission,
+            exchange.granted,
+        )
         request = exchange.request
         if isinstance(verdict, Refusal):
             request = _well_formed_part(request)
@@ -82,7 +87,7 @@ class EntryMaker:
                 enterprise=request.enterprise,
                 begin=passed.begin if passed is not None else None,
                 end=passed.end if passed is not None and passed.end != OPEN else None,
-                destinations=destinations_of(passed) if passed is not None else (),
+                destinations=exchange.destinations,
                 generation=self.generation,
                 rights_version=self.rights_version,
                 directory_version=self.directory_version,
@@ -91,7 +96,10 @@ class EntryMaker:
                 line=passed.line if passed is not None else None,
                 violations=passed.violations if passed is not None else (),
                 request_bytes=len(request.payload),
-                digest=_digest(request.payload) if service and service.kind in _KEPT else None,
+                digest=_digest(request.payload) if service and service.kind in KEPT else None,
+                attempt=granted.attempt if granted is not None else 0,
+                first=_first_of(submission, exchange.id),
+                content=submission.content if submission is not None else None,
             )
         )
 
@@ -151,17 +159,17 @@ class EntryMaker:
             user=self._supplier(reply),
             application=reply.application if reply is not None else None,
             person=self.tokens.person(passed.person) if passed and passed.person else None,
-            destinations=(errand.kbo,) if errand is not None else _sent_to(exchange),
+            destinations=(errand.kbo,) if errand is not None else exchange.destinations,
             generation=self.generation,
             answer_bytes=len(reply.payload) if reply is not None else 0,
+            digest=_digest_answered(exchange.submission, reply),
             source_us=(errand.answered_ns - errand.sent_ns) // 1000 if errand and answered else 0,
             router_us=max(0, router_us),
         )
 
     def _left_out(self, exchange: Exchange, outcome: Entry) -> list[bytes]:
         """One entry for each recipient of a distribution that was spared for its outage."""
-        verdict = exchange.verdict
-        if not isinstance(verdict, Forward) or verdict.service.kind is not Kind.DISTRIBUTION:
+        if not exchange.left_out:
             return []
         code = Code.ANNOUNCED_OUTAGE
         entry = msgspec.structs.replace(
@@ -169,7 +177,7 @@ class EntryMaker:
         )
         return [
             canonical(msgspec.structs.replace(entry, destinations=(kbo,)))
-            for kbo in verdict.in_outage
+            for kbo in exchange.left_out
         ]
 
     def _further(self, exchange: Exchange, entry: Entry, reply: Reply | None) -> list[bytes]:
@@ -212,8 +220,8 @@ class EntryMaker:
         return self.tokens.user(reply.user)
 
 
-_KEPT = (Kind.SUBMISSION, Kind.DISTRIBUTION)
-"""Kinds whose content is told from other content by its digest when a ticket comes again."""
+KEPT = (Kind.SUBMISSION, Kind.DISTRIBUTION)
+"""Kinds that reach a recipient once per ticket."""
 
 
 def requester_of(exchange: Exchange) -> str:
@@ -222,18 +230,24 @@ def requester_of(exchange: Exchange) -> str:
     return caller.kbo if caller is not None else exchange.session.uri[:255]
 
 
-def _sent_to(exchange: Exchange) -> tuple[str, ...]:
-    verdict = exchange.verdict
-    return destinations_of(verdict) if isinstance(verdict, Forward) else ()
-
-
-def destinations_of(verdict: Forward) -> tuple[str, ...]:
-    """Where a passing request is put to: all for a distribution, else the first."""
-    return tuple(destination.kbo for destination in verdict.put_to)
-
-
 def _grant_of(verdict: Forward | Refusal) -> str:
     return verdict.grant if isinstance(verdict, Refusal) else ""
+
+
+def _first_of(submission: Submission | None, own: bytes) -> bytes | None:
+    """The exchange id of the first attempt, where this is a later one."""
+    if submission is None or isinstance(submission.held, Code):
+        return None
+    return submission.held.first if submission.held.first != own else None
+
+
+def _digest_answered(submission: Submission | None, reply: Reply | None) -> bytes | None:
+    """What was answered to a submission, now or earlier."""
+    if submission is None:
+        return None
+    if isinstance(submission.held, Earlier):
+        return submission.held.digest if submission.held.digest != NO_DIGEST else None
+    return _digest(reply.payload) if reply is not None else None
 
 
 def _digest(payload: bytes) -> bytes:

@@ -22,14 +22,16 @@ from ksz_router.daemon.metrics import Metrics
 from ksz_router.daemon.opened import Continuation, Dispatch, Errand, Exchange, Release
 from ksz_router.daemon.recorder import Recorded, Recorder
 from ksz_router.daemon.source import SourceLink
+from ksz_router.daemon.submissions import Submissions
 from ksz_router.daemon.tables import Tables
 from ksz_router.daemon.upstream import Failed, Upstream
 from ksz_router.days import brussels_day
 from ksz_router.decision import Forward, Refusal, decide
-from ksz_router.identifiers import is_application, is_insz
+from ksz_router.identifiers import Kbo, is_application, is_insz
+from ksz_router.ledger import Earlier
 from ksz_router.limits import further_persons_max, payload_bytes_max, source_code_chars_max
 from ksz_router.link import Link
-from ksz_router.messages import Reply, Request
+from ksz_router.messages import Answer, Reply, Request
 from ksz_router.model import Kind
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ class Exchanges:
         entries: EntryMaker,
         recorder: Recorder[Continuation],
         upstream: Upstream,
+        submissions: Submissions,
         admission: Admission,
         metrics: Metrics,
         clock_ns: Callable[[], int],
@@ -62,6 +65,7 @@ class Exchanges:
         self._entries = entries
         self._recorder = recorder
         self._upstream = upstream
+        self._submissions = submissions
         self._admission = admission
         self._metrics = metrics
         self._clock_ns = clock_ns
@@ -83,6 +87,7 @@ class Exchanges:
         batch = [pair for pair in asked if self._admit(*pair, wall_ns)]
         looked_up = self._tables.look_up(batch, wall_ns // 1_000_000)
         checked_ns = self._clock_ns()
+        exchanges = []
         for (session, request), facts in zip(batch, looked_up, strict=True):
             verdict = decide(request, facts, today)
             exchange = Exchange(
@@ -95,21 +100,46 @@ class Exchanges:
                 verdict=verdict,
             )
             session.inflight[request.id] = exchange
-            records = [self._entries.request(exchange)]
-            if isinstance(verdict, Forward) and verdict.service.kind is not Kind.TEST:
-                self._metrics.violated(verdict.violations)
-                self._deadlines.add(exchange)
-                self._recorder.submit(records, Dispatch(exchange))
-                continue
-            if isinstance(verdict, Refusal):
-                answer = answers.refusal(exchange, verdict, self._tables.generation)
-            else:
-                peer = session.link.describe()
-                answer = answers.connection_test(exchange, self._tables.generation, peer)
-            records += self._entries.outcome(exchange, Code(answer.code), router_us=0)
-            self._recorder.submit(records, Release(exchange, answer, now_ns))
+            exchanges.append(exchange)
+        self._submissions.claim(exchanges)
+        for exchange in exchanges:
+            self._record(exchange)
         if batch:
             self._metrics.checked(len(batch), checked_ns - now_ns, self._clock_ns() - checked_ns)
+
+    def _record(self, exchange: Exchange) -> None:
+        """Have the request recorded, and with it the answer where the router gives it itself."""
+        records = [self._entries.request(exchange)]
+        if isinstance(exchange.verdict, Forward):
+            self._metrics.violated(exchange.verdict.violations)
+        answer = self._own_answer(exchange)
+        if answer is None:
+            self._deadlines.add(exchange)
+            self._recorder.submit(records, Dispatch(exchange))
+        else:
+            records += self._entries.outcome(exchange, Code(answer.code), router_us=0)
+            self._recorder.submit(records, Release(exchange, answer, exchange.received_ns))
+
+    def _own_answer(self, exchange: Exchange) -> Answer | None:
+        """What the router answers without asking anybody; None where it is to be forwarded."""
+        verdict, generation = exchange.verdict, self._tables.generation
+        if isinstance(verdict, Refusal):
+            return answers.refusal(exchange, verdict, generation)
+        if verdict.service.kind is Kind.TEST:
+            peer = exchange.session.link.describe()
+            return answers.connection_test(exchange, generation, peer)
+        if exchange.submission is None or exchange.granted is not None:
+            return None
+        held, retry_at_ms = exchange.submission.held, self._retry_at_ms()
+        if isinstance(held, Earlier):
+            return answers.earlier(exchange, held, generation, retry_at_ms)
+        assert isinstance(held, Code), "what is granted was forwarded"
+        return answers.held_back(exchange, held, generation, retry_at_ms)
+
+    def _retry_at_ms(self, kbo: Kbo | None = None) -> int:
+        """When to come back, where nothing is known but perhaps of one source's breaker."""
+        wait_ms = self._upstream.retry_after_ms(kbo) if kbo is not None else 0
+        return self._wall_ns() // 1_000_000 + (wait_ms or answers.RETRY_AFTER_MS)
 
     def _admit(self, session: "Session", request: Request, wall_ns: int) -> bool:
         if request.id in session.inflight:
@@ -128,6 +158,13 @@ class Exchanges:
         self._metrics.turned_away(code)
         self.touched.add(session.link)
         return False
+
+    def commit(self) -> None:
+        """Make what was submitted durable, and go on with it."""
+        self._submissions.note()
+        recorded = self._recorder.commit()
+        self._submissions.settle()
+        self.go_on(recorded)
 
     def go_on(self, recorded: Sequence[Recorded[Continuation]]) -> None:
         """Forward or answer what became durable."""
@@ -196,13 +233,13 @@ class Exchanges:
         is_distribution = verdict.service.kind is Kind.DISTRIBUTION
         if is_distribution:
             self._recorder.submit(self._entries.recipient(exchange, code, errand, reply), None)
+        if exchange.submission is not None:
+            self._submissions.came(exchange, errand, code, reply)
         if exchange.open_errands:
             return
         self._deadlines.remove(exchange)
         now_ns = self._clock_ns()
-        wait_ms = self._upstream.retry_after_ms(errand.kbo) or answers.RETRY_AFTER_MS
-        retry_at_ms = self._wall_ns() // 1_000_000 + wait_ms
-        answer = answers.outcome(exchange, self._tables.generation, retry_at_ms)
+        answer = answers.outcome(exchange, self._tables.generation, self._retry_at_ms(errand.kbo))
         records = self._entries.outcome(
             exchange,
             Code(answer.code),

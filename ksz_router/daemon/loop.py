@@ -143,7 +143,7 @@ class Loop:
 
     def _finish_turn(self) -> None:
         while not self._recorder.is_empty:  # what goes on may fail at once, and that is recorded
-            self._exchanges.go_on(self._recorder.commit())
+            self._exchanges.commit()
         if self._recorder.commits:
             self._metrics.committed(self._recorder.commits, self._wall_ns() / 1e9)
             self._recorder.commits.clear()

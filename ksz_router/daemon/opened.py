@@ -1,13 +1,15 @@
 """An exchange while it is open: what is remembered between its request and its answer."""
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import msgspec
 
 from ksz_router.codes import Code
 from ksz_router.decision import Facts, Forward, Refusal
 from ksz_router.identifiers import Kbo
+from ksz_router.ledger import Earlier, Granted
 from ksz_router.messages import Answer, Reply, Request
+from ksz_router.model import Kind
 
 if TYPE_CHECKING:
     from ksz_router.daemon.session import Session
@@ -41,12 +43,22 @@ class Errand:
         self.source_code = ""
 
 
+class Submission(NamedTuple):
+    """What the ledger says of a submission or distribution."""
+
+    key: bytes
+    """Of its row."""
+    content: bytes
+    held: Granted | Earlier | Code
+    """It is to be sent, or what became of it, or why neither can be said."""
+
+
 class Exchange:
     """One request and everything that follows from it."""
 
     __slots__ = (
-        "deadline_ns", "errands", "facts", "forwarded_ns", "id", "open_errands", "received_ns",
-        "reply", "request", "session", "verdict",
+        "deadline_ns", "destinations", "errands", "facts", "forwarded_ns", "id", "open_errands",
+        "received_ns", "reply", "request", "session", "submission", "verdict",
     )  # fmt: skip
 
     def __init__(
@@ -67,11 +79,51 @@ class Exchange:
         self.deadline_ns = deadline_ns
         self.facts = facts
         self.verdict = verdict
+        self.destinations: tuple[str, ...] = (
+            tuple([found.kbo for found in verdict.put_to]) if isinstance(verdict, Forward) else ()
+        )
+        """Where it goes."""
+        self.submission: Submission | None = None
+        """None where nothing is lost by sending it twice."""
         self.errands: list[Errand] = []
         self.open_errands = 0
         self.forwarded_ns = 0
         self.reply: Reply | None = None
         """What the asked source said; a distribution keeps no payload."""
+
+    def hold(self, submission: Submission) -> None:
+        """Go by what the ledger says."""
+        self.submission = submission
+        held = submission.held
+        self.destinations = held.recipients if isinstance(held, Granted) else ()
+
+    @property
+    def granted(self) -> Granted | None:
+        """The ledger's leave to send a submission."""
+        if self.submission is None or not isinstance(self.submission.held, Granted):
+            return None
+        return self.submission.held
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Recipients of a distribution that are spared for an announced outage.
+
+        Not those of whom an earlier attempt says what became of it: that still holds.
+        """
+        verdict, submission = self.verdict, self.submission
+        if not isinstance(verdict, Forward) or verdict.service.kind is not Kind.DISTRIBUTION:
+            return ()
+        if submission is None:
+            return verdict.in_outage
+        if not isinstance(submission.held, Granted):
+            return ()
+        return tuple(kbo for kbo in verdict.in_outage if kbo not in submission.held.earlier)
+
+    @property
+    def delivered_as(self) -> bytes:
+        """The exchange id that recipients and requester know it by: of its first attempt."""
+        granted = self.granted
+        return granted.first if granted is not None else self.id
 
 
 class Dispatch(msgspec.Struct, frozen=True):

@@ -153,11 +153,11 @@ def _delivery(errand: Errand, now_ns: int) -> Delivery:
     request, verdict = exchange.request, exchange.verdict
     assert isinstance(verdict, Forward), "only what passed the control is delivered"
     grant, role = verdict.grant, verdict.role
-    caller = exchange.facts.caller
+    caller, granted = exchange.facts.caller, exchange.granted
     assert caller is not None
     return Delivery(
         id=errand.number,
-        exchange=exchange.id,
+        exchange=exchange.delivered_as,
         service=request.service,
         version=request.version,
         requester=caller.kbo,
@@ -173,6 +173,7 @@ def _delivery(errand: Errand, now_ns: int) -> Delivery:
         end=None if verdict.end == OPEN else verdict.end,
         grant=grant.id if grant is not None else "",
         groups=grant.groups if grant is not None else (),
+        repeat=granted is not None and errand.kbo in granted.repeats,
         deadline_ms=max(1, (exchange.deadline_ns - now_ns) // 1_000_000),
         payload=request.payload,
     )

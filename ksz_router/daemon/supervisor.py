@@ -15,7 +15,7 @@ import structlog
 import trio
 
 from ksz_router.config import Config
-from ksz_router.daemon import systemd
+from ksz_router.daemon import ledger_from_log, systemd
 from ksz_router.daemon.control import Ask, Channel, Load, Order, Renew, Report, Stop, pair
 from ksz_router.daemon.journal import settle_orphans
 from ksz_router.rulebook import activation
@@ -93,6 +93,11 @@ class Supervisor:
             OSError: the address cannot be listened on.
         """
         self.generation = await trio.to_thread.run_sync(self._verified)
+        recalled = await trio.to_thread.run_sync(
+            ledger_from_log.ready, self.settings, time.time_ns()
+        )
+        if recalled is not None:
+            self._log.info("ledger_made", tickets=recalled)
         settled = await trio.to_thread.run_sync(settle_orphans, self.settings, time.time_ns())
         if settled:
             self._log.info("orphans_settled", slots=settled)

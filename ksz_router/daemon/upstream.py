@@ -11,11 +11,9 @@ import trio
 
 from ksz_router.codes import Code
 from ksz_router.config import Sources
-from ksz_router.daemon.entries import destinations_of
 from ksz_router.daemon.opened import Dispatch, Errand
 from ksz_router.daemon.recorder import Recorded
 from ksz_router.daemon.source import Source, SourceLink
-from ksz_router.decision import Forward
 from ksz_router.identifiers import Kbo
 from ksz_router.limits import handshake_seconds_max
 from ksz_router.link import HandshakeError, Link, dial
@@ -70,11 +68,9 @@ class Upstream:
     def forward(self, recorded: Recorded[Dispatch], touched: set[Link]) -> Failed:
         """Put a recorded request to its destinations; return those that failed at once."""
         exchange = recorded.value.exchange
-        verdict = exchange.verdict
-        assert isinstance(verdict, Forward)
         now_ns = self._clock_ns()
         exchange.forwarded_ns = now_ns
-        exchange.errands = [Errand(exchange, Kbo(kbo)) for kbo in destinations_of(verdict)]
+        exchange.errands = [Errand(exchange, Kbo(kbo)) for kbo in exchange.destinations]
         exchange.open_errands = len(exchange.errands)
         failed = []
         for errand in exchange.errands:

@@ -25,12 +25,15 @@ from ksz_router.daemon.source import Source
 from ksz_router.daemon.tables import Tables
 from ksz_router.daemon.upstream import Upstream
 from ksz_router.directory.packing import DirectoryError
+from ksz_router.ledger import LedgerError
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.rulebook.generation import RulebookError
 from ksz_router.tls import TlsFilesError
 from ksz_router.wire import Ended
 
-CANNOT_OPEN = (PrivacyLogError, RulebookError, DirectoryError, TlsFilesError, OSError)
+CANNOT_OPEN = (
+    PrivacyLogError, RulebookError, DirectoryError, TlsFilesError, LedgerError, OSError,
+)  # fmt: skip
 
 
 class Worker:
@@ -64,7 +67,7 @@ class Worker:
         self._log = log
         self._listener = listener
         self.contexts = Contexts(settings.tls)
-        self.journal = Journal(settings, f"w{index}", time.monotonic_ns, time.time_ns)
+        self.journal = Journal(settings, index, time.monotonic_ns, time.time_ns)
         self.tables = Tables(
             Path(settings.tables.rulebook),
             generation,
@@ -109,6 +112,7 @@ class Worker:
             entries=self.journal.entries,
             recorder=self.journal.recorder,
             upstream=self.upstream,
+            submissions=self.journal.submissions,
             admission=self.admission,
             metrics=self.metrics,
             clock_ns=time.monotonic_ns,
@@ -137,6 +141,10 @@ class Worker:
             "privacy_log_free_share": (
                 "Share of the log's disk that is free; below 0.1 nothing is taken.",
                 self.journal.writer.free_share,
+            ),
+            "ledger_tickets": (
+                "Submissions that the ledger remembers.",
+                lambda: self.journal.ledger.rows,
             ),
             "directory_version": ("Person directory in force.", lambda: tables.directory.version),
             "directory_numbers": ("Numbers it knows.", lambda: tables.directory.numbers_count),

@@ -108,13 +108,19 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     request_bytes: int = 0
     answer_bytes: int = 0
     digest: bytes | None = None
-    """SHA-256 of the payload."""
+    """SHA-256 of the payload; on the OUTCOME of a submission, of the payload answered."""
     router_us: int = 0
     source_us: int = 0
     counts: tuple[tuple[int, int], ...] = ()
     """SUMMARY: code and number of times."""
     reader: str = ""
     purpose: str = ""
+    attempt: int = 0
+    """REQUEST of a submission that goes out: the how-manieth time under its ticket, from 1."""
+    first: bytes | None = None
+    """REQUEST of a retry: the exchange id of the first attempt, under which it is delivered."""
+    content: bytes | None = None
+    """REQUEST of a submission: keyed hash of all that was submitted, 16 bytes."""
 
     def __repr__(self) -> str:
         return f"Entry({self.kind.name}, code={self.code}, service={self.service!r})"

@@ -234,6 +234,12 @@ class Tokens:
         text = f"{kbo}:{ticket}".encode()
         return hashlib.blake2b(text, key=self._ticket_key, digest_size=16).digest()
 
+    def content(self, data: bytes) -> bytes:
+        """Return the hash that tells what was submitted from anything else: as ``ticket``."""
+        return hashlib.blake2b(
+            data, key=self._ticket_key, digest_size=16, person=b"content"
+        ).digest()
+
     def person_number(self, token: bytes) -> str:
         """Return the eleven digits of a person's token.
 

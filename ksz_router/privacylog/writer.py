@@ -16,7 +16,7 @@ from typing import Self
 from ksz_router.limits import group_bytes_max, group_records_max, record_bytes_max
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.privacylog.durable import DISK, Disk, sync_folder
-from ksz_router.privacylog.entry import canonical
+from ksz_router.privacylog.entry import Entry, canonical
 from ksz_router.privacylog.frame import (
     FILE_BYTES_MIN,
     LAST,
@@ -79,6 +79,7 @@ class Writer:
         keys_folder: Path,
         now_ns: int,
         file_bytes: int,
+        found: Callable[[Sequence[Entry]], None] = lambda _: None,
         disk: Disk = DISK,
     ) -> Self:
         """Take the slot, start its next file and settle what an earlier run left open.
@@ -93,6 +94,7 @@ class Writer:
             keys_folder: Holds the key file of the quarter of ``now_ns``, and of the last run.
             now_ns: Unix nanoseconds.
             file_bytes: Size of each file, a multiple of 4 KiB.
+            found: Given the requests left open, before their outcome is written; repeatable.
             disk: For fault tests.
 
         Raises:
@@ -112,6 +114,7 @@ class Writer:
         try:
             lock = _take_slot(folder, slot_folder)
             recovered = open_exchanges(slot_folder, keys)
+            found(recovered.open)
             writer = cls(
                 slot_folder, node=node, keys=keys, file_bytes=file_bytes, lock=lock, disk=disk
             )

@@ -1,0 +1,149 @@
+"""The submission ledger of a router: opened where it stands, else made anew from the log.
+
+It lies in memory that the machine loses with its power, so it names the uptime it was made in.
+"""
+
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from ksz_router.codes import Code
+from ksz_router.config import Config
+from ksz_router.ledger import Ledger, LedgerError, Recall
+from ksz_router.privacylog.entry import Entry, Kind, parse, parse_head
+from ksz_router.privacylog.frame import Frame
+from ksz_router.privacylog.header import PAGE, parse_file_header
+from ksz_router.privacylog.keys import KeyRing
+from ksz_router.privacylog.recovery import scan
+from ksz_router.privacylog.slots import file_numbers, file_of, opened, slot_folders
+
+HOUR_NS = 3_600_000_000_000
+
+_SAME_BOOT_SECONDS = 1.0
+"""Two estimates of the same boot differ by less, unless the clock was set meanwhile; then the
+ledger is made anew, which takes a while and harms nobody."""
+
+
+def open_ledger(config: Config) -> Ledger:
+    """Open the submission ledger that :func:`ready` left.
+
+    Raises:
+        LedgerError: it is missing.
+    """
+    return _open(Path(config.ledger.path), config)
+
+
+def ready(config: Config, now_ns: int) -> int | None:
+    """See to it that the ledger stands, before any worker runs.
+
+    Returns:
+        How many tickets were taken from the log; None where the ledger stood already.
+
+    Raises:
+        LedgerError, OSError: it cannot be made; the message says what to do.
+        PrivacyLogError: the log cannot be read.
+    """
+    boot_s = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    try:
+        ledger = open_ledger(config)
+    except LedgerError:
+        pass
+    else:
+        ledger.close()
+        if abs(ledger.boot_s - boot_s) < _SAME_BOOT_SECONDS:
+            return None
+    folder = Path(config.ledger.path)
+    building = folder.with_name(folder.name + ".new")
+    shutil.rmtree(building, ignore_errors=True)
+    ledger = _open(building, config, boot_s)
+    try:
+        log = Path(config.privacy_log.path)
+        since_us = now_ns // 1000 - ledger.window_us
+        keys = KeyRing(Path(config.privacy_log.keys))
+        with Recall(ledger) as recall:
+            for slot in slot_folders(log) if log.is_dir() else ():
+                _recall_slot(slot, keys, recall, since_us)
+        recalled = ledger.rows
+    finally:
+        ledger.close()
+    shutil.rmtree(folder, ignore_errors=True)
+    building.rename(folder)
+    return recalled
+
+
+def _open(folder: Path, config: Config, made_for_boot_s: float | None = None) -> Ledger:
+    return Ledger(
+        folder,
+        rows_max=config.ledger.tickets_max,
+        window_us=int(config.ledger.window_hours * HOUR_NS) // 1000,
+        made_for_boot_s=made_for_boot_s,
+    )
+
+
+def _recall_slot(slot: Path, keys: KeyRing, recall: Recall, since_us: int) -> None:
+    """Hand what one writer recorded since then to the ledger, oldest first."""
+    numbers = file_numbers(slot)
+    begin = len(numbers)
+    while begin and (begin == len(numbers) or _created_us(slot, numbers[begin]) > since_us):
+        begin -= 1
+    attempts = _Attempts(recall, since_us)
+    for number in numbers[begin:]:
+        scan(file_of(slot, number), keys, attempts.visit)
+
+
+def _created_us(slot: Path, number: int) -> int:
+    with opened(file_of(slot, number)) as read:
+        return parse_file_header(read(0, PAGE)).created_us
+
+
+class _Attempts:
+    """The submissions of one writer, from its entries in their order."""
+
+    def __init__(self, recall: Recall, since_us: int) -> None:
+        self._recall = recall
+        self._since_us = since_us
+        self._open: dict[bytes, tuple[bytes, int, bool]] = {}
+        """Exchange id → row, attempt, whether its recipients were recorded one by one."""
+
+    def visit(self, frame: Frame) -> None:
+        for record in frame.records:
+            head = parse_head(record)
+            if head.at_us < self._since_us or head.exchange is None:
+                continue
+            if head.kind == Kind.REQUEST:
+                if head.code == 0:
+                    self._request(parse(record))
+            elif head.exchange in self._open:
+                self._outcome(head.exchange, parse(record))
+
+    def _request(self, entry: Entry) -> None:
+        if not entry.attempt:
+            return
+        assert entry.exchange is not None
+        assert entry.ticket is not None
+        self._open[entry.exchange] = entry.ticket, entry.attempt, False
+        self._recall.request(
+            key=entry.ticket,
+            content=entry.content or bytes(16),
+            exchange=entry.exchange,
+            first=entry.first or entry.exchange,
+            attempt=entry.attempt,
+            at_us=entry.at_us,
+            recipients=entry.destinations,
+        )
+
+    def _outcome(self, exchange: bytes, entry: Entry) -> None:
+        key, attempt, is_one_by_one = self._open[exchange]
+        if entry.kind == Kind.RECIPIENT:
+            self._open[exchange] = key, attempt, True
+        elif entry.kind == Kind.OUTCOME:
+            del self._open[exchange]
+            if is_one_by_one:
+                return
+        else:
+            return
+        # Who was spared for an outage was not sent it, and keeps what an earlier attempt says.
+        if entry.code not in (Code.OUTCOME_UNKNOWN, Code.ANNOUNCED_OUTAGE):
+            codes: Mapping[str, int] = dict.fromkeys(entry.destinations, entry.code)
+            self._recall.outcome(key, attempt, codes, entry.digest)

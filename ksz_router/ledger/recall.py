@@ -1,0 +1,89 @@
+"""Make the rows anew from what the privacy log holds.
+
+The log is read one writer after the other, so the attempts of one ticket may come in any order:
+each recipient keeps what its latest attempt says.
+"""
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+import lmdb
+
+from ksz_router.codes import Code
+from ksz_router.ledger.book import TIME, Ledger
+from ksz_router.ledger.row import NO_DIGEST, Row
+
+_CHANGES_PER_TRANSACTION = 20_000
+
+
+class Recall:
+    """Fills a ledger that nobody else uses yet. A context manager: its end writes the rest."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._transaction: lmdb.Transaction
+        self._changes = 0
+
+    def __enter__(self) -> Self:
+        self._transaction = self._ledger.environment.begin(write=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self._transaction.commit()
+        else:
+            self._transaction.abort()
+
+    def request(
+        self,
+        *,
+        key: bytes,
+        content: bytes,
+        exchange: bytes,
+        first: bytes,
+        attempt: int,
+        at_us: int,
+        recipients: Sequence[str],
+    ) -> None:
+        """An attempt was recorded; what became of it is not known unless an outcome says so."""
+        row = self._row(key) or Row.new(content)
+        row.first = first
+        if attempt > row.attempt:
+            if row.attempt:
+                self._transaction.delete(TIME.pack(row.at_us) + key, db=self._ledger.times)
+            self._transaction.put(TIME.pack(at_us) + key, b"", db=self._ledger.times)
+            row.exchange, row.attempt, row.at_us = exchange, attempt, at_us
+        for kbo in recipients:
+            if row.codes.get(kbo, (0, 0))[1] <= attempt:
+                row.codes[kbo] = int(Code.OUTCOME_UNKNOWN), attempt
+        self._put(key, row)
+
+    def outcome(
+        self, key: bytes, attempt: int, codes: Mapping[str, int], digest: bytes | None
+    ) -> None:
+        """What became of an attempt of which the request was given before."""
+        row = self._row(key)
+        assert row is not None
+        for kbo, code in codes.items():
+            if row.codes.get(kbo, (0, 0))[1] <= attempt:
+                row.codes[kbo] = code, attempt
+        if attempt == row.attempt:
+            row.digest = digest or NO_DIGEST
+        self._put(key, row)
+
+    def _row(self, key: bytes) -> Row | None:
+        data = self._transaction.get(key, db=self._ledger.tickets)
+        return Row(bytes(data)) if data is not None else None
+
+    def _put(self, key: bytes, row: Row) -> None:
+        self._transaction.put(key, row.packed(), db=self._ledger.tickets)
+        self._changes += 1
+        if self._changes % _CHANGES_PER_TRANSACTION == 0:
+            self._transaction.commit()
+            self._transaction = self._ledger.environment.begin(write=True)
