@@ -94,6 +94,17 @@ def test_a_slot_of_a_quarter_that_was_destroyed_is_not_needed(world: World) -> N
     assert purposes(world, SECOND) == ["next quarter"]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can write for another user")
+def test_what_root_recorded_belongs_to_whom_the_log_belongs_to(world: World) -> None:
+    """Else a router that starts after an administrator's query could not read its own log."""
+    os.chown(world.log, 65_534, 65_534)
+    read(world)
+    read(world)
+    made = [world.log / FIRST, *(world.log / FIRST).iterdir()]
+    assert len(made) >= 3
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(65_534, 65_534)}
+
+
 def test_too_many_readings_at_once_are_refused(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,6 +94,8 @@ def record_reading(
         writer.commit(records, now_ns)
     finally:
         writer.close()
+    if os.geteuid() == 0:
+        _leave_to_owner(log, writer.file.parent)
 
 
 def _open_free_slot(log: Path, keys_folder: Path, *, node: str, now_ns: int) -> Writer:
@@ -111,6 +113,16 @@ def _open_free_slot(log: Path, keys_folder: Path, *, node: str, now_ns: int) -> 
         except (SlotTaken, LogCorrupt, KeysError):  # the keys of its last run were destroyed
             continue
     raise ReadingRefused(f"{log}: no slot to record this reading in is free; try again")
+
+
+def _leave_to_owner(log: Path, slot_folder: Path) -> None:
+    """What root wrote belongs to whom the log belongs to, or the router could not read its log."""
+    owner = log.stat()
+    try:
+        for path in (slot_folder, *slot_folder.iterdir()):
+            os.chown(path, owner.st_uid, owner.st_gid)
+    except OSError as error:
+        raise ReadingRefused(f"{slot_folder}: cannot be left to its owner: {error}") from error
 
 
 def _check_words(name: str, text: str, chars_max: int) -> None:
