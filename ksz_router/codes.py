@@ -99,6 +99,7 @@ class Code(IntEnum):
     NO_SOURCE_HAS_THE_DATA = 7001
     NO_SOURCE_KNOWS_THE_PERSON = 7002
     NO_RECIPIENT_MAY_RECEIVE = 7003
+    TOO_MANY_RECIPIENTS = 7004
 
     ANNOUNCED_OUTAGE = 8001
 
@@ -180,7 +181,7 @@ MEANINGS: dict[Code, Meaning] = {
     Code.ACCESS_RIGHT_NOT_IN_FORCE: Meaning("MSG00013", _NO, _ASK, "the access right is not in force today"),
     Code.ROLE_NOT_IN_ACCESS_RIGHT: Meaning("MSG00013", _NO, _ASK, "the access right does not cover this role"),
     Code.SERVICE_NOT_IN_ACCESS_RIGHT: Meaning("MSG00013", _NO, _ASK, "the access right does not cover this service"),
-    Code.AUTHENTICATION_TOO_WEAK: Meaning("MSG00013", _NO, _ASK, "the access right asks for a higher authentication level"),
+    Code.AUTHENTICATION_TOO_WEAK: Meaning("MSG00013", _NO, _ASK, "the access right asks for a higher authentication level, or other means"),
     Code.NO_GRANT: Meaning("MSG00013", _NO, _ASK, "no grant allows this service here"),
     Code.CAPACITY_NOT_GRANTED: Meaning("MSG00013", _NO, _ASK, "the grant does not cover this capacity"),
     Code.GRANT_NOT_IN_FORCE: Meaning("MSG00013", _NO, _ASK, "the grant is not in force today"),
@@ -195,6 +196,7 @@ MEANINGS: dict[Code, Meaning] = {
     Code.NO_SOURCE_HAS_THE_DATA: Meaning("MSG00021", _NIL, _NONE, "no source supplies this service today"),
     Code.NO_SOURCE_KNOWS_THE_PERSON: Meaning("MSG00021", _NIL, _NONE, "no source knows this person in a fitting capacity"),
     Code.NO_RECIPIENT_MAY_RECEIVE: Meaning("MSG00021", _NIL, _NONE, "no recipient that knows this person may receive"),
+    Code.TOO_MANY_RECIPIENTS: Meaning("MSG00008", _NO, _MEND, "more recipients fit than one distribution may have; name each as source"),
     Code.ANNOUNCED_OUTAGE: Meaning("MSG00002", _NO, _RETRY, "the source announced an outage"),
     Code.SOURCE_UNREACHABLE: Meaning("MSG00002", _NO, _DOWN, "the source cannot be reached"),
     Code.SOURCE_BREAKER_OPEN: Meaning("MSG00002", _NO, _RETRY, "the source failed lately and is left in peace for a while"),

@@ -189,6 +189,8 @@ class AccessRight(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """Authentication level that is asked at least (0..4, eIDAS-like)."""
     begin: Day = 0
     end: Day = OPEN
+    means: frozenset[str] = frozenset()
+    """Authentication means of which one is asked, to the letter; empty: any."""
 
 
 # What the person directory says.

@@ -151,7 +151,11 @@ class World:
                 Code.SERVICE_NOT_IN_ACCESS_RIGHT,
                 self.facts.service.name in right.services or not right.services,
             ),
-            (Code.AUTHENTICATION_TOO_WEAK, self.request.level >= right.level),
+            (
+                Code.AUTHENTICATION_TOO_WEAK,
+                self.request.level >= right.level
+                and self.request.means in (right.means or {self.request.means}),
+            ),
         ]
         return [code for code, holds in rows if not holds]
 
@@ -174,10 +178,17 @@ class World:
         return [code for code, holds in rows if not holds]
 
     @cached_property
+    def grants(self) -> list[Grant]:
+        """Those that may count: a network's grant is nobody's outside of every network."""
+        assert self.acting is not None
+        is_inside = self.acting.secondary_network != ""
+        return [row for row in self.facts.grants if is_inside or row.basis != SECONDARY_NETWORK]
+
+    @cached_property
     def grant_refusal(self) -> Code | None:
         if self.kind is Kind.TEST or self.grant is not None:
             return None
-        lacking = [self.lacking_in_grant(row, self.request.capacity) for row in self.facts.grants]
+        lacking = [self.lacking_in_grant(row, self.request.capacity) for row in self.grants]
         return max((codes[0] for codes in lacking), default=Code.NO_GRANT)
 
     @cached_property
@@ -186,7 +197,7 @@ class World:
         if self.kind is Kind.TEST:
             return None
         capacity = self.request.capacity
-        rows = (row for row in self.facts.grants if not self.lacking_in_grant(row, capacity))
+        rows = (row for row in self.grants if not self.lacking_in_grant(row, capacity))
         return next(rows, None)
 
     # The person.
@@ -226,13 +237,11 @@ class World:
         return mode is Mode.BLOCK and self.own_refusal is code
 
     @cached_property
-    def own_violation(self) -> bool:
+    def own_violation(self) -> Code | None:
+        """What is broken and only logged."""
         assert self.grant is None or self.grant.own_mode in Mode
-        return (
-            self.grant is not None
-            and self.grant.own_mode is Mode.LOG
-            and self.own_refusal is not None
-        )
+        is_logged = self.grant is not None and self.grant.own_mode is Mode.LOG
+        return self.own_refusal if is_logged else None
 
     def number_is(self, code: Code) -> bool:
         assert self.facts.service is not None
@@ -367,6 +376,10 @@ TABLE: list[tuple[Code, Callable[[World], object]]] = [
     (
         Code.NO_RECIPIENT_MAY_RECEIVE,
         lambda w: w.kind is not Kind.TEST and not w.destinations,
+    ),
+    (
+        Code.TOO_MANY_RECIPIENTS,
+        lambda w: w.kind is Kind.DISTRIBUTION and len({row.kbo for row in w.destinations}) > 64,
     ),
     (Code.ANNOUNCED_OUTAGE, lambda w: w.destinations and not w.reachable),
 ]

@@ -34,11 +34,18 @@ NEIGHBOUR, NOT_INTEGRATED, NOBODY, FORMER = map(insz, (1, 2, 3, 4))
 class Ground:
     """What the routers of a test file share: certificates, tables and keys. Opened once."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        more_text: Mapping[str, str] | None = None,
+        more_connecting: Sequence[str] = (),
+        more_rows: Sequence[str] = (),
+    ) -> None:
         self.folder = folder
         self.pki = folder / "pki"
-        write_pki(self.pki, {kbo: uri(kbo) for kbo in CONNECTING})
-        self.world = make_world(folder)
+        write_pki(self.pki, {kbo: uri(kbo) for kbo in (*CONNECTING, *more_connecting)})
+        self.world = make_world(folder, more=more_text)
         self.directory = folder / "directory"
         load_directory(
             self.directory,
@@ -48,6 +55,7 @@ class Ground:
                 NOT_INTEGRATED: [line for line in LINES if line.sector != 17],
             },
             {FORMER: NEIGHBOUR},
+            more_rows,
         )
         self.quarter = "2026Q4"
         self.keys_folder = folder / "keys"
@@ -63,21 +71,33 @@ class Ground:
 
 
 def load_directory(
-    folder: Path, persons: Mapping[str, Sequence[Line]], replaced: Mapping[str, str]
+    folder: Path,
+    persons: Mapping[str, Sequence[Line]],
+    replaced: Mapping[str, str],
+    more_rows: Sequence[str] = (),
 ) -> None:
-    """Load a directory of active persons with these lines, and of numbers that became others."""
-    rows = [",".join(COLUMNS)]
+    """Load a directory of active persons with these lines, and of numbers that became others.
+
+    ``more_rows`` are rows of the file as they stand.
+    """
+    rows = [",".join(COLUMNS), *more_rows]
     rows += [f"{old},replaced,{new}" + "," * (len(COLUMNS) - 3) for old, new in replaced.items()]
     for number, lines in persons.items():
-        rows.append(f"{number},active" + "," * (len(COLUMNS) - 2))
-        for line in lines:
-            kind = "" if line.type == ANY_TYPE else line.type
-            end = "" if line.end == OPEN else _iso(line.end)
-            fields = (line.sector, kind, line.capacity, line.phase, _iso(line.begin), end, "")
-            rows.append(f"{number},,,," + ",".join(map(str, fields)))
+        rows += rows_of(number, "active", lines)
     file = folder.with_suffix(".csv")
     file.write_text("\n".join(rows) + "\n", encoding="utf-8")
     load(file, folder)
+
+
+def rows_of(number: str, status: str, lines: Sequence[Line]) -> list[str]:
+    """The rows of one number; ``status`` may hold the cells that go with it, such as the next."""
+    rows = [f"{number},{status}" + "," * (len(COLUMNS) - 2 - status.count(","))]
+    for line in lines:
+        kind = "" if line.type == ANY_TYPE else line.type
+        end = "" if line.end == OPEN else _iso(line.end)
+        fields = (line.sector, kind, line.capacity, line.phase, _iso(line.begin), end, "")
+        rows.append(f"{number},,,," + ",".join(map(str, fields)))
+    return rows
 
 
 def _iso(day: int) -> str:

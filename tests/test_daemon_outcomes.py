@@ -84,7 +84,7 @@ W, N, S = Code.ANSWERED_WITH_DATA, Code.ANSWERED_WITHOUT_DATA, Code.SOURCE_SILEN
     [
         ((W, W), (), W),
         ((N, N), (), N),
-        ((W, N), (), Code.ANSWERED_IN_PART),
+        ((W, N), (), W),
         ((W, S), (), Code.ANSWERED_IN_PART),
         ((S, S), (), S),
         ((S, Code.SOURCE_UNREACHABLE), (), S),

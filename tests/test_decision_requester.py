@@ -42,6 +42,16 @@ def test_the_authentication_level_asked_is_the_least() -> None:
     assert code_of(case.asking(level=2)) is None
 
 
+def test_the_means_of_authentication_are_asked_to_the_letter() -> None:
+    """One of those that the right names; a right that names none takes any, and none at all."""
+    case = plain_case().permitting(means=frozenset({"eID", "itsme"}))
+    for means in ("", "eid", "eID ", "password"):
+        assert code_of(case.asking(means=means)) is Code.AUTHENTICATION_TOO_WEAK
+    for means in ("eID", "itsme"):
+        assert code_of(case.asking(means=means)) is None
+    assert code_of(plain_case().asking(means="password")) is None
+
+
 def test_the_grants_are_tried_in_their_order() -> None:
     """The first that applies is the one that is recorded; of none, the nearest is named."""
     good, expired = grant("a", capacities=frozenset({2})), grant("b", end=YESTERDAY)

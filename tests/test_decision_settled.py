@@ -8,6 +8,7 @@ import pytest
 
 from ksz_router.codes import Code
 from ksz_router.decision import SECONDARY_NETWORK, Refusal, decide
+from ksz_router.identifiers import Kbo
 from ksz_router.model import (
     ANY_TYPE,
     OPEN,
@@ -241,17 +242,32 @@ def test_a_control_mode_does_not_switch_off_another_rule() -> None:
         assert code_of(case) is Code.GRANT_NOT_IN_FORCE
 
 
+def test_a_distribution_has_a_bounded_number_of_recipients_and_is_never_cut() -> None:
+    """One more than fit is a refusal that names the bound; each can still be named by itself."""
+    row = plain_case().facts.sources[0]
+    numbers = [f"0{base}{97 - base % 97:02}" for base in range(2345678, 2345678 + 65)]
+    rows = tuple(msgspec.structs.replace(row, kbo=Kbo(number)) for number in numbers)
+    case = plain_case().serving(kind=Kind.DISTRIBUTION)
+    assert len(forward(case.knowing(sources=rows[:64])).destinations) == 64
+    verdict = decide(*case.knowing(sources=rows))
+    assert isinstance(verdict, Refusal)
+    assert (verdict.code, verdict.limit) == (Code.TOO_MANY_RECIPIENTS, 64)
+    (found,) = forward(case.knowing(sources=rows).asking(source=numbers[-1])).destinations
+    assert found.kbo == numbers[-1]
+    assert len(forward(case.knowing(sources=rows).serving(kind=Kind.SUBMISSION)).put_to) == 1
+
+
 def test_a_secondary_network_needs_no_deliberation_but_stays_within() -> None:
-    """With that basis only sources of the very same network are asked."""
+    """With that basis only sources of the very same network are asked, and only from inside."""
     case = plain_case().granting(basis=SECONDARY_NETWORK)
     assert code_of(case) is None
     assert code_of(case.supplying(secondary_network="")) is Code.NO_SOURCE_KNOWS_THE_PERSON
     assert case.facts.caller is not None
     outside = msgspec.structs.replace(case.facts.caller, secondary_network="")
     alone = case.knowing(caller=outside).supplying(secondary_network="")
-    assert code_of(alone) is Code.NO_SOURCE_KNOWS_THE_PERSON
+    assert code_of(alone) is Code.NO_GRANT
     foreign_member = member_case().granting(basis=SECONDARY_NETWORK)
-    assert code_of(foreign_member) is Code.NO_SOURCE_KNOWS_THE_PERSON
+    assert code_of(foreign_member) is Code.NO_GRANT
     assert code_of(of_member(foreign_member, secondary_network=NETWORK)) is None
 
 

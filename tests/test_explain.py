@@ -109,14 +109,15 @@ def test_json_has_the_rules_and_the_outcome(desk: Desk, capsys: pytest.CaptureFi
 
 
 def test_the_reading_is_recorded(desk: Desk) -> None:
-    """One entry a person read, whatever the verdict; none where no person is read."""
+    """One entry a number of the person, whatever the verdict; the user's rights are read too."""
     desk.explain(*ASKED, "--person", w.PERSON)
-    assert desk.records() == 1
+    assert desk.records() == 2
     desk.explain(*ASKED, "--person", w.PERSON, "--capacity", "6")
-    assert desk.records() == 2
+    assert desk.records() == 4
     desk.explain(*ASKED, "--person", "123")
+    assert desk.records() == 5
     desk.explain("--service", "TestConnectionService")
-    assert desk.records() == 2
+    assert desk.records() == 5
 
 
 def test_without_a_record_nothing_is_shown(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:

@@ -80,10 +80,19 @@ class World(NamedTuple):
     signer_pub: Path
 
 
-def make_world(tmp_path: Path, endpoints: Mapping[str, tuple[str, int]] | None = None) -> World:
-    """Build, sign and activate the example in ``tmp_path``, sources at the given host and port."""
+def make_world(
+    tmp_path: Path,
+    endpoints: Mapping[str, tuple[str, int]] | None = None,
+    more: Mapping[str, str] | None = None,
+) -> World:
+    """Build, sign and activate the example in ``tmp_path``, sources at the given host and port.
+
+    ``more`` are further files of the rulebook's text, and what is in them.
+    """
     text = tmp_path / "rulebook-text"
     shutil.copytree(EXAMPLE, text)
+    for name, words in (more or {}).items():
+        (text / name).write_text(words, encoding="utf-8")
     sources = text / "institutions" / "sources.toml"
     content = sources.read_text(encoding="utf-8")
     for kbo, (host, port) in (endpoints or {}).items():

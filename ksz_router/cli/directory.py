@@ -1,26 +1,23 @@
 """``ksz-router directory``: load the person directory, show a person, check it, make test data."""
 
 import argparse
-import getpass
 import json
 import sys
-import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from ksz_router.cli import NOT_IN_ORDER, OK, UsageError, add_config
+from ksz_router.cli.reading import Reading, add_reading, look_up
 from ksz_router.config import load as load_config
 from ksz_router.days import to_date
 from ksz_router.directory.check import check
 from ksz_router.directory.loader import load
 from ksz_router.directory.packing import DirectoryError
-from ksz_router.directory.snapshot import Directory
 from ksz_router.directory.synthesise import PERSONS_MAX, PERSONS_MIN, landmarks, write_csv
-from ksz_router.identifiers import Insz, is_insz
+from ksz_router.identifiers import is_insz
 from ksz_router.model import ANY_TYPE, OPEN, Day, Line, Person
 from ksz_router.official import capacity_label, sectors
 from ksz_router.privacylog import PrivacyLogError
-from ksz_router.privacylog.reading import record_reading
 
 _EXAMPLES = """examples:
   # a directory of a million persons who do not exist
@@ -54,8 +51,7 @@ def add(parser: ArgumentParser) -> None:
 
     action = actions.add_parser("show", help="show what the directory holds on one person")
     action.add_argument("insz", metavar="INSZ|-", help="the number; - reads it from stdin")
-    action.add_argument("--purpose", required=True, metavar="TEXT", help="why; it is recorded")
-    action.add_argument("--reader", metavar="NAME", help="who reads (default: the login name)")
+    add_reading(action)
     _add_place(action)
     _add_json(action)
 
@@ -121,35 +117,18 @@ def _show(arguments: Namespace) -> int:
     given = sys.stdin.readline().strip() if arguments.insz == "-" else arguments.insz
     if not is_insz(given):
         raise UsageError("show: give one well-formed INSZ, or - and the number on stdin")
-    _record(arguments, (given,))
-    directory = Directory.open(_target(arguments))
-    try:
-        person = directory.look_up([given])[0]
-        others = directory.other_numbers(given)
-        version = directory.version
-    finally:
-        directory.close()
+    config = load_config(arguments.config)
+    log, keys = Path(config.privacy_log.path), Path(config.privacy_log.keys)
+    reading = Reading(log, keys, config.node.name, "directory show", arguments)
+    reading.record((given,))
+    person, others, version = look_up(_target(arguments), given)
     if others:  # the same person is read under these too
-        _record(arguments, others)
+        reading.record(others)
     if arguments.json:
         print(json.dumps(_described(person, len(others) + 1, version), ensure_ascii=False))
     else:
         _print_person(person, given, len(others) + 1, version)
     return OK if person is not None else NOT_IN_ORDER
-
-
-def _record(arguments: Namespace, numbers: tuple[str, ...]) -> None:
-    config = load_config(arguments.config)
-    record_reading(
-        Path(config.privacy_log.path),
-        Path(config.privacy_log.keys),
-        node=config.node.name,
-        reader=arguments.reader or getpass.getuser(),
-        purpose=arguments.purpose,
-        verb="directory show",
-        now_ns=time.time_ns(),
-        persons=tuple(map(Insz, numbers)),
-    )
 
 
 def _described(person: Person | None, numbers: int, version: int) -> dict[str, object]:

@@ -5,7 +5,6 @@ nothing. It reads a person, so it records that first (design law 5) and shows no
 """
 
 import argparse
-import getpass
 import sys
 import time
 from argparse import ArgumentParser, Namespace
@@ -15,16 +14,16 @@ from typing import NamedTuple
 import msgspec
 
 from ksz_router.cli import NOT_IN_ORDER, OK, UsageError
+from ksz_router.cli.reading import Reading, add_reading, look_up
 from ksz_router.codes import MEANINGS, Code
 from ksz_router.config import load
 from ksz_router.days import brussels_day, is_day
 from ksz_router.decision import Forward, Refusal, Step, Verdict, explain
-from ksz_router.directory import Directory, DirectoryError
-from ksz_router.identifiers import Insz, is_insz
+from ksz_router.directory import DirectoryError
+from ksz_router.identifiers import is_insz
 from ksz_router.messages import Request
 from ksz_router.model import Kind, Person
 from ksz_router.privacylog import PrivacyLogError
-from ksz_router.privacylog.reading import record_reading
 from ksz_router.rights import Rights
 from ksz_router.rulebook.activation import active
 from ksz_router.rulebook.generation import RulebookError
@@ -66,7 +65,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--as", required=True, dest="uri", metavar="URI", help="SAN URI of the caller's certificate"
     )
-    parser.add_argument("--purpose", required=True, help="why this is asked; goes in the log")
+    add_reading(parser)
     parser.add_argument("--request", type=Path, metavar="FILE", help="the request as JSON")
     request = parser.add_argument_group("the request")
     request.add_argument("--service-version", type=int, dest="version", metavar="NUMBER")
@@ -95,7 +94,8 @@ def run(arguments: Namespace) -> int:
     try:
         snapshot = Snapshot.open(tables.rulebook, arguments.generation or active(tables.rulebook))
         try:
-            person = _read_person(request, tables, arguments.purpose, now_ns)
+            reading = Reading(tables.log, tables.keys, tables.node, "explain", arguments)
+            person = _read_person(request, tables.directory, reading)
             facts = snapshot.look_up(
                 request,
                 arguments.uri,
@@ -132,25 +132,22 @@ def _tables(arguments: Namespace) -> _Tables:
     )
 
 
-def _read_person(request: Request, tables: _Tables, purpose: str, now_ns: int) -> Person | None:
-    """Record the reading, then read. What is no INSZ is in no table, and is read by nobody."""
-    if request.person is None or not is_insz(request.person):
+def _read_person(request: Request, directory: Path, reading: Reading) -> Person | None:
+    """Record the reading, then read. What is no INSZ is in no table, and is read by nobody.
+
+    The rights of a user are read too, so the user is recorded as the person is.
+    """
+    user = request.user if request.user is not None and is_insz(request.user) else None
+    number = request.person if request.person is not None and is_insz(request.person) else None
+    if number is None:
+        if user is not None:
+            reading.record((), user=user)
         return None
-    record_reading(
-        tables.log,
-        tables.keys,
-        node=tables.node,
-        reader=getpass.getuser(),
-        purpose=purpose,
-        verb="explain",
-        now_ns=now_ns,
-        persons=[Insz(request.person)],
-    )
-    directory = Directory.open(tables.directory)
-    try:
-        return directory.look_up([request.person])[0]
-    finally:
-        directory.close()
+    reading.record((number,), user=user)
+    found = look_up(directory, number)
+    if found.others:
+        reading.record(found.others, user=user)
+    return found.person
 
 
 def _request(arguments: Namespace) -> Request:
@@ -214,7 +211,7 @@ def _outcome(verdict: Verdict) -> dict[str, object]:
         "acting": verdict.acting,
         "grant": verdict.grant.id if verdict.grant is not None else "",
         "basis": verdict.grant.basis if verdict.grant is not None else "",
-        "own_integration": "broken, logged" if verdict.own_violation else "",
+        "violations": list(verdict.violations),
         "destinations": [_destination(verdict, number) for number in range(_asked(verdict))],
         "in_outage": list(verdict.in_outage),
     }

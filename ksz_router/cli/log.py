@@ -1,39 +1,37 @@
 """``ksz-router log``: who asked what about whom, and whether the privacy log is whole."""
 
 import argparse
-import getpass
 import json
 import sys
-import time
-import uuid
-from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
-from zoneinfo import ZoneInfo
+from typing import NamedTuple
+
+import msgspec
 
 from ksz_router.cli import NOT_IN_ORDER, OK, UsageError, add_config
+from ksz_router.cli.log_table import print_json, print_table
+from ksz_router.cli.reading import Reading, add_reading, look_up
 from ksz_router.codes import Code
 from ksz_router.config import load
 from ksz_router.days import is_day
+from ksz_router.directory.packing import DirectoryError
 from ksz_router.identifiers import Insz, is_application, is_insz, is_kbo, parse_kbo
 from ksz_router.limits import person_numbers_max
 from ksz_router.model import Day
 from ksz_router.privacylog import PrivacyLogError
-from ksz_router.privacylog.entry import Kind
 from ksz_router.privacylog.query import LIMIT_MAX, Asked, Found, query
-from ksz_router.privacylog.reading import record_reading
-from ksz_router.privacylog.rows import Row
 from ksz_router.privacylog.verify import Report, verify
-
-_BRUSSELS = ZoneInfo("Europe/Brussels")
 
 _EXAMPLES = """\
 examples:
-  # who saw this person this year: all numbers of the person, one a line, on standard input
-  ksz-router log query --purpose "complaint 2026/118" --person - --from 2026-01-01 < numbers
+  # who saw this person this year; the directory adds the person's other numbers
+  ksz-router log query --purpose "complaint 2026/118" --person - --from 2026-01-01 < number
 
   # what an institution was refused, for a program to read
   ksz-router log query --purpose "audit 7" --institution 0206731645 --verdict NO_GRANT --json
+
+  # what passed although the requester does not know the person, where that is only logged
+  ksz-router log query --purpose "audit 7" --violations own --from 2026-11-01
 
   # every byte of a copy of the log, with a copy of the keys
   ksz-router log verify --log /mnt/copy/privacylog --keys /mnt/copy/keys
@@ -50,14 +48,23 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EXAMPLES
     verbs = parser.add_subparsers(dest="log_verb", required=True, metavar="query|verify")
     find = verbs.add_parser("query", help="find exchanges by person, institution, user, service")
-    find.add_argument("--purpose", required=True, metavar="TEXT", help="why; it is recorded")
-    find.add_argument("--reader", metavar="NAME", help="who reads (default: the login name)")
+    add_reading(find)
     find.add_argument(
         "--person",
         action="append",
         default=[],
         metavar="INSZ|FILE|-",
-        help="a number, or where to read numbers, one a line; name all numbers of one person",
+        help="a number, or where to read numbers of one person, one a line",
+    )
+    place = find.add_mutually_exclusive_group()
+    place.add_argument(
+        "--directory",
+        type=Path,
+        metavar="DIR",
+        help="where the person's other numbers are read (default: the configured directory)",
+    )
+    place.add_argument(
+        "--no-directory", action="store_true", help="ask under the numbers given and no other"
     )
     find.add_argument("--institution", metavar="KBO", help="asked, was acted for, or was sent it")
     find.add_argument("--user", metavar="NUMBER|FILE|-", help="of a user or an application")
@@ -65,6 +72,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     find.add_argument("--from", dest="from_day", metavar="YYYY-MM-DD", help="first Brussels day")
     find.add_argument("--to", dest="to_day", metavar="YYYY-MM-DD", help="last Brussels day")
     find.add_argument("--verdict", metavar="forward|CODE", help="code by name or number")
+    find.add_argument(
+        "--violations",
+        nargs="?",
+        const="any",
+        choices=("any", "own", "source", "recipient"),
+        help="what passed with a broken integration rule whose mode is log",
+    )
     find.add_argument("--limit", type=int, default=1000, metavar="N", help="default %(default)s")
     check = verbs.add_parser("verify", help="check every byte against the format")
     for sub in (find, check):
@@ -76,43 +90,71 @@ def add(parser: argparse.ArgumentParser) -> None:
         sub.add_argument("--json", action="store_true", help="one JSON object a line")
 
 
+class _Place(NamedTuple):
+    """Where the log, its keys and the directory are."""
+
+    node: str
+    log: Path
+    keys: Path
+    directory: Path | None = None
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Do it and return the exit code."""
-    node, log, keys = _place(arguments)
+    place = _place(arguments)
     try:
         if arguments.log_verb == "verify":
-            return _print_report(verify(log, keys), as_json=arguments.json)
-        asked = _asked(arguments)
-        if not 1 <= arguments.limit <= LIMIT_MAX:
-            raise UsageError(f"--limit: from 1 to {LIMIT_MAX}")
-        user = asked.user
-        record_reading(
-            log,
-            keys,
-            node=node,
-            reader=arguments.reader or getpass.getuser(),
-            purpose=arguments.purpose,
-            verb="log query",
-            now_ns=time.time_ns(),
-            persons=asked.persons,
-            user=Insz(user) if user is not None and is_insz(user) else None,
+            return _print_report(verify(place.log, place.keys), as_json=arguments.json)
+        return _query(arguments, place)
+    except PrivacyLogError as error:
+        print(f"ksz-router: {error}", file=sys.stderr)
+        return NOT_IN_ORDER
+    except DirectoryError as error:
+        print(
+            f"ksz-router: {error}; --no-directory asks under the numbers given only",
+            file=sys.stderr,
+        )
+        return NOT_IN_ORDER
+
+
+def _place(arguments: argparse.Namespace) -> _Place:
+    if (arguments.log is None) != (arguments.keys is None):
+        raise UsageError("give --log and --keys together, or neither and a --config")
+    if arguments.log is not None:
+        return _Place("copy", arguments.log, arguments.keys)
+    config = load(arguments.config)
+    log = config.privacy_log
+    return _Place(config.node.name, Path(log.path), Path(log.keys), Path(config.tables.directory))
+
+
+def _query(arguments: argparse.Namespace, place: _Place) -> int:
+    asked = _asked(arguments)
+    if not 1 <= arguments.limit <= LIMIT_MAX:
+        raise UsageError(f"--limit: from 1 to {LIMIT_MAX}")
+    reading = Reading(place.log, place.keys, place.node, "log query", arguments)
+
+    def record(persons: tuple[str, ...]) -> None:
+        reading.record(
+            persons,
+            user=asked.user if asked.user is not None and is_insz(asked.user) else None,
             institution=asked.institution,
             begin=asked.from_day,
             end=asked.to_day,
         )
-        return _print_found(query(log, keys, asked, limit=arguments.limit), arguments.json)
-    except PrivacyLogError as error:
-        print(f"ksz-router: {error}", file=sys.stderr)
-        return NOT_IN_ORDER
 
-
-def _place(arguments: argparse.Namespace) -> tuple[str, Path, Path]:
-    if (arguments.log is None) != (arguments.keys is None):
-        raise UsageError("give --log and --keys together, or neither and a --config")
-    if arguments.log is not None:
-        return "copy", arguments.log, arguments.keys
-    config = load(arguments.config)
-    return config.node.name, Path(config.privacy_log.path), Path(config.privacy_log.keys)
+    given = [number.digits for number in asked.persons]
+    record(tuple(given))
+    directory = None if arguments.no_directory else arguments.directory or place.directory
+    if given and directory is not None:
+        found = [other for number in given for other in look_up(directory, number).others]
+        others = tuple(dict.fromkeys(other for other in found if other not in given))
+        if others:
+            record(others)
+            print(f"ksz-router: asked under {len(others)} further numbers too", file=sys.stderr)
+            asked = msgspec.structs.replace(asked, persons=asked.persons + tuple(map(Insz, others)))
+    elif given and not arguments.no_directory:
+        print("ksz-router: no directory: asked under the numbers given only", file=sys.stderr)
+    return _print_found(query(place.log, place.keys, asked, limit=arguments.limit), arguments.json)
 
 
 def _asked(arguments: argparse.Namespace) -> Asked:
@@ -135,6 +177,7 @@ def _asked(arguments: argparse.Namespace) -> Asked:
         from_day=_day("--from", arguments.from_day),
         to_day=_day("--to", arguments.to_day),
         verdict=_verdict(arguments.verdict),
+        violation=arguments.violations,
     )
 
 
@@ -174,65 +217,14 @@ def _verdict(text: str | None) -> int | None:
 
 def _print_found(found: Found, as_json: bool) -> int:  # noqa: FBT001
     if as_json:
-        for row in found.rows:
-            print(json.dumps(_as_json(row)))
+        print_json(found.rows)
     else:
-        _print_table(found.rows)
+        print_table(found.rows)
     if found.more:
         print("ksz-router: there are more: go on with --from, or raise --limit", file=sys.stderr)
     for what in found.damaged:
         print(f"ksz-router: incomplete: {what}", file=sys.stderr)
     return NOT_IN_ORDER if found.damaged else OK
-
-
-def _as_json(row: Row) -> dict[str, object]:
-    fields = {name: getattr(row, name) for name in row.__struct_fields__}
-    return fields | {
-        "exchange": None if row.exchange is None else str(uuid.UUID(bytes=row.exchange)),
-        "at": datetime.fromtimestamp(row.at_us / 1e6, UTC).isoformat(timespec="microseconds"),
-        "kind": row.kind.name,
-        "verdict": _code_name(row.code) if row.kind is Kind.REQUEST else None,
-        "outcomes": [{"code": c, "name": _code_name(c), "at_us": at} for c, at in row.outcomes],
-        "duration_us": row.duration_us,
-    }
-
-
-_COLUMNS = (
-    "time (Brussels)", "exchange", "asked by", "for", "user", "service", "verdict", "sent to",
-    "capacity", "grant", "outcome", "ms",
-)  # fmt: skip
-
-
-def _print_table(rows: Sequence[Row]) -> None:
-    cells = [_COLUMNS, *map(_cells, rows)]
-    widths = [max(len(line[at]) for line in cells) for at in range(len(_COLUMNS))]
-    for line in cells:
-        print("  ".join(map(str.ljust, line, widths)).rstrip())
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    at = datetime.fromtimestamp(row.at_us / 1e6, _BRUSSELS)
-    reading = row.kind is Kind.READING
-    return (
-        at.strftime("%Y-%m-%d %H:%M:%S.%f")[:23],
-        "-" if row.exchange is None else str(uuid.UUID(bytes=row.exchange)),
-        f"reader {row.reader}" if reading else row.requester or "unknown",
-        row.purpose if reading else row.acting or "-",
-        "yes" if row.user else row.application or "no",
-        f"{row.service}/{row.service_version}" if row.service_version else row.service,
-        "read" if reading else _code_name(row.code),
-        ",".join(row.destinations) or "-",
-        "-" if row.capacity is None else str(row.capacity),
-        row.grant or row.legal_framework or "-",
-        ",".join(_code_name(code) for code, _ in row.outcomes) or "-",
-        "-" if row.duration_us is None else f"{row.duration_us / 1000:.1f}",
-    )
-
-
-def _code_name(code: int) -> str:
-    if code == 0:
-        return "forward"
-    return Code(code).name if code in set(Code) else str(code)
 
 
 def _print_report(report: Report, *, as_json: bool) -> int:

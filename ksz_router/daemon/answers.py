@@ -45,6 +45,8 @@ def refusal(exchange: Exchange, verdict: Refusal, generation: str) -> Answer:
         detail["newSSIN"] = verdict.replaced_by
     if verdict.deceased:
         detail["deceaseDate"] = str(verdict.deceased)
+    if verdict.limit:
+        detail["limit"] = str(verdict.limit)
     return _answer(
         exchange.request.id,
         exchange.id,
@@ -95,7 +97,7 @@ def outcome(exchange: Exchange, generation: str, retry_at_ms: int) -> Answer:
     )
     if verdict.service.kind is Kind.DISTRIBUTION:
         recipients += tuple(
-            RecipientStatus(kbo, int(Code.ANNOUNCED_OUTAGE)) for kbo in verdict.in_outage
+            RecipientStatus(kbo, int(Code.ANNOUNCED_OUTAGE)) for kbo in exchange.left_out
         )
         recipients += _statuses(granted.earlier) if granted is not None else ()
         code = _overall([Code(recipient.code) for recipient in recipients])
@@ -160,10 +162,13 @@ def _statuses(codes: Mapping[str, int]) -> tuple[RecipientStatus, ...]:
 
 
 def _overall(codes: list[Code]) -> Code:
-    """One code for a distribution: the common one, or that only a part was reached."""
+    """One code for a distribution: the common one, or that only a part was reached.
+
+    Recipients that took it with something to say and with nothing have both been reached.
+    """
     distinct = set(codes)
-    if len(distinct) == 1:
-        return codes[0]
+    if len(distinct) == 1 or distinct == {Code.ANSWERED_WITH_DATA, Code.ANSWERED_WITHOUT_DATA}:
+        return min(distinct)
     return (
         Code.ANSWERED_IN_PART
         if any(code >= Code.ANSWERED_WITH_DATA for code in codes)

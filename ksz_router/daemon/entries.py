@@ -7,6 +7,8 @@ needs. What a peer sent malformed is not copied: it could be anything, and of an
 import hashlib
 from collections.abc import Callable
 
+import msgspec
+
 from ksz_router.codes import Code, Stage
 from ksz_router.daemon.opened import Errand, Exchange, Submission
 from ksz_router.decision import Forward, Refusal
@@ -54,6 +56,9 @@ class EntryMaker:
         named = request.member or request.kbo
         passed = verdict if isinstance(verdict, Forward) else None
         person = request.person if passed is None else passed.person
+        known = exchange.facts.person
+        if isinstance(verdict, Refusal) and verdict.code.stage >= Stage.PERSON and known:
+            person = known.current  # it was judged, and perhaps told: both numbers stand here
         asked = request.person if request.person != person else None
         grant = passed.grant if passed is not None else None
         return canonical(
@@ -89,7 +94,7 @@ class EntryMaker:
                 grant=grant.id if grant is not None else _grant_of(verdict),
                 basis=grant.basis if grant is not None else "",
                 line=passed.line if passed is not None else None,
-                violations=_violations(passed) if passed is not None else (),
+                violations=passed.violations if passed is not None else (),
                 request_bytes=len(request.payload),
                 digest=_digest(request.payload) if service and service.kind in KEPT else None,
                 attempt=granted.attempt if granted is not None else 0,
@@ -117,7 +122,8 @@ class EntryMaker:
             reply: What that destination said, where it is given to the requester.
         """
         entry = self._end(EntryKind.OUTCOME, exchange, code, errand, reply, router_us=router_us)
-        return [canonical(entry), *self._further(exchange, entry, reply)]
+        left_out = self._left_out(exchange, entry)
+        return [*left_out, canonical(entry), *self._further(exchange, entry, reply)]
 
     def recipient(
         self, exchange: Exchange, code: Code, errand: Errand, reply: Reply | None
@@ -161,6 +167,19 @@ class EntryMaker:
             router_us=max(0, router_us),
         )
 
+    def _left_out(self, exchange: Exchange, outcome: Entry) -> list[bytes]:
+        """One entry for each recipient of a distribution that was spared for its outage."""
+        if not exchange.left_out:
+            return []
+        code = Code.ANNOUNCED_OUTAGE
+        entry = msgspec.structs.replace(
+            outcome, kind=EntryKind.RECIPIENT, code=int(code), stage=int(code.stage), router_us=0
+        )
+        return [
+            canonical(msgspec.structs.replace(entry, destinations=(kbo,)))
+            for kbo in exchange.left_out
+        ]
+
     def _further(self, exchange: Exchange, entry: Entry, reply: Reply | None) -> list[bytes]:
         return [
             canonical(
@@ -178,7 +197,7 @@ class EntryMaker:
                     destinations=entry.destinations,
                 )
             )
-            for person in (reply.persons if reply is not None else ())
+            for person in dict.fromkeys(reply.persons if reply is not None else ())
         ]
 
     def summary(self, requester: str, counts: dict[Code, int]) -> bytes:
@@ -213,11 +232,6 @@ def requester_of(exchange: Exchange) -> str:
 
 def _grant_of(verdict: Forward | Refusal) -> str:
     return verdict.grant if isinstance(verdict, Refusal) else ""
-
-
-def _violations(verdict: Forward) -> tuple[str, ...]:
-    own = ("own",) if verdict.own_violation else ()
-    return own + tuple(d.kbo for d in verdict.destinations if d.violation)
 
 
 def _first_of(submission: Submission | None, own: bytes) -> bytes | None:

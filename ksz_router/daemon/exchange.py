@@ -110,6 +110,8 @@ class Exchanges:
     def _record(self, exchange: Exchange) -> None:
         """Have the request recorded, and with it the answer where the router gives it itself."""
         records = [self._entries.request(exchange)]
+        if isinstance(exchange.verdict, Forward):
+            self._metrics.violated(exchange.verdict.violations)
         answer = self._own_answer(exchange)
         if answer is None:
             self._deadlines.add(exchange)

@@ -148,6 +148,7 @@ class _Attempts:
                 return
         else:
             return
-        if entry.code != Code.OUTCOME_UNKNOWN:
+        # Who was spared for an outage was not sent it, and keeps what an earlier attempt says.
+        if entry.code not in (Code.OUTCOME_UNKNOWN, Code.ANNOUNCED_OUTAGE):
             codes: Mapping[str, int] = dict.fromkeys(entry.destinations, entry.code)
             self._recall.outcome(key, attempt, codes, entry.digest)

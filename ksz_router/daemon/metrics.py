@@ -61,6 +61,7 @@ class Metrics(Collector):
     def __init__(self) -> None:
         self.exchanges: Counter[tuple[Kind | None, int]] = Counter()
         self.rejected: Counter[Code] = Counter()
+        self.violations: Counter[str] = Counter()
         self.handshakes: Counter[str] = Counter()
         self.router = {kind: Histogram(SECONDS) for kind in Kind}
         self.legs = {leg: Histogram(SECONDS) for leg in ("request", "outcome")}
@@ -104,6 +105,11 @@ class Metrics(Collector):
     def turned_away(self, code: Code) -> None:
         """Something was refused before the control."""
         self.rejected[code] += 1
+
+    def violated(self, violations: Iterable[str]) -> None:
+        """A request passed although integration rules in mode ``log`` are broken."""
+        for violation in violations:
+            self.violations[violation.partition(":")[0]] += 1
 
     def committed(self, commits: Iterable[tuple[int, int]], unix_seconds: float) -> None:
         """Groups of records became durable."""
@@ -150,6 +156,14 @@ class Metrics(Collector):
         for code, count in list(self.rejected.items()):
             rejected.add_metric([code.name.lower()], count)
         yield rejected
+        violations = CounterMetricFamily(
+            "ksz_router_violations",
+            "Integration rules that were broken, and only logged, by control.",
+            labels=["control"],
+        )
+        for control in ("own", "source", "recipient"):
+            violations.add_metric([control], self.violations[control])
+        yield violations
         handshakes = CounterMetricFamily(
             "ksz_router_handshakes", "TLS handshakes, by result.", labels=["result"]
         )

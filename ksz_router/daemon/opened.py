@@ -79,7 +79,9 @@ class Exchange:
         self.deadline_ns = deadline_ns
         self.facts = facts
         self.verdict = verdict
-        self.destinations = _destinations_of(verdict) if isinstance(verdict, Forward) else ()
+        self.destinations: tuple[str, ...] = (
+            tuple([found.kbo for found in verdict.put_to]) if isinstance(verdict, Forward) else ()
+        )
         """Where it goes."""
         self.submission: Submission | None = None
         """None where nothing is lost by sending it twice."""
@@ -103,18 +105,25 @@ class Exchange:
         return self.submission.held
 
     @property
+    def left_out(self) -> tuple[str, ...]:
+        """Recipients of a distribution that are spared for an announced outage.
+
+        Not those of whom an earlier attempt says what became of it: that still holds.
+        """
+        verdict, submission = self.verdict, self.submission
+        if not isinstance(verdict, Forward) or verdict.service.kind is not Kind.DISTRIBUTION:
+            return ()
+        if submission is None:
+            return verdict.in_outage
+        if not isinstance(submission.held, Granted):
+            return ()
+        return tuple(kbo for kbo in verdict.in_outage if kbo not in submission.held.earlier)
+
+    @property
     def delivered_as(self) -> bytes:
         """The exchange id that recipients and requester know it by: of its first attempt."""
         granted = self.granted
         return granted.first if granted is not None else self.id
-
-
-def _destinations_of(verdict: Forward) -> tuple[str, ...]:
-    """Where a passing request is put to: all for a distribution, else the first."""
-    found = verdict.destinations
-    if verdict.service.kind is not Kind.DISTRIBUTION:
-        found = found[:1]
-    return tuple(destination.kbo for destination in found)
 
 
 class Dispatch(msgspec.Struct, frozen=True):

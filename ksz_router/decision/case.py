@@ -13,6 +13,7 @@ from ksz_router.model import (
     Day,
     Grant,
     Institution,
+    Kind,
     Line,
     Outage,
     Person,
@@ -72,7 +73,27 @@ class Forward(msgspec.Struct, frozen=True, kw_only=True):
     """The INSZ in use, which differs from the asked one where a replacement was followed."""
     destinations: tuple[Destination, ...]
     in_outage: tuple[Kbo, ...] = ()
-    own_violation: bool = False
+    own_violation: Code | None = None
+    """What is broken in the own integration, where its control mode is ``log``."""
+
+    @property
+    def put_to(self) -> tuple[Destination, ...]:
+        """All destinations of a distribution, of anything else the first."""
+        return self.destinations[: None if self.service.kind is Kind.DISTRIBUTION else 1]
+
+    @property
+    def violations(self) -> tuple[str, ...]:
+        """Integration rules that are broken in mode ``log``, as the entry names them.
+
+        Control, mode, and what is broken or whose: ``own:log:PHASE_TOO_LOW``,
+        ``recipient:log:0999013688``.
+        """
+        own = self.own_violation
+        control = "source" if self.service.kind is Kind.CONSULTATION else "recipient"
+        return (
+            *((f"own:log:{own.name}",) if own is not None else ()),
+            *[f"{control}:log:{found.kbo}" for found in self.put_to if found.violation],
+        )
 
     def __repr__(self) -> str:
         return f"Forward({self.service.name!r}, destinations={len(self.destinations)})"
@@ -88,6 +109,8 @@ class Refusal(msgspec.Struct, frozen=True):
     replaced_by: str = ""
     deceased: Day = 0
     retry_at_ms: int = 0
+    limit: int = 0
+    """The bound that was met, where one was."""
 
     def __repr__(self) -> str:
         return f"Refusal({self.code.name}, field={self.field!r})"
@@ -115,7 +138,7 @@ class Case:
         self.person: str | None = None
         self.destinations: tuple[Destination, ...] = ()
         self.in_outage: tuple[Kbo, ...] = ()
-        self.own_violation = False
+        self.own_violation: Code | None = None
         self.caller: Institution
         self.acting: Institution
         self.service: Service

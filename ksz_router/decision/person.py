@@ -4,6 +4,7 @@ from ksz_router.codes import Code
 from ksz_router.days import covers
 from ksz_router.decision.case import SECONDARY_NETWORK, Case, Destination, Refusal
 from ksz_router.decision.requester import broken_in_grant
+from ksz_router.limits import recipients_max
 from ksz_router.model import (
     ANY_TYPE,
     PROVISIONAL,
@@ -49,7 +50,7 @@ def own_integration(case: Case) -> Refusal | None:
         case.line = next(line for line in far_enough if line.begin <= begin <= line.end)
         return None
     if grant.own_mode is Mode.LOG:
-        case.own_violation = True
+        case.own_violation = code
         return None
     return Refusal(code, grant=grant.id)
 
@@ -58,7 +59,8 @@ def person(case: Case) -> Refusal | None:
     """The number exists and is in use; a replaced one is followed or refused as the service says.
 
     Comes after the own integration: a new number, or that one exists, is disclosed only to who
-    may know. A violation that is only logged lets the request go on, but not the new number out.
+    may know. A violation that is only logged lets the request go on, but neither the new number nor
+    the day of death out.
     """
     if case.person is None:
         return None
@@ -67,12 +69,13 @@ def person(case: Case) -> Refusal | None:
     if known is None:
         return Refusal(Code.PERSON_UNKNOWN, "person", grant)
     if known.status is NumberStatus.REPLACED and not case.service.follow_replaced:
-        new = "" if case.own_violation else known.current
+        new = "" if case.own_violation is not None else known.current
         return Refusal(Code.PERSON_REPLACED, "person", grant, replaced_by=new)
     if known.current_status is NumberStatus.CANCELLED:
         return Refusal(Code.PERSON_CANCELLED, "person", grant)
     if known.current_status is NumberStatus.DECEASED and case.service.refuse_deceased:
-        return Refusal(Code.PERSON_DECEASED, "person", grant, deceased=known.deceased)
+        day = 0 if case.own_violation is not None else known.deceased
+        return Refusal(Code.PERSON_DECEASED, "person", grant, deceased=day)
     case.person = known.current
     return None
 
@@ -103,6 +106,9 @@ def source_integration(case: Case) -> Refusal | None:
             return Refusal(Code.NO_RECIPIENT_MAY_RECEIVE, grant=grant)
     # An institution that fits in several roles is put to once, as what it is asked first.
     case.destinations = tuple({found.kbo: found for found in reversed(knowing)}.values())[::-1]
+    if case.service.kind is Kind.DISTRIBUTION and len(case.destinations) > recipients_max:
+        # Never a silent cut: who distributes names its recipients one by one instead.
+        return Refusal(Code.TOO_MANY_RECIPIENTS, "source", grant, limit=recipients_max)
     return None
 
 

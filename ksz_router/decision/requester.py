@@ -6,7 +6,7 @@ is in the directory.
 
 from ksz_router.codes import Code
 from ksz_router.days import is_day
-from ksz_router.decision.case import Case, Refusal
+from ksz_router.decision.case import SECONDARY_NETWORK, Case, Refusal
 from ksz_router.identifiers import is_application, is_insz, is_kbo
 from ksz_router.limits import (
     deadline_ms_max,
@@ -147,15 +147,23 @@ def _broken_in_right(right: AccessRight, case: Case) -> Code | None:
         return Code.ROLE_NOT_IN_ACCESS_RIGHT
     if right.services and case.service.name not in right.services:
         return Code.SERVICE_NOT_IN_ACCESS_RIGHT
-    return Code.AUTHENTICATION_TOO_WEAK if case.request.level < right.level else None
+    is_weak = case.request.level < right.level
+    if is_weak or (right.means and case.request.means not in right.means):
+        return Code.AUTHENTICATION_TOO_WEAK
+    return None
 
 
 def grant(case: Case) -> Refusal | None:
-    """A grant in force, on a deliberation in force, allows the service (7, 4° d; law art. 15)."""
+    """A grant in force, on a deliberation in force, allows the service (7, 4° d; law art. 15).
+
+    A grant that rests on a secondary network is nobody's outside of one, whoever holds the role.
+    """
     if case.service.kind is Kind.TEST:
         return None
     nearest, grant_id = Code.NO_GRANT, ""
     for row in case.facts.grants:
+        if row.basis == SECONDARY_NETWORK and not case.acting.secondary_network:
+            continue
         code = broken_in_grant(row, case.request.capacity, case.today)
         if code is None:
             case.grant = row

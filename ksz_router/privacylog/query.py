@@ -44,6 +44,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     to_day: Day | None = None
     verdict: int | None = None
     """0 for what was passed, else the code of the refusal."""
+    violation: str | None = None
+    """A logged violation of ``own``, ``source`` or ``recipient`` integration; ``any`` of them."""
 
 
 class Found(msgspec.Struct, kw_only=True):
@@ -97,6 +99,8 @@ class _Rule:
             needles.add(asked.user.encode())
         elif asked.institution is not None and not asked.persons:
             needles = {asked.institution.encode()}
+        elif asked.violation is not None and not asked.persons:
+            needles = {b":log:"}
         self._needles = tuple(needles)
 
     def may_concern(self, record: bytes) -> bool:
@@ -132,6 +136,8 @@ class _Rule:
         ):  # fmt: skip
             return False
         if asked.service is not None and entry.service != asked.service:
+            return False
+        if asked.violation is not None and not _violates(entry, asked.violation):
             return False
         if asked.verdict is None:
             return True
@@ -226,6 +232,11 @@ class _Rows:
                 self._last[entry.exchange] = draft
         draft.fits_person |= self._rule.fits_person(entry)
         draft.fits_user |= self._rule.fits_user(entry)
+
+
+def _violates(entry: Entry, control: str) -> bool:
+    controls = {violation.partition(":")[0] for violation in entry.violations}
+    return control in controls or (control == "any" and bool(controls))
 
 
 def _begin_us(day: Day) -> int:

@@ -1,12 +1,12 @@
 """Record that somebody is about to read a person, before a local verb shows anything.
 
-Each process writes to a slot of its own, so that a query never waits for a worker and a worker
-never for a query.
+Each process writes to a slot of its own while it runs, so that a query never waits for a worker and
+a worker never for a query. A slot is taken again by later readings of the same system user: their
+files are chained, so that no single reading can be taken away unseen.
 """
 
 import os
 import re
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,11 +14,13 @@ from ksz_router.identifiers import Insz
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.privacylog.entry import Entry, Kind, canonical
 from ksz_router.privacylog.frame import FILE_BYTES_MIN
-from ksz_router.privacylog.keys import Tokens, load, quarter_of
-from ksz_router.privacylog.writer import Writer
+from ksz_router.privacylog.keys import KeysError, Tokens, load, quarter_of
+from ksz_router.privacylog.recovery import LogCorrupt
+from ksz_router.privacylog.writer import SlotTaken, Writer
 
 PURPOSE_CHARS_MAX = 256
 READER_CHARS_MAX = 64
+READINGS_AT_ONCE_MAX = 64
 _ELEVEN_DIGITS = re.compile(r"(?<!\d)(\d[ .\-/]?){10}\d(?!\d)")
 
 
@@ -60,7 +62,8 @@ def record_reading(
         end: Last day asked about, ``yyyymmdd``.
 
     Raises:
-        ReadingRefused: reader or purpose is missing, too long, or holds a person's number.
+        ReadingRefused: reader or purpose is missing, too long, or holds a person's number; or
+            too many readings are being recorded at this moment.
         LogNotWritable: the disk refuses.
         KeysError: the key file of this quarter is missing.
     """
@@ -86,18 +89,40 @@ def record_reading(
         )
         for number in (persons or (None,))
     ]
-    writer = Writer.open(
-        log,
-        slot=f"v-{os.getpid()}-{secrets.token_hex(4)}",
-        node=node,
-        keys_folder=keys_folder,
-        now_ns=now_ns,
-        file_bytes=FILE_BYTES_MIN,
-    )
+    writer = _open_free_slot(log, keys_folder, node=node, now_ns=now_ns)
     try:
         writer.commit(records, now_ns)
     finally:
         writer.close()
+    if os.geteuid() == 0:
+        _leave_to_owner(log, writer.file.parent)
+
+
+def _open_free_slot(log: Path, keys_folder: Path, *, node: str, now_ns: int) -> Writer:
+    """Take the first slot that nobody writes; one that is damaged is left as it is, for verify."""
+    for number in range(READINGS_AT_ONCE_MAX):
+        try:
+            return Writer.open(
+                log,
+                slot=f"v-{os.getuid()}-{number}",
+                node=node,
+                keys_folder=keys_folder,
+                now_ns=now_ns,
+                file_bytes=FILE_BYTES_MIN,
+            )
+        except (SlotTaken, LogCorrupt, KeysError):  # the keys of its last run were destroyed
+            continue
+    raise ReadingRefused(f"{log}: no slot to record this reading in is free; try again")
+
+
+def _leave_to_owner(log: Path, slot_folder: Path) -> None:
+    """What root wrote belongs to whom the log belongs to, or the router could not read its log."""
+    owner = log.stat()
+    try:
+        for path in (slot_folder, *slot_folder.iterdir()):
+            os.chown(path, owner.st_uid, owner.st_gid)
+    except OSError as error:
+        raise ReadingRefused(f"{slot_folder}: cannot be left to its owner: {error}") from error
 
 
 def _check_words(name: str, text: str, chars_max: int) -> None:

@@ -178,6 +178,7 @@ def _rights(placed: Iterable[Placed[RightRow]]) -> Iterable[RightRows]:
             level=row.level,
             begin=begin,
             end=end,
+            means=frozenset(row.means),
         )
         found.setdefault((row.kbo, holder), []).append(right)
     for (kbo, holder), rights in sorted(found.items()):

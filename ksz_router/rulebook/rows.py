@@ -149,6 +149,7 @@ class RightRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     roles: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
     level: int = 0
+    means: tuple[str, ...] = ()
     begin: dt.date | None = None
     end: dt.date | None = None
 

@@ -18,8 +18,10 @@ import msgspec
 import trio
 
 from ksz_router import __version__, tls
+from ksz_router.identifiers import is_insz
 from ksz_router.limits import (
     connections_per_worker_max,
+    further_persons_max,
     handshake_seconds_max,
     payload_bytes_max,
     source_inflight_max,
@@ -36,8 +38,9 @@ _log = logging.getLogger("ksz_router.sdk")
 class Supply(msgspec.Struct, frozen=True):
     """What a handler answers.
 
-    ``persons`` are further persons whom the answer concerns: each must be declared, since each
-    gets an entry in the privacy log. ``user`` or ``application`` is who supplied it.
+    ``persons`` are further persons whom the answer concerns, at most 64: each must be declared,
+    since each gets an entry in the privacy log; whoever is named twice, or is the person asked
+    about, is declared once. ``user`` or ``application`` is who supplied it.
     """
 
     outcome: Outcome
@@ -190,19 +193,30 @@ class Provider:
             self._inflight -= 1
             if not self._inflight:
                 self._changed.set()
-        if len(supply.payload) > payload_bytes_max:
-            _log.error("the answer of %s is too large to send", delivery.service)
-            supply = Supply(Outcome.FAILED, source_code="TOO-LARGE")
+        persons = tuple(dict.fromkeys(n for n in supply.persons if n != delivery.person))
+        fault = _fault(supply.payload, persons)
+        if fault:
+            _log.error("the answer of %s cannot be sent: %s", delivery.service, fault)
+            supply, persons = Supply(Outcome.FAILED, source_code=fault), ()
         if not pump.link.connection.is_ended:
             pump.send(
                 Reply(
                     id=delivery.id,
                     outcome=supply.outcome,
                     person=delivery.person,
-                    persons=supply.persons,
+                    persons=persons,
                     user=supply.user,
                     application=supply.application,
                     source_code=supply.source_code,
                     payload=supply.payload,
                 )
             )
+
+
+def _fault(payload: bytes, persons: tuple[str, ...]) -> str:
+    """Why an answer would not be taken; told as its source code, since it is ours to mend."""
+    if len(payload) > payload_bytes_max:
+        return "TOO-LARGE"
+    if len(persons) > further_persons_max:
+        return "TOO-MANY-PERSONS"
+    return "" if all(map(is_insz, persons)) else "PERSON-MALFORMED"

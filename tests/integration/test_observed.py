@@ -42,6 +42,7 @@ NAMES = (
     "ksz_router_source_duration_seconds_bucket",
     "ksz_router_stage_duration_seconds_bucket",
     "ksz_router_rejected_total",
+    "ksz_router_violations_total",
     "ksz_router_handshakes_total",
     "ksz_router_connections",
     "ksz_router_inflight_messages",

@@ -1,0 +1,254 @@
+"""Every local verb that reads a person records it first, and shows nothing where it cannot."""
+
+import argparse
+import ast
+import io
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from ksz_router import cli
+from ksz_router.privacylog import keys
+from ksz_router.privacylog.entry import Entry, Kind, parse
+from ksz_router.privacylog.frame import Frame
+from ksz_router.privacylog.hotlog import HotLog
+from ksz_router.privacylog.keys import KeyRing, Tokens
+from ksz_router.privacylog.verify import verify
+from tests import worlds
+from tests.daemon_ground import NEIGHBOUR, NOBODY, insz, load_directory
+
+OLDEST, OLD = map(insz, (21, 22))
+"""The person's numbers before ``PERSON``: the first became the second, the second ``PERSON``."""
+NUMBERS = (OLDEST, OLD, worlds.PERSON)
+
+CLI = Path(cli.__file__).parent
+
+READS: dict[str, tuple[str, ...]] = {
+    "directory show": ("directory", "show", "-"),
+    "explain": ("explain", "--as", worlds.uri(worlds.CENTRE), "--person", "-",
+                "--service", "UnemploymentData", "--service-version", "3", "--sector", "17",
+                "--type", "1", "--capacity", "2", "--user", worlds.USER_A),
+    "log query": ("log", "query", "--person", "-"),
+}  # fmt: skip
+"""The verbs that read a person, each with a command line that does; the number on stdin."""
+
+OTHERS = {
+    "run": "serves: each exchange has its entries",
+    "check-config": "opens the tables, and looks nobody up",
+    "status": "counts",
+    "rulebook check": "text under review: users stand in it by a key",
+    "rulebook build": "as check",
+    "rulebook activate": "signs",
+    "rulebook show": "institutions, services and grants; no right of a user",
+    "rulebook user-key": "computes a name from the number it is given, and looks nobody up",
+    "directory load": "writes; a refusal names rows of the file and no person",
+    "directory check": "a problem names the place of a number in the file, not the number",
+    "directory synthesise": "nobody: its persons do not exist",
+    "send": "asks a router as an institution: the router records it",
+    "log verify": "places and counts",
+    "keys quarter": "makes keys",
+    "keys signer": "makes keys",
+    "keys testpki": "makes certificates",
+}
+"""The verbs that read no person, each with the reason."""
+
+MAY_READ = {
+    "ksz_router.directory.snapshot": {"reading", "check_config"},
+    "ksz_router.directory.Directory": set[str](),
+    "ksz_router.privacylog.query": {"log"},
+    "ksz_router.privacylog.hotlog": set[str](),
+    "ksz_router.privacylog.recovery": set[str](),
+}
+"""What reads persons, and the modules of the command line that may import it."""
+
+
+class Desk(NamedTuple):
+    """Tables and a privacy log that is empty."""
+
+    folder: Path
+    config: Path
+    log: Path
+    keys: Path
+
+    def entries(self) -> list[Entry]:
+        found: list[Entry] = []
+
+        def visit(frame: Frame) -> None:
+            found.extend(map(parse, frame.records))
+
+        log = HotLog(self.log, KeyRing(self.keys))
+        for slot in log.slots:
+            log.read(slot, 0, 2**63, visit)
+        assert not log.damaged
+        return found
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tables")
+    worlds.make_world(folder)
+    persons = {worlds.PERSON: worlds.LINES, NEIGHBOUR: worlds.LINES}
+    load_directory(folder / "directory", persons, {OLDEST: OLD, OLD: worlds.PERSON})
+    return folder
+
+
+@pytest.fixture
+def desk(tables: Path, tmp_path: Path) -> Desk:
+    config = tmp_path / "router.toml"
+    config.write_text(
+        f'[tables]\nrulebook = "{tables}/rulebook"\ndirectory = "{tables}/directory"\n'
+        '[privacy_log]\npath = "log"\nkeys = "keys"\n',
+        encoding="utf-8",
+    )
+    (tmp_path / "log").mkdir()
+    keys.make(tmp_path / "keys", keys.quarter_of(time.time_ns()))
+    return Desk(tmp_path, config, tmp_path / "log", tmp_path / "keys")
+
+
+def leaves(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Every command below a parser that has no further one, by its words."""
+    nested = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    if not nested:
+        yield "", parser
+    for action in nested:
+        for name, below in action.choices.items():
+            for words, leaf in leaves(below):
+                yield f"{name} {words}".strip(), leaf
+
+
+def commands() -> dict[str, argparse.ArgumentParser]:
+    found: dict[str, argparse.ArgumentParser] = {}
+    for verb in cli.VERBS:
+        parser = argparse.ArgumentParser()
+        cli._module(verb).add(parser)
+        found |= {f"{verb} {words}".strip(): leaf for words, leaf in leaves(parser)}
+    return found
+
+
+def run(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, verb: str, *, number: str = OLD,
+    purpose: str = "complaint 7", reader: Sequence[str] = ("--reader", "dpo"),
+) -> int:  # fmt: skip
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{number}\n"))
+    words = [*READS[verb], "--config", str(desk.config), "--purpose", purpose, *reader]
+    return cli.main(words)
+
+
+def test_every_verb_is_known_to_read_a_person_or_not_to() -> None:
+    """A verb that is new is put in one of the two tables above, and tested if it reads."""
+    assert commands().keys() == READS.keys() | OTHERS.keys()
+    assert not READS.keys() & OTHERS.keys()
+
+
+def test_a_verb_that_can_be_given_a_person_is_one_that_reads_or_says_why_not() -> None:
+    """Whatever takes a number of a person takes who reads and why, too."""
+    for name, leaf in commands().items():
+        options = {option for action in leaf._actions for option in action.option_strings}
+        words = options | {action.dest for action in leaf._actions}
+        takes_person = bool(words & {"--person", "person", "insz", "--insz"})
+        assert ({"--purpose", "--reader"} <= options) == (name in READS), name
+        assert not takes_person or name in READS or name == "send", name
+
+
+def test_nothing_else_of_the_command_line_can_read_a_person() -> None:
+    """What reads the directory or the log is imported where the entry comes first."""
+    for path in CLI.glob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                for alias in node.names:
+                    named = {str(node.module), f"{node.module}.{alias.name}"}
+                    for target in named & MAY_READ.keys():
+                        assert path.stem in MAY_READ[target], f"{path.name} imports {target}"
+
+
+@pytest.mark.parametrize("verb", READS)
+def test_a_reading_is_in_the_log_under_every_number_of_the_person(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    """Verb, reader and purpose, in a file of its own; and the log is whole."""
+    assert run(desk, monkeypatch, verb) in (cli.OK, cli.NOT_IN_ORDER)
+    assert capsys.readouterr().out
+    entries = desk.entries()
+    tokens = Tokens(keys.load(desk.keys, keys.quarter_of(time.time_ns())))
+    assert {entry.person for entry in entries} == set(map(tokens.person, NUMBERS))
+    assert {(e.kind, e.service, e.reader, e.purpose) for e in entries} == {
+        (Kind.READING, verb, "dpo", "complaint 7")
+    }
+    assert [slot.name for slot in desk.log.iterdir()] == [f"v-{os.getuid()}-0"]
+    assert verify(desk.log, desk.keys).faults == []
+
+
+@pytest.mark.parametrize("verb", READS)
+def test_a_person_who_is_nobody_is_recorded_all_the_same(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """That somebody is not there is an answer too."""
+    run(desk, monkeypatch, verb, number=NOBODY)
+    tokens = Tokens(keys.load(desk.keys, keys.quarter_of(time.time_ns())))
+    assert [entry.person for entry in desk.entries()] == [tokens.person(NOBODY)]
+
+
+@pytest.mark.parametrize("verb", READS)
+def test_the_entry_is_durable_before_the_person_is_looked_up(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    """Where the directory cannot be read nothing is shown, and the entry is there."""
+    text = desk.config.read_text(encoding="utf-8")
+    desk.config.write_text(re.sub(r'directory = "[^"]*"', 'directory = "none"', text), "utf-8")
+    assert run(desk, monkeypatch, verb) == cli.NOT_IN_ORDER
+    assert capsys.readouterr().out == ""
+    assert len(desk.entries()) == 1
+
+
+HINDRANCES = ("no log", "log not writable", "no keys", "no purpose", "person in purpose",
+              "person in reader")  # fmt: skip
+
+
+@pytest.mark.parametrize("hindrance", HINDRANCES)
+@pytest.mark.parametrize("verb", READS)
+def test_what_cannot_be_recorded_is_not_shown(
+    desk: Desk,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    verb: str,
+    hindrance: str,
+) -> None:
+    """Not a word, not even whether the number is known, and no number in the complaint."""
+    dotted = f"{OLD[:6]} {OLD[6:9]}-{OLD[9:]}"
+    if hindrance == "no log":
+        desk.log.rmdir()
+    elif hindrance == "log not writable":
+        (desk.log / f"v-{os.getuid()}-0").write_text("in the way of the slot", encoding="utf-8")
+    elif hindrance == "no keys":
+        for file in desk.keys.iterdir():
+            file.unlink()
+    code = run(
+        desk,
+        monkeypatch,
+        verb,
+        purpose={"no purpose": " ", "person in purpose": dotted}.get(hindrance, "complaint 7"),
+        reader=("--reader", dotted if hindrance == "person in reader" else "dpo"),
+    )
+    shown = capsys.readouterr()
+    assert (code, shown.out) == (cli.NOT_IN_ORDER, "")
+    assert shown.err
+    assert not any(number in shown.err for number in (*NUMBERS, dotted))
+
+
+@pytest.mark.parametrize("verb", READS)
+def test_nobody_reads_without_saying_why(
+    desk: Desk, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    """The purpose is no option."""
+    with pytest.raises(SystemExit):
+        cli.main([*READS[verb], "--config", str(desk.config)])
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "--purpose" in shown.err
+    assert list(desk.log.iterdir()) == []
