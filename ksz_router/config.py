@@ -80,12 +80,13 @@ class Admin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Windows(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Requests in flight at once, per worker."""
+    """Requests in flight at once, per worker, and the bytes that they and answers may hold."""
 
     connection: int = limits.connection_inflight_max
     institution: int = limits.institution_inflight_max
     router: int = limits.router_inflight_max
     source: int = limits.source_inflight_max
+    bytes: int = limits.held_bytes_default
 
 
 class Sources(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -139,6 +140,7 @@ _RANGES: dict[str, dict[str, tuple[float, float]]] = {
         "institution": (1, limits.institution_inflight_max),
         "router": (1, limits.router_inflight_max),
         "source": (1, limits.source_inflight_max),
+        "bytes": (limits.MIB, limits.held_bytes_max),
     },
     "sources": {
         "connections_per_endpoint": (1, 16),

@@ -47,6 +47,10 @@ breaker_outcomes_kept = 20
 source_dials_at_once_max = 8
 source_draining_links_max = 4
 
+# Bytes that all requests and answers of a worker may hold at once.
+held_bytes_default = 256 * MIB
+held_bytes_max = 2_047 * MIB
+
 # Bytes waiting to be sent on one connection before reading from it stops, and before it closes.
 connection_outgoing_soft_bytes = 1 * MIB
 connection_outgoing_hard_bytes = 8 * MIB
@@ -61,6 +65,13 @@ deadline_ms_max = 60_000
 ping_interval_seconds = 30.0
 pong_seconds_max = 10.0
 drain_seconds_max = 30.0
+
+# The clock of the host. A larger step than the first is a jump, and is not gone along with: within
+# a run of the log an outcome comes at most two deadlines after its request. A jump that lasts is
+# taken for the truth after the second, if it is not larger than the third.
+clock_step_seconds_max = 30.0
+clock_hold_seconds = 150.0
+clock_error_seconds_max = 7_200.0
 
 # Directory.
 person_numbers_max = 16
@@ -80,4 +91,7 @@ assert 2 * connection_inflight_max <= source_inflight_max
 assert frame_bytes_max <= connection_outgoing_hard_bytes
 assert connection_outgoing_soft_bytes <= connection_outgoing_hard_bytes
 assert first_byte_seconds_max <= handshake_seconds_max
+assert clock_step_seconds_max * 1_000 < deadline_ms_max
+assert clock_hold_seconds * 1_000 > 2 * deadline_ms_max
+assert payload_bytes_max <= held_bytes_default <= held_bytes_max
 assert deadline_ms_default <= deadline_ms_max

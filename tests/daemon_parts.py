@@ -150,6 +150,7 @@ class Parts:
             exchanges=self.exchanges,
             recorder=self.recorder,
             upstream=self.upstream,
+            admission=self.admission,
             metrics=self.metrics,
             clock_ns=self.clock_ns,
             wall_ns=self.wall_ns,
@@ -157,8 +158,6 @@ class Parts:
         )
         self.housekeeping = Housekeeping(
             loop=self.loop,
-            admission=self.admission,
-            log=self.writer,
             clock_ns=self.clock_ns,
             summarise=self.summarise,
         )

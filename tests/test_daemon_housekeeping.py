@@ -8,7 +8,6 @@ import pytest
 
 from ksz_router.cli.testpki import ROUTER_URI
 from ksz_router.codes import Code
-from ksz_router.daemon.housekeeping import FREE_SHARE_MIN, Housekeeping
 from ksz_router.daemon.source import SourceLink
 from ksz_router.limits import (
     hello_seconds_max,
@@ -170,41 +169,6 @@ async def test_a_source_that_drains_is_left_once_nothing_is_open_there(ground: G
         source.reply(1)
         await p.until(lambda: len(caller.answers) == 2)
         assert {answer.code for answer in caller.answers} == {Code.ANSWERED_WITH_DATA}
-
-
-class Filling:
-    """A disk that fills up."""
-
-    def __init__(self) -> None:
-        self.share = 1.0
-
-    def free_share(self) -> float:
-        return self.share
-
-
-@in_trio
-async def test_a_disk_that_fills_up_stops_new_requests_in_time(ground: Ground) -> None:
-    """Below the share nothing is taken any more; what is open is still recorded and answered."""
-    async with parts(ground) as p:
-        disk = Filling()
-        house = Housekeeping(
-            loop=p.loop, admission=p.admission, log=disk, clock_ns=p.clock_ns, summarise=p.summarise
-        )
-        source, caller = p.add_source(RVA), await p.connect()
-        caller.ask(ask(id=1))
-        await p.until(lambda: source.deliveries)
-        disk.share = FREE_SHARE_MIN - 0.001
-        house.tick()
-        caller.ask(ask(id=2))
-        await p.until(lambda: caller.answers)
-        assert caller.answers[0].code == Code.LOG_NOT_WRITABLE
-        source.reply()
-        await p.until(lambda: len(caller.answers) == 2)
-        assert caller.answers[1].code == Code.ANSWERED_WITH_DATA
-        disk.share = FREE_SHARE_MIN
-        house.tick()
-        caller.ask(ask(id=3))
-        await p.until(lambda: len(source.deliveries) == 2)
 
 
 @in_trio

@@ -103,33 +103,39 @@ class Somebody:
 
     def __init__(self, name: str) -> None:
         self.uri = name
-        self.inflight: dict[int, None] = {}
+        self.inflight: dict[int, int] = {}
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=80))
-def test_windows_count_exactly_what_is_in_flight(steps: list[tuple[int, bool]]) -> None:
+ARRIVALS = st.tuples(st.integers(0, 3), st.booleans(), st.integers(0, 40))
+
+
+@given(st.lists(ARRIVALS, max_size=80))
+def test_windows_count_exactly_what_is_in_flight(steps: list[tuple[int, bool, int]]) -> None:
     """Against plain counting: the narrowest full window is named, and leaving frees its place."""
-    admission = Admission(Windows(connection=2, institution=3, router=5))
+    admission = Admission(Windows(connection=2, institution=3, router=5, bytes=100))
     sessions = [Somebody(name) for name in ("a", "a", "b", "c")]
-    for number, (index, enters) in enumerate(steps):
+    for number, (index, enters, size) in enumerate(steps):
         somebody = sessions[index]
         session = cast("Session", somebody)
+        held = sum(sum(s.inflight.values()) for s in sessions)
+        assert admission.all_bytes == held <= 100
         if enters:
             of_same = sum(len(s.inflight) for s in sessions if s.uri == somebody.uri)
             expected: tuple[Code, int] | None = None
+            if held + size > 100:
+                expected = Code.ROUTER_FULL, 100
             if sum(len(s.inflight) for s in sessions) == 5:
                 expected = Code.ROUTER_FULL, 5
             if of_same == 3:
                 expected = Code.INSTITUTION_WINDOW_FULL, 3
             if len(somebody.inflight) == 2:
                 expected = Code.CONNECTION_WINDOW_FULL, 2
-            assert admission.refuse(session) == expected
+            assert admission.refuse(session, size) == expected
             if expected is None:
-                admission.enter(session)
-                somebody.inflight[number] = None
+                admission.enter(session, size)
+                somebody.inflight[number] = size
         elif somebody.inflight:
-            somebody.inflight.popitem()
-            admission.leave(session)
+            admission.leave(session, somebody.inflight.popitem()[1])
         assert admission.inflight == sum(len(s.inflight) for s in sessions)
 
 
@@ -138,9 +144,9 @@ def test_a_draining_or_full_router_takes_nothing() -> None:
     admission = Admission(Windows())
     session = cast("Session", Somebody("a"))
     admission.is_log_full = True
-    assert admission.refuse(session) == (Code.LOG_NOT_WRITABLE, 0)
+    assert admission.refuse(session, 0) == (Code.LOG_NOT_WRITABLE, 0)
     admission.is_draining = True
-    assert admission.refuse(session) == (Code.ROUTER_DRAINING, 0)
+    assert admission.refuse(session, 0) == (Code.ROUTER_DRAINING, 0)
 
 
 @pytest.fixture(scope="module")

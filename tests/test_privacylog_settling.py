@@ -12,8 +12,8 @@ from ksz_router.privacylog.entry import OUTCOME_WITHIN_US, Kind, parse
 from ksz_router.privacylog.frame import SETTLED
 from ksz_router.privacylog.keys import KeyRing
 from ksz_router.privacylog.recovery import open_exchanges
+from ksz_router.privacylog.taking import LogNotWritable
 from ksz_router.privacylog.verify import verify
-from ksz_router.privacylog.writer import LogNotWritable
 from tests.privacylog_world import NEXT_QUARTER_NS, NOW_NS, World, crash
 
 

@@ -17,8 +17,9 @@ from ksz_router.privacylog.durable import Disk
 from ksz_router.privacylog.frame import FILE_BYTES_MIN, LAST, SETTLED
 from ksz_router.privacylog.keys import KeyRing, load
 from ksz_router.privacylog.recovery import End, scan
+from ksz_router.privacylog.taking import LogNotWritable, SlotTaken
 from ksz_router.privacylog.verify import verify
-from ksz_router.privacylog.writer import LogNotWritable, SlotTaken, Writer
+from ksz_router.privacylog.writer import Writer
 from tests.privacylog_world import (
     FILE_BYTES,
     NEXT_QUARTER,
@@ -157,7 +158,8 @@ def test_a_second_writer_of_a_slot_is_refused(world: World) -> None:
     with pytest.raises(SlotTaken):
         world.open()
     code = (
-        "import sys; from pathlib import Path; from ksz_router.privacylog.writer import *\n"
+        "import sys; from pathlib import Path; "
+        "from ksz_router.privacylog.writer import *; from ksz_router.privacylog.taking import *\n"
         "try: Writer.open(Path(sys.argv[1]), slot='w0', node='n', keys_folder=Path(sys.argv[2]),"
         f" now_ns={NOW_NS}, file_bytes={FILE_BYTES_MIN})\n"
         "except SlotTaken: sys.exit(7)"

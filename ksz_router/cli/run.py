@@ -11,6 +11,7 @@ from ksz_router.cli import BAD_CONFIG, NOT_IN_ORDER, add_config
 from ksz_router.config import Config
 from ksz_router.daemon import admin, oplog
 from ksz_router.daemon.supervisor import Supervisor
+from ksz_router.ledger import LedgerError
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.rulebook.generation import RulebookError
 
@@ -34,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     supervisor = Supervisor(settings, arguments.config.absolute(), oplog.set_up("supervisor"))
     try:
         return trio.run(_serve, supervisor, settings)
-    except (RulebookError, PrivacyLogError) as error:
+    except (RulebookError, PrivacyLogError, LedgerError) as error:
         print(f"ksz-router: {error}", file=sys.stderr)
         return BAD_CONFIG
     except OSError as error:

@@ -57,7 +57,7 @@ def _print(status: Status) -> None:
           f"{'exchanges':>10}  directory  rulebook")  # fmt: skip
     for worker in status.workers:
         report = worker.report
-        word = "ready" if worker.is_ready else "starting"
+        word = "ready" if worker.is_ready else "starting" if report is None else "not ready"
         numbers = (
             f"{report.sessions:>8} {report.inflight:>9} {report.exchanges:>10}  "
             f"{report.directory_version:>9}  {report.generation[:12]}"
@@ -65,6 +65,8 @@ def _print(status: Status) -> None:
             else ""
         )
         print(f"{worker.index:>6} {worker.pid:>8} {word:<9} {worker.restarts:>8} {numbers}")
+        if report is not None and worker.why_not:
+            print(f"       not ready: {worker.why_not}")
         for kbo, how in (report.sources if report is not None else {}).items():
             print(f"       source {kbo}: {how}")
     for what, why in status.failed.items():

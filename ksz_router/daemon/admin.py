@@ -31,6 +31,8 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     pid: int
     is_ready: bool
     restarts: int
+    why_not: str
+    """Why it is not ready; empty where it is."""
     report: Report | None
 
 
@@ -154,6 +156,7 @@ def _status(supervisor: Supervisor, failed: dict[str, str]) -> Status:
             pid=worker.process.pid if worker.process is not None else 0,
             is_ready=worker.is_ready,
             restarts=worker.restarts,
+            why_not=worker.why_not,
             report=worker.report,
         )
         for worker in supervisor.workers

@@ -5,6 +5,7 @@ and the counts become one entry per institution and minute.
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ksz_router.codes import Code
@@ -20,14 +21,28 @@ class Admission:
     def __init__(self, windows: Windows) -> None:
         self.windows = windows
         self.inflight = 0
+        self.held_bytes = 0
+        """Of the payloads of requests in flight."""
+        self.unsent_bytes: Callable[[], int] = int
+        """Reads how much is queued for peers that do not take it."""
         self.is_draining = False
         self.is_log_full = False
-        """So little disk is left that nothing new is taken."""
+        """Nothing new can be recorded, so nothing new is taken."""
         self._of_institution: Counter[str] = Counter()
         self._turned_away: defaultdict[str, Counter[Code]] = defaultdict(Counter)
 
-    def refuse(self, session: "Session") -> tuple[Code, int] | None:
-        """Say which bound stands in the way of one more request, and the bound; or None."""
+    @property
+    def all_bytes(self) -> int:
+        """What requests in flight hold, and what waits for peers to take it."""
+        return self.held_bytes + self.unsent_bytes()
+
+    def refuse(self, session: "Session", size: int) -> tuple[Code, int] | None:
+        """Say which bound stands in the way of one more request, and the bound; or None.
+
+        Args:
+            session: Who asks.
+            size: Bytes of its payload.
+        """
         windows = self.windows
         if self.is_draining:
             return Code.ROUTER_DRAINING, 0
@@ -39,16 +54,20 @@ class Admission:
             return Code.INSTITUTION_WINDOW_FULL, windows.institution
         if self.inflight >= windows.router:
             return Code.ROUTER_FULL, windows.router
+        if self.all_bytes + size > windows.bytes:
+            return Code.ROUTER_FULL, windows.bytes
         return None
 
-    def enter(self, session: "Session") -> None:
-        """One more request is in flight."""
+    def enter(self, session: "Session", size: int) -> None:
+        """One more request is in flight; its payload is held."""
         self.inflight += 1
+        self.held_bytes += size
         self._of_institution[session.uri] += 1
 
-    def leave(self, session: "Session") -> None:
-        """One request was answered."""
+    def leave(self, session: "Session", size: int) -> None:
+        """One request was answered; what was still held of its payload is forgotten."""
         self.inflight -= 1
+        self.held_bytes -= size
         self._of_institution[session.uri] -= 1
         if not self._of_institution[session.uri]:
             del self._of_institution[session.uri]

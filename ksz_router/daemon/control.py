@@ -46,6 +46,8 @@ class Report(msgspec.Struct, frozen=True):
     inflight: int = 0
     exchanges: int = 0
     is_draining: bool = False
+    not_ready: tuple[str, ...] = ()
+    """Why it takes no requests, by the names of ``readiness.Reason``; empty where it does."""
     sources: dict[str, str] = {}
     """KBO number → ``up``, ``dialling``, ``breaker open`` or ``idle``."""
 

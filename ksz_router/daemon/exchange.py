@@ -146,9 +146,10 @@ class Exchanges:
             session.end(Code.CORRELATION_REUSED)
             self.touched.add(session.link)
             return False
-        refused = self._admission.refuse(session)
+        size = len(request.payload)
+        refused = self._admission.refuse(session, size)
         if refused is None:
-            self._admission.enter(session)
+            self._admission.enter(session, size)
             session.inflight[request.id] = None  # taken; a second one in this batch is a reuse
             return True
         code, limit = refused
@@ -214,6 +215,7 @@ class Exchanges:
             for errand in exchange.errands:
                 if errand.code is None:
                     self._settle(errand, self._upstream.give_up(errand), None)
+            self._admission.held_bytes -= len(exchange.request.payload)
             # A late answer is still told from others, but what was asked is not kept for it.
             exchange.request = msgspec.structs.replace(exchange.request, payload=b"")
 
@@ -254,7 +256,7 @@ class Exchanges:
         total_ns = now_ns - exchange.received_ns
         router_us = max(0, total_ns // 1000 - recorded.value.answer.source_us)
         exchange.session.release(recorded, router_us)
-        self._admission.leave(exchange.session)
+        self._admission.leave(exchange.session, len(exchange.request.payload))
         exchange.errands.clear()  # they point back: without this only the collector frees them
         self.touched.add(exchange.session.link)
         service = exchange.facts.service

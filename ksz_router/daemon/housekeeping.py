@@ -1,10 +1,8 @@
 """What a worker does once a second: pings, slow peers, idle sources, tables, the quarter's keys."""
 
 from collections.abc import Callable
-from typing import Protocol
 
 from ksz_router.codes import Code
-from ksz_router.daemon.admission import Admission
 from ksz_router.daemon.loop import Loop, Peer
 from ksz_router.daemon.source import SourceLink
 from ksz_router.limits import (
@@ -17,17 +15,6 @@ from ksz_router.limits import (
 from ksz_router.wire import Ping, State
 
 
-class HasFreeShare(Protocol):
-    """What is asked of the log's writer."""
-
-    def free_share(self) -> float:
-        """Return the share of its disk that is free, 0 to 1."""
-
-
-FREE_SHARE_MIN = 0.10
-"""Below this share of free disk nothing is taken any more: rather refuse than not record."""
-
-
 class Housekeeping:
     """Looks at every connection of a worker, in its own turn of the loop."""
 
@@ -35,14 +22,10 @@ class Housekeeping:
         self,
         *,
         loop: Loop,
-        admission: Admission,
-        log: HasFreeShare,
         clock_ns: Callable[[], int],
         summarise: Callable[[], None],
     ) -> None:
         self._loop = loop
-        self._admission = admission
-        self._log = log
         self._clock_ns = clock_ns
         self._summarise = summarise
         self._writing: dict[Peer, tuple[int, int]] = {}
@@ -57,7 +40,6 @@ class Housekeeping:
             code = self._fault_of(peer, now_ns)
             if code is not None:
                 self._loop.end(peer, code)
-        self._admission.is_log_full = self._log.free_share() < FREE_SHARE_MIN
         if self._ticks % 60 == 0:
             self._summarise()
         self._loop.finish()

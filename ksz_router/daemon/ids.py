@@ -9,6 +9,8 @@ _POOL = 512
 class ExchangeIds:
     """Makes ids. The first six bytes are Unix milliseconds, so ids sort by time.
 
+    Where the clock goes back, they stand still.
+
     Args:
         wall_ns: Unix time.
     """
@@ -17,6 +19,7 @@ class ExchangeIds:
         self._wall_ns = wall_ns
         self._random = b""
         self._used = 0
+        self._last_ms = 0
 
     def __call__(self) -> bytes:
         """Return 16 bytes."""
@@ -24,7 +27,7 @@ class ExchangeIds:
             self._random, self._used = os.urandom(10 * _POOL), 0
         part = self._random[self._used : self._used + 10]
         self._used += 10
-        milliseconds = self._wall_ns() // 1_000_000
+        self._last_ms = milliseconds = max(self._last_ms, self._wall_ns() // 1_000_000)
         return b"".join(
             (
                 milliseconds.to_bytes(6, "big"),

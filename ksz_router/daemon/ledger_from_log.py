@@ -37,8 +37,12 @@ def open_ledger(config: Config) -> Ledger:
     return _open(Path(config.ledger.path), config)
 
 
-def ready(config: Config, now_ns: int) -> int | None:
+def ready(config: Config, now_ns: int | None = None) -> int | None:
     """See to it that the ledger stands, before any worker runs.
+
+    Args:
+        config: Says where log and ledger are.
+        now_ns: Unix time, where it is another than the clock's.
 
     Returns:
         How many tickets were taken from the log; None where the ledger stood already.
@@ -62,7 +66,7 @@ def ready(config: Config, now_ns: int) -> int | None:
     ledger = _open(building, config, boot_s)
     try:
         log = Path(config.privacy_log.path)
-        since_us = now_ns // 1000 - ledger.window_us
+        since_us = (now_ns or time.time_ns()) // 1000 - ledger.window_us
         keys = KeyRing(Path(config.privacy_log.keys))
         with Recall(ledger) as recall:
             for slot in slot_folders(log) if log.is_dir() else ():

@@ -12,6 +12,7 @@ from typing import TypeAlias
 import trio
 
 from ksz_router.codes import Code
+from ksz_router.daemon.admission import Admission
 from ksz_router.daemon.exchange import Exchanges
 from ksz_router.daemon.metrics import Metrics
 from ksz_router.daemon.opened import Continuation
@@ -43,6 +44,7 @@ class Loop:
         exchanges: Exchanges,
         recorder: Recorder[Continuation],
         upstream: Upstream,
+        admission: Admission,
         metrics: Metrics,
         clock_ns: Callable[[], int],
         wall_ns: Callable[[], int],
@@ -52,6 +54,10 @@ class Loop:
         self._exchanges = exchanges
         self._recorder = recorder
         self._upstream = upstream
+        self._admission = admission
+        self._unsent: dict[Link, int] = {}
+        self._unsent_bytes = 0
+        admission.unsent_bytes = lambda: self._unsent_bytes
         self._metrics = metrics
         self._clock_ns = clock_ns
         self._wall_ns = wall_ns
@@ -161,16 +167,34 @@ class Loop:
             return
         link.flush()
         unsent = link.unsent_bytes
-        if unsent > connection_outgoing_hard_bytes:
+        if unsent or link in self._unsent:
+            self._note_unsent(link, unsent)
+        if unsent > self._unsent_max():
             self.end(peer, Code.PEER_TOO_SLOW)
         elif link.connection.ended is not None:
             self._drop(peer, link.connection.ended)
         else:
             self._poller.watch(link, read=unsent < connection_outgoing_soft_bytes)
 
+    def _note_unsent(self, link: Link, unsent: int) -> None:
+        self._unsent_bytes += unsent - self._unsent.pop(link, 0)
+        if unsent:
+            self._unsent[link] = unsent
+
+    def _unsent_max(self) -> int:
+        """What may wait on one connection: where memory is short, its fair share of it at most.
+
+        So all of them together stay within the bound, and who reads what it asked for is spared.
+        """
+        bound = self._admission.windows.bytes
+        if self._unsent_bytes <= bound:
+            return connection_outgoing_hard_bytes
+        return min(connection_outgoing_hard_bytes, bound // len(self._unsent))
+
     def _drop(self, peer: Peer, ended: Ended) -> None:
         if self.peers.pop(peer.link, None) is None:
             return
+        self._note_unsent(peer.link, 0)
         self._poller.remove(peer.link)
         peer.link.close()
         self._ended(peer, ended)

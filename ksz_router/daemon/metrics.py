@@ -5,7 +5,7 @@ Labels come from fixed sets (kinds of service, codes, stages), so a peer cannot 
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TypeAlias
 
 from prometheus_client.core import (
@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 
 from ksz_router import __version__
 from ksz_router.codes import Code, Stage
+from ksz_router.daemon.reasons import Reason
 from ksz_router.model import Kind
 
 # 1 s and 2 s are the bounds of the agreement (article 7, 2° a), so they are exact buckets.
@@ -79,6 +80,11 @@ class Metrics(Collector):
         self.sources: Callable[[], dict[str, int]] = dict
         """Reads how many sources are in each state."""
         self.gauges: Gauges = {}
+        self.not_ready: Callable[[], Collection[str]] = tuple
+        """Reads why the worker is not ready."""
+        self.clock_jumps: Callable[[], int] = int
+        """Reads how often the host's clock jumped."""
+        self.next_file_failures = 0
 
     def checked(self, requests: int, look_up_ns: int, decide_ns: int) -> None:
         """A batch passed the control; times are of the whole batch."""
@@ -135,10 +141,23 @@ class Metrics(Collector):
         for state, count in self.sources().items():
             sources.add_metric([state.replace(" ", "_")], count)
         yield sources
+        yield from self._readiness()
         yield from self._counters()
         yield from self._histograms()
         for name, (text, read) in self.gauges.items():
             yield GaugeMetricFamily(f"ksz_router_{name}", text, value=read())
+
+    def _readiness(self) -> Iterator[Metric]:
+        found = self.not_ready()
+        yield GaugeMetricFamily(
+            "ksz_router_ready", "1 where the worker takes requests, else 0.", value=not found
+        )
+        reasons = GaugeMetricFamily(
+            "ksz_router_not_ready", "1 for each reason that stands in the way.", labels=["reason"]
+        )
+        for reason in Reason:
+            reasons.add_metric([reason.value], reason.value in found)
+        yield reasons
 
     def _counters(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(
@@ -170,6 +189,14 @@ class Metrics(Collector):
         for result, count in list(self.handshakes.items()):
             handshakes.add_metric([result], count)
         yield handshakes
+        yield CounterMetricFamily(
+            "ksz_router_clock_jumps", "Jumps of the host's clock.", value=self.clock_jumps()
+        )
+        yield CounterMetricFamily(
+            "ksz_router_privacy_log_next_file_failures",
+            "Times that the next file could not be made ahead of its use.",
+            value=self.next_file_failures,
+        )
         yield CounterMetricFamily(
             "ksz_router_privacy_log_records", "Records that became durable.", value=self.records
         )

@@ -5,10 +5,11 @@ payload, an INSZ, a ticket or a key is ever passed to an event; the processor be
 lock, which drops a value that looks like an INSZ.
 """
 
+import contextlib
 import re
 import sys
 from collections.abc import MutableMapping
-from typing import Any, cast
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -26,6 +27,19 @@ def _without_persons(
     return event
 
 
+class _Unfailing:
+    """Standard error, whatever becomes of it: for want of a log line nobody stops."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            return sys.stderr.write(text)
+        return 0
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
+
+
 def set_up(process: str) -> structlog.typing.FilteringBoundLogger:
     """Configure the log of this process and return its logger.
 
@@ -39,7 +53,7 @@ def set_up(process: str) -> structlog.typing.FilteringBoundLogger:
             _without_persons,
             structlog.processors.JSONRenderer(),
         ],
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _Unfailing())),
         cache_logger_on_first_use=True,
     )
     logger = structlog.get_logger().bind(process=process)

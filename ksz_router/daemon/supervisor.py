@@ -8,22 +8,21 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import structlog
 import trio
 
 from ksz_router.config import Config
-from ksz_router.daemon import ledger_from_log, systemd
+from ksz_router.daemon import ledger_from_log, orphans, systemd
 from ksz_router.daemon.control import Ask, Channel, Load, Order, Renew, Report, Stop, pair
-from ksz_router.daemon.journal import settle_orphans
 from ksz_router.rulebook import activation
 from ksz_router.rulebook.generation import RulebookError
 
 _BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _STEADY_SECONDS = 60.0
 _ASK_SECONDS = 2.0
+_HEARD_SECONDS_MAX = 6.0
 _SILENT_SECONDS_MAX = 20.0
 _ORDER_SECONDS_MAX = 10.0
 _KILL_AFTER_DRAIN_SECONDS = 10.0
@@ -43,8 +42,19 @@ class WorkerHandle:
 
     @property
     def is_ready(self) -> bool:
-        """It said so, and is not gone since."""
-        return self.report is not None and self.process is not None
+        """It said so lately, and is not gone since."""
+        if self.report is None or self.process is None or self.report.not_ready:
+            return False
+        return trio.current_time() - self.heard_at < _HEARD_SECONDS_MAX
+
+    @property
+    def why_not(self) -> str:
+        """Why it is not ready, in a few words; empty where it is."""
+        if self.is_ready:
+            return ""
+        if self.process is None or self.report is None:
+            return "starting"
+        return ", ".join(self.report.not_ready) or "mute"
 
     def heard(self, report: Report) -> None:
         """Take a report in, and wake who waits for it."""
@@ -80,6 +90,8 @@ class Supervisor:
         self.workers = [WorkerHandle(index) for index in range(settings.node.workers)]
         self.generation = ""
         self.is_stopping = False
+        self._was_ready = False
+        self._told = ""
         self._file = file
         self._log = log
         self._listener: socket.socket
@@ -90,17 +102,14 @@ class Supervisor:
         Raises:
             RulebookError: no verified rulebook is active.
             PrivacyLogError: a slot that no worker has any more cannot be settled.
+            LedgerError: the submission ledger cannot be made.
             OSError: the address cannot be listened on.
         """
         self.generation = await trio.to_thread.run_sync(self._verified)
-        recalled = await trio.to_thread.run_sync(
-            ledger_from_log.ready, self.settings, time.time_ns()
-        )
+        recalled = await trio.to_thread.run_sync(ledger_from_log.ready, self.settings)
         if recalled is not None:
             self._log.info("ledger_made", tickets=recalled)
-        settled = await trio.to_thread.run_sync(settle_orphans, self.settings, time.time_ns())
-        if settled:
-            self._log.info("orphans_settled", slots=settled)
+        await orphans.settle_when_possible(self.settings, self._log)
         self._listener = await self._listen()
 
     async def run(self) -> int:
@@ -250,12 +259,24 @@ class Supervisor:
                     self._log.error("worker_mute", worker=worker.index)
                     worker.process.kill()
             systemd.notify("WATCHDOG=1")
+            self._tell_status()
+
+    def _tell_status(self) -> None:
+        """Tell systemd in words how it is; only what is news."""
+        why = [f"worker {n.index}: {n.why_not}" for n in self.workers if n.why_not]
+        text = "not ready: " + "; ".join(why) if why else "ready"
+        if not self._was_ready:
+            systemd.notify_starting(text)
+        elif text != self._told:
+            systemd.notify(f"STATUS={text}")
+        self._told = text
 
     async def _say_ready(self) -> None:
         while not all(worker.is_ready for worker in self.workers):  # noqa: ASYNC110
             await trio.sleep(0.02)
         self._log.info("ready", workers=len(self.workers), generation=self.generation)
         systemd.notify("READY=1")
+        self._was_ready = True
 
     async def _stop(self) -> None:
         """Let every worker drain; end what is left after that."""

@@ -5,6 +5,7 @@ import os
 import socket
 
 _FIRST_FD = 3
+_EXTEND_USEC = 30_000_000
 
 
 def inherited_listener() -> socket.socket | None:
@@ -26,6 +27,11 @@ def notify(state: str) -> None:
     with socket.socket(socket.AF_UNIX, kind) as sock, contextlib.suppress(OSError):
         sock.connect("\0" + address[1:] if address.startswith("@") else address)
         sock.send(state.encode())
+
+
+def notify_starting(status: str) -> None:
+    """Say in words what the start waits for, and that it may take as long as that takes."""
+    notify(f"EXTEND_TIMEOUT_USEC={_EXTEND_USEC}\nSTATUS={status}")
 
 
 def watchdog_seconds() -> float | None:

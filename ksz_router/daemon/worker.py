@@ -16,7 +16,7 @@ from ksz_router.daemon.control import Ask, Channel, Load, Renew, Report, Stop
 from ksz_router.daemon.exchange import Exchanges
 from ksz_router.daemon.housekeeping import Housekeeping
 from ksz_router.daemon.ids import ExchangeIds
-from ksz_router.daemon.journal import Journal
+from ksz_router.daemon.keeping import RecordKeeping
 from ksz_router.daemon.loop import Loop, Peer
 from ksz_router.daemon.metrics import Gauges, Metrics
 from ksz_router.daemon.server import Server
@@ -67,15 +67,23 @@ class Worker:
         self._log = log
         self._listener = listener
         self.contexts = Contexts(settings.tls)
-        self.journal = Journal(settings, index, time.monotonic_ns, time.time_ns)
+        self.metrics = Metrics()
+        self.admission = Admission(settings.windows)
+        self.keeping = RecordKeeping(
+            settings,
+            index,
+            contexts=self.contexts,
+            admission=self.admission,
+            metrics=self.metrics,
+            log=log,
+        )
+        self.journal = self.keeping.journal
         self.tables = Tables(
             Path(settings.tables.rulebook),
             generation,
             Path(settings.tables.directory),
             self.journal.entries,
         )
-        self.metrics = Metrics()
-        self.admission = Admission(settings.windows)
         self.upstream = Upstream(
             settings=settings.sources,
             window=settings.windows.source,
@@ -89,8 +97,6 @@ class Worker:
         self.loop = self._make_loop()
         self.housekeeping = Housekeeping(
             loop=self.loop,
-            admission=self.admission,
-            log=self.journal.writer,
             clock_ns=time.monotonic_ns,
             summarise=self._summarise,
         )
@@ -118,16 +124,17 @@ class Worker:
             admission=self.admission,
             metrics=self.metrics,
             clock_ns=time.monotonic_ns,
-            wall_ns=time.time_ns,
-            new_id=ExchangeIds(time.time_ns),
+            wall_ns=self.keeping.clock.now_ns,
+            new_id=ExchangeIds(self.keeping.clock.now_ns),
         )
         return Loop(
             exchanges=exchanges,
             recorder=self.journal.recorder,
             upstream=self.upstream,
+            admission=self.admission,
             metrics=self.metrics,
             clock_ns=time.monotonic_ns,
-            wall_ns=time.time_ns,
+            wall_ns=self.keeping.clock.now_ns,
             ended=self._ended,
         )
 
@@ -136,9 +143,14 @@ class Worker:
         return {
             "connections": ("Connections, sources included.", lambda: len(self.loop.peers)),
             "inflight_messages": ("Exchanges open.", lambda: self.admission.inflight),
+            "held_bytes": ("Bytes of messages that are held.", lambda: self.admission.all_bytes),
+            "clock_offset_seconds": (
+                "How far the host's clock is ahead of the time that the worker goes by.",
+                lambda: self.keeping.clock.offset_s,
+            ),
             "privacy_log_free_share": (
                 "Share of the log's disk that is free; below 0.1 nothing is taken.",
-                self.journal.writer.free_share,
+                self.journal.free_share,
             ),
             "ledger_tickets": (
                 "Submissions that the ledger remembers.",
@@ -164,7 +176,7 @@ class Worker:
         """Serve until told to stop or the supervisor is gone; then drain."""
         nursery.start_soon(self.loop.run)
         nursery.start_soon(self._keep_house)
-        nursery.start_soon(self._keep_log_ahead)
+        nursery.start_soon(self.keeping.keep_ahead)
         accepting = trio.CancelScope()
         nursery.start_soon(self._accept, accepting)
         await self._channel.send(self.report("ready"))
@@ -211,6 +223,7 @@ class Worker:
             inflight=self.admission.inflight,
             exchanges=sum(self.metrics.exchanges.values()),
             is_draining=self.admission.is_draining,
+            not_ready=self.keeping.reasons(),
             sources={kbo: source.state for kbo, source in self.upstream.sources.items()},
         )
 
@@ -244,22 +257,17 @@ class Worker:
             await trio.sleep_until(due)
             self.metrics.loop_lag.observe(trio.current_time() - due)
             due = max(due, trio.current_time() - 1.0)
+            await self.keeping.look()
             self.housekeeping.tick()
-            if self.journal.turn_quarter():
-                self._log.info("quarter_began")
             try:
                 if self.tables.refresh_directory():
                     self._log.info("directory_loaded", version=self.tables.directory.version)
             except DirectoryError as error:
                 self._log.error("directory_refused", reason=str(error))
 
-    async def _keep_log_ahead(self) -> None:
-        while True:
-            # On a stop nobody waits for it: closing the log ends it.
-            await trio.to_thread.run_sync(self.journal.prefill, abandon_on_cancel=True)
-            await trio.sleep(0.5)
-
     def _summarise(self) -> None:
+        if not self.journal.is_open:
+            return
         for uri, counts in self.admission.take_counts().items():
             self.journal.recorder.submit([self.journal.entries.summary(uri, counts)], None)
 

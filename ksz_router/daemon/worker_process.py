@@ -4,7 +4,9 @@ Started fresh by the supervisor, never forked with LMDB or threads in it. It inh
 socket and one end of a control channel; when the other end is gone, it drains and stops.
 """
 
+import contextlib
 import gc
+import os
 import signal
 import socket
 import sys
@@ -16,13 +18,13 @@ import trio
 
 from ksz_router import config
 from ksz_router.config import Config
-from ksz_router.daemon import oplog
+from ksz_router.daemon import exposition, oplog
 from ksz_router.daemon.control import Channel
 from ksz_router.daemon.metrics import Metrics
 from ksz_router.daemon.worker import CANNOT_OPEN, Worker
 from ksz_router.privacylog import PrivacyLogError
 
-LOG_FAILED, CANNOT_START = 3, 4
+LOG_FAILED, CANNOT_START, OUT_OF_MEMORY = 3, 4, 5
 """Exit codes that the supervisor reports as what they are."""
 
 
@@ -42,13 +44,17 @@ async def _main(settings: Config, index: int, generation: str, fds: tuple[int, i
                 nursery=nursery,
                 log=log,
             )
-            _serve_metrics(settings, index, worker.metrics)
+            _serve_metrics(settings, index, worker)
             gc.callbacks.append(_Pauses(worker.metrics))
             gc.collect()
             gc.freeze()
             gc.set_threshold(50_000, 20, 100)
             await worker.serve(nursery)
         worker.close()
+    except* MemoryError:
+        with contextlib.suppress(MemoryError):
+            log.critical("out_of_memory")
+        os._exit(OUT_OF_MEMORY)  # an orderly end needs memory too: Trio's own may wait for ever
     except* PrivacyLogError as failures:
         log.critical("log_not_writable", reason=str(failures.exceptions[0]))
         exit_code = LOG_FAILED
@@ -72,14 +78,14 @@ class _Pauses:
             self._metrics.gc_pause.observe(time.perf_counter() - self._begun)
 
 
-def _serve_metrics(settings: Config, index: int, metrics: Metrics) -> None:
+def _serve_metrics(settings: Config, index: int, worker: Worker) -> None:
     registry = prometheus_client.CollectorRegistry()
-    registry.register(metrics)
+    registry.register(worker.metrics)
     prometheus_client.ProcessCollector(registry=registry)
     prometheus_client.GCCollector(registry=registry)
     if settings.metrics.port:
         port = settings.metrics.port + index
-        prometheus_client.start_http_server(port, settings.metrics.host, registry)
+        exposition.serve(settings.metrics.host, port, registry, worker.metrics.not_ready)
 
 
 def main() -> int:

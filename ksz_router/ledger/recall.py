@@ -11,7 +11,7 @@ from typing import Self
 import lmdb
 
 from ksz_router.codes import Code
-from ksz_router.ledger.book import TIME, Ledger
+from ksz_router.ledger.book import TIME, Ledger, LedgerError
 from ksz_router.ledger.row import NO_DIGEST, Row
 
 _CHANGES_PER_TRANSACTION = 20_000
@@ -35,10 +35,12 @@ class Recall:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None:
-            self._transaction.commit()
-        else:
+        if kind is not None:
             self._transaction.abort()
+        else:
+            self._transaction.commit()
+        if isinstance(error, lmdb.Error):
+            raise LedgerError(f"the submission ledger cannot be made: {error}") from error
 
     def request(
         self,

@@ -35,6 +35,18 @@ class Disk:
         """
         os.fdatasync(descriptor)
 
+    def reread(self, descriptor: int) -> None:
+        """Flush a file that another run wrote, and let the kernel forget what it holds of it.
+
+        After a flush that failed the kernel may go on showing pages that never reached the disk.
+        What is read after this is what is there.
+
+        Raises:
+            OSError: it cannot be flushed.
+        """
+        self.flush(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
 
 DISK = Disk()
 

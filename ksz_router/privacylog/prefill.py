@@ -3,14 +3,18 @@
 A commit into a file that has its blocks changes no metadata of the file system: its flush is
 about twice as fast as one that grows the file, and much steadier. Files are made under a name
 that no reader looks at and get their number when their header page is on disk.
+
+A file that was prepared is room that nobody can take away: going over to it needs no block of the
+disk, and no descriptor.
 """
 
+import errno
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from ksz_router.privacylog.durable import Disk, sync_folder
+from ksz_router.privacylog.durable import Disk
 
 _MAKING, _PREPARED = "making", "prepared"
 _CHUNK_BYTES = 256 * 1024  # a larger one makes commits wait behind its flush for milliseconds
@@ -18,10 +22,20 @@ _ZEROS = bytes(_CHUNK_BYTES)
 
 
 class NewFiles:
-    """Makes the files of one slot. ``prepare`` may run in a thread beside ``take``."""
+    """Makes the files of one slot. ``prepare`` may run in a thread beside ``take``.
 
-    def __init__(self, slot_folder: Path, file_bytes: int, disk: Disk) -> None:
+    Args:
+        slot_folder: Where they are made.
+        folder_descriptor: Of that folder, open as long as this is used.
+        file_bytes: Size of each.
+        disk: For fault tests.
+    """
+
+    def __init__(
+        self, slot_folder: Path, folder_descriptor: int, file_bytes: int, disk: Disk
+    ) -> None:
         self._folder = slot_folder
+        self._folder_descriptor = folder_descriptor
         self._file_bytes = file_bytes
         self._disk = disk
         self._lock = threading.Lock()
@@ -35,10 +49,11 @@ class NewFiles:
         """Fill one file ahead, a flush and a ``pause`` after each chunk; at once if one is ready.
 
         Raises:
-            OSError: the disk refused.
+            OSError: the disk refused; nothing of the file is left, and it may be tried again.
         """
         if self._prepared is not None or self._closed:
             return
+        self._check_room()
         descriptor = self._create(_PREPARED)
         kept = False
         try:
@@ -67,6 +82,7 @@ class NewFiles:
             descriptor, self._prepared = self._prepared, None
             name = _PREPARED
             if descriptor is None:
+                self._check_room()
                 name, descriptor = _MAKING, self._create(_MAKING)
                 for offset in range(0, self._file_bytes, _CHUNK_BYTES):
                     self._fill(descriptor, offset)
@@ -74,7 +90,7 @@ class NewFiles:
             self._disk.flush(descriptor)
             os.link(self._folder / name, file)  # unlike a rename, refuses where the name is taken
             (self._folder / name).unlink()
-        sync_folder(self._folder)
+        os.fsync(self._folder_descriptor)
         return descriptor
 
     def close(self) -> None:
@@ -85,6 +101,12 @@ class NewFiles:
                 os.close(self._prepared)
                 self._prepared = None
                 (self._folder / _PREPARED).unlink(missing_ok=True)
+
+    def _check_room(self) -> None:
+        """Leave a disk alone that has no room: filling it to the brim would hurt its neighbours."""
+        state = os.statvfs(self._folder)
+        if state.f_bavail * state.f_frsize < self._file_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _create(self, name: str) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC

@@ -16,7 +16,8 @@ from ksz_router.privacylog.entry import Entry, Kind, canonical
 from ksz_router.privacylog.frame import FILE_BYTES_MIN
 from ksz_router.privacylog.keys import KeysError, Tokens, load, quarter_of
 from ksz_router.privacylog.recovery import LogCorrupt
-from ksz_router.privacylog.writer import SlotTaken, Writer
+from ksz_router.privacylog.taking import SlotTaken
+from ksz_router.privacylog.writer import Writer
 
 PURPOSE_CHARS_MAX = 256
 READER_CHARS_MAX = 64

@@ -148,6 +148,8 @@ class Recovered(msgspec.Struct, frozen=True, kw_only=True):
     next_record: int
     open: tuple[Entry, ...]
     """Requests that were passed and have no outcome, oldest first."""
+    latest_us: int = 0
+    """No entry of the slot is later than this."""
 
 
 def open_exchanges(slot_folder: Path, keys: KeyRing) -> Recovered:
@@ -187,7 +189,12 @@ def open_exchanges(slot_folder: Path, keys: KeyRing) -> Recovered:
         number -= 1
     assert tail.header.number == newest
     requests = tuple(parse(record) for record in found.requests.values())
-    return Recovered(previous=tail.link, next_record=tail.next_record, open=requests)
+    return Recovered(
+        previous=tail.link,
+        next_record=tail.next_record,
+        open=requests,
+        latest_us=max(found.latest_us, tail.header.created_us),
+    )
 
 
 def outcome_unknown(request: Entry, at_us: int) -> Entry:
@@ -237,6 +244,7 @@ class _OpenRequests:
         self.settled = False
         self.oldest_us: int | None = None
         self.newest_us = 0
+        self.latest_us = 0
 
     @property
     def span_us(self) -> int:
@@ -246,6 +254,7 @@ class _OpenRequests:
     def visit(self, frame: Frame) -> None:
         for record in frame.records:
             head = parse_head(record)
+            self.latest_us = max(self.latest_us, head.at_us)
             if head.exchange is None:
                 continue
             if head.kind == Kind.REQUEST:
@@ -266,6 +275,7 @@ class _OpenRequests:
         still = {k: v for k, v in earlier.requests.items() if k not in self.outcomes}
         self.requests = still | self.requests
         self.outcomes |= earlier.outcomes
+        self.latest_us = max(self.latest_us, earlier.latest_us)
         if earlier.oldest_us is not None:
             if self.oldest_us is None:
                 self.newest_us = earlier.newest_us

@@ -5,7 +5,6 @@ after an error of the disk: a flush that failed once may falsely succeed when tr
 writer refuses from then on and its process ends. Nothing here logs or reads the clock.
 """
 
-import fcntl
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,7 @@ from typing import Self
 
 from ksz_router.limits import group_bytes_max, group_records_max, record_bytes_max
 from ksz_router.privacylog import PrivacyLogError
-from ksz_router.privacylog.durable import DISK, Disk, sync_folder
+from ksz_router.privacylog.durable import DISK, Disk
 from ksz_router.privacylog.entry import Entry, canonical
 from ksz_router.privacylog.frame import (
     FILE_BYTES_MIN,
@@ -38,14 +37,7 @@ from ksz_router.privacylog.keys import KeyRing, quarter_after, quarter_begin_ns,
 from ksz_router.privacylog.prefill import NewFiles
 from ksz_router.privacylog.recovery import Recovered, open_exchanges, outcome_unknown
 from ksz_router.privacylog.slots import file_of, is_slot
-
-
-class LogNotWritable(PrivacyLogError):
-    """The log did not take an entry: nothing may be forwarded or released any more."""
-
-
-class SlotTaken(LogNotWritable):
-    """Another process writes this slot."""
+from ksz_router.privacylog.taking import LogNotWritable, not_before, reread_newest, take_slot
 
 
 class Writer:
@@ -56,11 +48,15 @@ class Writer:
     ) -> None:
         self._folder = slot_folder
         self._node = node
-        self._keys = keys
+        self.keys = keys
         self._file_bytes = file_bytes
         self._lock = lock
         self._disk = disk
-        self._new_files = NewFiles(slot_folder, file_bytes, disk)
+        self._new_files = NewFiles(slot_folder, lock, file_bytes, disk)
+        self.next_file_error = ""
+        """Why the next file could not be made ahead, the last time this was tried."""
+        self.latest_us = 0
+        """No entry of an earlier run is later than this, and none of this one may be earlier."""
         self._broken = False
         self._closed = False
         # The file being written: set by _start, before anything else is done.
@@ -100,6 +96,7 @@ class Writer:
         Raises:
             SlotTaken: another process has the slot.
             LogNotWritable: the disk refuses.
+            ClockBehindLog: the last entry is hours later than ``now_ns``.
             LogCorrupt: what the last run left is damaged (see :mod:`recovery`).
             KeysError: a key file is missing; the message says how to make it.
         """
@@ -112,9 +109,11 @@ class Writer:
         keys = KeyRing(keys_folder)
         lock = -1
         try:
-            lock = _take_slot(folder, slot_folder)
+            lock = take_slot(folder, slot_folder)
+            reread_newest(slot_folder, disk)
             recovered = open_exchanges(slot_folder, keys)
             found(recovered.open)
+            now_ns = not_before(recovered.latest_us, now_ns, slot_folder)
             writer = cls(
                 slot_folder, node=node, keys=keys, file_bytes=file_bytes, lock=lock, disk=disk
             )
@@ -152,16 +151,27 @@ class Writer:
             for group in self._groups(records):
                 self._append(group, now_ns)
 
-    def prepare_next(self, pause: Callable[[], None]) -> None:
+    def prepare_next(self, pause: Callable[[], None]) -> bool:
         """Fill the next file ahead of its use, in a helper thread, beside commits.
 
         At once where one is ready. Unpaced (``pause``, after each 256 KiB), it delays commits.
+        Where the disk refuses, commits go on as long as the current file has room: nothing of the
+        log was in what was being made, so it may be tried again.
+
+        Returns:
+            Whether one is ready; if not, ``next_file_error`` says why.
 
         Raises:
-            LogNotWritable: the disk refused; commits refuse from then on too.
+            LogNotWritable: this writer ended, or met an error before.
         """
-        with self._or_refuse_for_ever():
+        self._check_usable()
+        try:
             self._new_files.prepare(pause)
+        except OSError as error:
+            self.next_file_error = error.strerror or "input/output error"
+        else:
+            self.next_file_error = ""
+        return not self.next_file_error
 
     def free_share(self) -> float:
         """Return the share of the disk that is free for us, 0 to 1; OSError where none says."""
@@ -187,10 +197,13 @@ class Writer:
             self._new_files.close()
             os.close(self._lock)
 
-    @contextmanager
-    def _or_refuse_for_ever(self) -> Iterator[None]:
+    def _check_usable(self) -> None:
         if self._broken or self._closed:
             raise LogNotWritable(f"{self._folder}: this writer ended, or met an error before")
+
+    @contextmanager
+    def _or_refuse_for_ever(self) -> Iterator[None]:
+        self._check_usable()
         try:
             yield
         except BaseException as error:
@@ -206,14 +219,8 @@ class Writer:
         if previous is None:
             self._start(None, now_ns)
             return
-        # Its last frame may be in memory only, written and not flushed when its process was
-        # killed. It was read and will be named as good: so it must be on disk first.
-        descriptor = os.open(file_of(self._folder, previous.number), os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            self._disk.flush(descriptor)
-        finally:
-            os.close(descriptor)
         self._number, self._record = previous.number, recovered.next_record
+        self.latest_us = now_ns // 1000
         self._start(previous, now_ns)
         outcomes = [canonical(outcome_unknown(entry, now_ns // 1000)) for entry in recovered.open]
         *most, last = list(self._groups(outcomes)) or [[]]
@@ -264,7 +271,7 @@ class Writer:
 
     def _start(self, previous: Link | None, now_ns: int) -> None:
         quarter = quarter_of(now_ns)
-        keys = self._keys.quarter(quarter)
+        keys = self.keys.quarter(quarter)
         self._number += 1
         header = FileHeader(
             salt=secrets.token_bytes(SALT_BYTES),
@@ -283,18 +290,3 @@ class Writer:
         self._cipher = FrameCipher(keys.frames, header.salt)
         self._frame, self._offset, self._crc = 0, PAGE, chain_value(page)
         self._quarter_end_ns = quarter_begin_ns(quarter_after(quarter))
-
-
-def _take_slot(folder: Path, slot_folder: Path) -> int:
-    """Lock the slot's folder itself: the lock ends with the process, and leaves no file."""
-    for each in (folder, slot_folder):
-        if not each.exists():
-            each.mkdir(mode=0o700, exist_ok=True)
-            sync_folder(each.parent)
-    lock = os.open(slot_folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise SlotTaken(f"{slot_folder}: another process writes this slot") from None
-    return lock

@@ -44,15 +44,15 @@ class Pump:
 
     async def run(self) -> None:
         """Read, write and ping until the connection is over."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._write)
-            nursery.start_soon(self._ping)
-            try:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write)
+                nursery.start_soon(self._ping)
                 await self._read()
-            finally:
                 nursery.cancel_scope.cancel()
-                self.link.connection.end()
-                self.link.close()
+        finally:  # when nobody waits for its socket any more
+            self.link.connection.end()
+            self.link.close()
 
     async def _read(self) -> None:
         while not self.link.connection.is_ended:

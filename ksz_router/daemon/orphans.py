@@ -1,0 +1,74 @@
+"""Slots of the log whose worker exists no more: after a start with fewer workers."""
+
+import re
+import time
+from pathlib import Path
+
+import structlog
+import trio
+
+from ksz_router.config import Config
+from ksz_router.daemon import systemd
+from ksz_router.daemon.journal import open_writer
+from ksz_router.daemon.ledger_from_log import open_ledger
+from ksz_router.privacylog.keys import KeyRing
+from ksz_router.privacylog.recovery import open_exchanges
+from ksz_router.privacylog.slots import slot_folders
+from ksz_router.privacylog.taking import LogNotWritable, SlotTaken
+
+WORKER_SLOT = re.compile(r"w([0-9]+)")
+"""Slots of the log that belong to workers, by their index."""
+
+_AGAIN_SECONDS = 1.0
+
+
+async def settle_when_possible(
+    settings: Config, log: structlog.typing.FilteringBoundLogger
+) -> None:
+    """Settle them before anybody is served; as long as there is no room for it, wait for room.
+
+    Raises:
+        PrivacyLogError: as :func:`settle_orphans`, but for want of room.
+        OSError: the log cannot be listed.
+    """
+    told = ""
+    while True:
+        try:
+            settled = await trio.to_thread.run_sync(settle_orphans, settings, time.time_ns())
+        except SlotTaken:
+            raise
+        except LogNotWritable as error:
+            if str(error) != told:
+                told = str(error)
+                log.critical("log_not_writable", reason=told)
+            systemd.notify_starting(f"not ready: {told}")
+            await trio.sleep(_AGAIN_SECONDS)
+            continue
+        if settled:
+            log.info("orphans_settled", slots=settled)
+        return
+
+
+def settle_orphans(config: Config, now_ns: int) -> list[str]:
+    """Give an outcome to what a worker left open whose place exists no more; return the slots.
+
+    A worker settles its own slot when it starts. After a start with fewer workers nobody would
+    settle the others.
+
+    Raises:
+        PrivacyLogError: a slot cannot be read or written; the message says what to do.
+        OSError: the log cannot be listed.
+    """
+    log, keys = Path(config.privacy_log.path), Path(config.privacy_log.keys)
+    settled = []
+    ledger = open_ledger(config)
+    for folder in slot_folders(log) if log.is_dir() else ():
+        found = WORKER_SLOT.fullmatch(folder.name)
+        if found is None or int(found[1]) < config.node.workers:
+            continue
+        index = int(found[1])
+        if ledger.has_open(index) or open_exchanges(folder, KeyRing(keys)).open:
+            open_writer(config, index, now_ns, ledger).close()
+            settled.append(folder.name)
+    ledger.close()
+    return settled
