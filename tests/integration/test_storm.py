@@ -1,0 +1,103 @@
+"""Broken and hostile peers against a router that runs, a good client alongside."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from contrib import vector_bytes as v
+from contrib.fuzz import live, mutations
+from contrib.stand import free_ports
+from ksz_router.codes import Code, Stage
+from ksz_router.sdk import Answer, Client, Request
+from tests.integration.stands import (
+    CENTRE,
+    Source,
+    Town,
+    asking,
+    on_trio,
+    providing,
+    request,
+    town,
+    until,
+)
+
+pytestmark = pytest.mark.xdist_group("integration-storm")
+
+PORTS = free_ports(2)
+MUTANTS = 400
+RSS_GROWTH_KIB_MAX = 8 * 1024
+
+
+@pytest.fixture(scope="module")
+def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    folder = tmp_path_factory.mktemp("storm") / "stand"
+    endpoints = dict(zip((live.GOOD_SOURCE, live.HOSTILE_SOURCE), PORTS, strict=True))
+    options, names = live.OPTIONS, live.INSTITUTIONS
+    with town(folder, institutions=names, endpoints=endpoints, options=options) as made:
+        made.start()
+        yield made
+        made.verify_log()
+        live.judge_events(made.output)
+
+
+def handles(stand: Town) -> int:
+    """Open files of all workers."""
+    return sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in stand.worker_pids())
+
+
+def open_things(stand: Town) -> tuple[int, int]:
+    """Connections and requests in flight, over all workers."""
+    reports = [worker.report for worker in stand.ask().workers if worker.report is not None]
+    return sum(report.sessions for report in reports), sum(report.inflight for report in reports)
+
+
+@on_trio
+async def test_a_storm_of_mutants_leaves_the_good_client_its_answers_and_the_router_its_size(
+    stand: Town,
+) -> None:
+    """As requesters and as a source; ``make fuzz`` does a hundred thousand of them."""
+    before = handles(stand)
+    storm = live.Storm(stand, count=MUTANTS, seed=20261122, ports=(PORTS[0], PORTS[1]))
+    tally = await storm.run()
+
+    assert tally.mutants == MUTANTS
+    assert tally.good > 50
+    assert len(tally.codes) > 8, "mutants must get as far as the control"
+    assert len(tally.asked_of_hostile) > 2, "the hostile source must be asked, and be hostile"
+    assert tally.rss_growth_kib < RSS_GROWTH_KIB_MAX
+    await until(lambda: open_things(stand) == (0, 0))
+    await until(lambda: handles(stand) <= before + 2)  # the two sources, still dialled or not
+
+
+def tricked() -> Iterator[Request]:
+    """The usual request with each trick in each field, as far as it is of the field's type."""
+    usual = v.filled("Request", live.ASKED | {"id": 0})
+    for field in usual:
+        for trick in mutations.TRICKS:
+            try:
+                yield msgspec.convert([16, *(usual | {field: trick}).values()], Request)
+            except msgspec.ValidationError:
+                continue
+
+
+@on_trio
+async def test_every_trick_in_every_field_of_a_request_is_answered_typed(stand: Town) -> None:
+    """What is of the right type goes through the control and into the log, whatever it says."""
+    answers: list[Answer] = []
+
+    async def ask(client: Client, one: Request) -> None:
+        answers.append(await client.ask(one, deadline_s=20))
+
+    async with providing(stand, PORTS[0], Source()), asking(stand, CENTRE) as client:
+        await ask(client, request())
+        async with trio.open_nursery() as nursery:
+            for one in tricked():
+                nursery.start_soon(ask, client, one)
+    assert answers[0].code == Code.ANSWERED_WITH_DATA
+    assert len(answers) > 400
+    assert sum(answer.stage < Stage.ROUTING for answer in answers) > 300
+    assert len({answer.code for answer in answers}) > 10
+    assert all(len(answer.exchange) == 16 for answer in answers), "each was recorded"
