@@ -20,11 +20,12 @@ import trio
 
 from contrib import vector_bytes as v
 from contrib.fuzz import mutations
+from contrib.fuzz.hostile import PING, HostileSource
 from contrib.stand import ROUTER_URI, Stand
 from ksz_router import tls
 from ksz_router.codes import MEANINGS, Code
 from ksz_router.directory.synthesise import landmarks
-from ksz_router.messages import Answer, Delivery, Outcome, Reply, Request
+from ksz_router.messages import Answer, Delivery, Outcome, Request
 from ksz_router.sdk import Client, Provider, Supply, new_ticket, open_client
 from ksz_router.wire import Connection, Ended, Hello, Side
 
@@ -42,7 +43,6 @@ ASKED: v.Fields = {
     "deadline_ms": 2_000,
 }  # fmt: skip
 HOSTILE: v.Fields = {"service": "OccupationalDisease", "version": 1, "deadline_ms": 500}
-_PING = v.message("Ping", {"number": 77})
 
 
 class Tally(msgspec.Struct):
@@ -72,7 +72,7 @@ def talks_of_requesters() -> list[list[bytes]]:
     ]  # fmt: skip
     requests = [v.message("Request", ASKED | {"id": n} | c) for n, c in enumerate(changes)]
     test = v.message("Request", v.LEAST | {"id": 1000})
-    rest = [_PING, v.message("Pong", {"number": 1}), v.message("Drain", {"seconds": 1}), test]
+    rest = [PING, v.message("Pong", {"number": 1}), v.message("Drain", {"seconds": 1}), test]
     talks = [[hello, request] for request in requests]
     talks += [[hello, *requests[n : n + 4], *rest[n % 4 :]] for n in range(0, len(requests), 2)]
     talks += [[hello, test, v.message("Bye", {"code": 1})], [hello, *rest]]
@@ -99,7 +99,9 @@ class Storm:
             AssertionError: something of what must hold does not.
         """
         async with trio.open_nursery() as nursery, self._good_source():
-            await nursery.start(self._hostile_source)
+            context = self._context(HOSTILE_SOURCE, serves=True)
+            hostile = HostileSource(context, Random(f"{self.seed}/source"), self._pool)
+            await nursery.start(hostile.serve, self.hostile_port)
             async with self._client(ASKER) as good, self._client(ASKER) as provoking:
                 nursery.start_soon(self._ask_well, good)
                 nursery.start_soon(self._provoke, provoking)
@@ -249,41 +251,6 @@ class Storm:
         return make(
             certificate=identity.certificate, key=identity.key, authorities=identity.authorities
         )
-
-    async def _hostile_source(self, task_status: trio.TaskStatus[None]) -> None:
-        """Accept the router, and answer each delivery with a mutant of the right reply."""
-        context = self._context(HOSTILE_SOURCE, serves=True)
-        random = Random(f"{self.seed}/source")
-
-        async def serve(plain: trio.SocketStream) -> None:
-            stream = trio.SSLStream(plain, context, server_side=True, https_compatible=True)
-            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                await self._answer_badly(stream, random)
-            with trio.move_on_after(1):
-                await trio.aclose_forcefully(plain)
-
-        listeners = await trio.open_tcp_listeners(self.hostile_port, host="127.0.0.1")
-        task_status.started()
-        await trio.serve_listeners(serve, listeners)
-
-    async def _answer_badly(
-        self, stream: "trio.SSLStream[trio.SocketStream]", random: Random
-    ) -> None:
-        engine = Connection(Side.SOURCE, agent="hostile", inflight_max=64)
-        while chunk := await stream.receive_some(65_536):
-            for event in engine.receive_data(bytes(chunk)):
-                if isinstance(event, Ended):
-                    return
-                if isinstance(event, Delivery):
-                    reply = Reply(
-                        id=event.id, outcome=Outcome.DATA, person=event.person, payload=b"answer"
-                    )
-                    right = v.frame(msgspec.msgpack.encode(reply))
-                    wrong = mutations.mutant(random, [right, _PING], self._pool)
-                    await stream.send_all(right if random.random() < 0.2 else wrong)
-            if said := engine.data_to_send():
-                bad = random.random() < 0.1
-                await stream.send_all(mutations.mutant(random, [said], self._pool) if bad else said)
 
 
 def judge_events(output: Path) -> None:

@@ -1,7 +1,7 @@
 """``make fuzz``: mutated conversations into the engine and into a router that runs, then atheris.
 
-The last line is a JSON object; the exit code is 0 only if everything held. The atheris targets run
-where atheris is installed (``pip install --group fuzz``), each for the seconds given.
+The last line is a JSON object; the exit code is 0 only if everything held. The targets run where
+atheris is installed, each for the seconds given; CONTRIBUTING.md says how.
 """
 
 import argparse
