@@ -171,7 +171,7 @@ def test_a_stranger_beyond_its_window_is_told_the_bound(stand: Town, asker: list
     assert over["first"]["detail"] == {"limit": str(WINDOW)}
 
 
-def test_a_stranger_that_the_rulebook_does_not_know_is_told_so_at_each_request(
+def test_a_stranger_that_nobody_registered_is_told_so_at_each_request(
     stand: Town, asker: list[Stranger]
 ) -> None:
     """It may greet, so that the cause can be seen."""
