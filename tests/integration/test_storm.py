@@ -1,5 +1,6 @@
 """Broken and hostile peers against a router that runs, a good client alongside."""
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,3 +102,19 @@ async def test_every_trick_in_every_field_of_a_request_is_answered_typed(stand: 
     assert sum(answer.stage < Stage.ROUTING for answer in answers) > 300
     assert len({answer.code for answer in answers}) > 10
     assert all(len(answer.exchange) == 16 for answer in answers), "each was recorded"
+
+
+@pytest.mark.parametrize(
+    "line", [b'{"verb":"\xff"}', b'{"x":' + b"[" * 5_000, b"", b"GET / HTTP/1.1"], ids=range(4)
+)
+def test_a_line_that_asks_nothing_is_refused_and_the_supervisor_goes_on(
+    stand: Town, line: bytes
+) -> None:
+    """The admin socket is for operators, whose fingers slip too."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(10)
+        sock.connect(str(stand.folder / "admin.sock"))
+        sock.sendall(line + b"\n")
+        with sock.makefile("rb") as answer:
+            assert "error" in msgspec.json.decode(answer.readline())
+    assert stand.ask().is_ready
