@@ -11,6 +11,8 @@ import trio
 from contrib import vector_bytes as v
 from contrib.fuzz import live, mutations
 from contrib.stand import free_ports
+from ksz_router import tls
+from ksz_router.cli.testpki import issue, make_authority
 from ksz_router.codes import Code, Stage
 from ksz_router.sdk import Answer, Client, Request
 from tests.integration.stands import (
@@ -29,6 +31,8 @@ pytestmark = pytest.mark.xdist_group("integration-storm")
 
 PORTS = free_ports(2)
 MUTANTS = 400
+EVIL = 'urn:x\x1b[2J\r\n"}{\x07\x7f' + live.USER
+"""What a certificate may say: a name that a terminal would obey, with a person's number in it."""
 RSS_GROWTH_KIB_MAX = 8 * 1024
 
 
@@ -38,10 +42,22 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
     endpoints = dict(zip((live.GOOD_SOURCE, live.HOSTILE_SOURCE), PORTS, strict=True))
     options, names = live.OPTIONS, live.INSTITUTIONS
     with town(folder, institutions=names, endpoints=endpoints, options=options) as made:
+        certify(made, EVIL)
         made.start()
         yield made
         made.verify_log()
         live.judge_events(made.output)
+
+
+def certify(stand: Town, uri: str) -> None:
+    """Let the router know a second authority, which certifies whatever it is given."""
+    authority = make_authority()
+    issued = issue(authority, "evil", uris=[uri])
+    folder = stand.folder / "tls"
+    with (folder / "authorities.pem").open("ab") as file:
+        file.write(authority.pem)
+    (folder / "evil.crt").write_bytes(issued.certificate)
+    (folder / "evil.key").write_bytes(issued.key)
 
 
 def handles(stand: Town) -> int:
@@ -118,3 +134,19 @@ def test_a_line_that_asks_nothing_is_refused_and_the_supervisor_goes_on(
         with sock.makefile("rb") as answer:
             assert "error" in msgspec.json.decode(answer.readline())
     assert stand.ask().is_ready
+
+
+def test_a_name_in_a_certificate_breaks_no_line_and_names_nobody_in_the_log(stand: Town) -> None:
+    """It is the one text of a peer that is logged; ``judge_events`` looks at every byte."""
+    logged = len(stand.events("connection_ended"))
+    identity = stand.identity("evil")
+    context = tls.client_context(
+        certificate=identity.certificate, key=identity.key, authorities=identity.authorities
+    )
+    with context.wrap_socket(socket.create_connection(("127.0.0.1", stand.port))) as peer:
+        peer.sendall(v.message("Hello", v.HELLO) + bytes(4))  # a fault, so that it is logged
+        while peer.recv(65_536):
+            pass
+    trio.run(until, lambda: len(stand.events("connection_ended")) > logged)
+    assert "\x1b[2J\r\n" in stand.events("connection_ended")[-1]["uri"]
+    live.judge_events(stand.output)
