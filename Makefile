@@ -16,7 +16,7 @@ STAMP := $(ENVIRONMENT)/made-$(shell { cat requirements/run.txt requirements/dev
 CHECKED := ksz_router tests $(wildcard bench/*.py contrib/*.py contrib/*/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format lock wheel bench-router bench-crash clean environment
+.PHONY: help demo test fuzz lint format lock wheel bench-router bench-crash clean environment
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ demo: environment ## a router, its sources and requesters on this machine, with 
 
 test: environment ## all tests
 	@$(RUN)/python -m pytest -n $(JOBS)
+
+fuzz: environment ## broken and hostile peers, for as long as it takes; with atheris if it is installed
+	@$(RUN)/python contrib/fuzz/run.py $(FUZZ)
 
 lint: environment ## format, lint rules and types
 	@$(RUN)/python -m ruff format --check .

@@ -162,6 +162,8 @@ def _faults() -> Iterator[tuple[str, str, str, bytes, int]]:
         ("a payload as text", "Request", v.PATH_A | {"payload": "TI 001"}),
         ("a capacity as text", "Request", v.PATH_A | {"capacity": "2"}),
         ("a service as nil", "Request", v.PATH_A | {"service": None}),
+        ("an id below zero", "Request", v.PATH_A | {"id": -1}),
+        ("an id above 32 bits", "Request", v.PATH_A | {"id": 1 << 32}),
     ):
         yield name, "front", "open", message(kind, given), 3
     for name, kind, given in (

@@ -163,7 +163,7 @@ def load(file: Path) -> Config:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # a number or a nesting beyond all bounds, too
         raise ConfigError(f"{file}: is not TOML: {error}") from error
     try:
         config = msgspec.convert(table, Config)

@@ -139,11 +139,18 @@ async def _line(stream: trio.SocketStream) -> bytes:
     return bytes(data)
 
 
-async def _reply(supervisor: Supervisor, line: bytes) -> bytes:
+def question_of(line: bytes) -> Question | str:
+    """Return what a line asks, or why it asks nothing."""
     try:
-        question = _question.decode(line)
-    except msgspec.MsgspecError as error:
-        return msgspec.json.encode({"error": str(error)})
+        return _question.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return str(error)
+
+
+async def _reply(supervisor: Supervisor, line: bytes) -> bytes:
+    question = question_of(line)
+    if isinstance(question, str):
+        return msgspec.json.encode({"error": question})
     failed = await supervisor.reload() if question.verb == "reload" else {}
     await supervisor.ask_all()
     return msgspec.json.encode(_status(supervisor, failed))

@@ -32,9 +32,16 @@ class Contexts:
             )
             for make in (tls.server_context, tls.client_context)
         ]
+        try:
+            not_after_unix_s = _not_after(Path(files.certificate))
+            next_update_unix_s = _next_update(revocations) if revocations else 0.0
+        except ValueError as error:
+            raise tls.TlsFilesError(
+                f"{files.certificate}, {revocations}: cannot be read"
+            ) from error
         self._server, self._client = made
-        self.not_after_unix_s = _not_after(Path(files.certificate))
-        self.crl_next_update_unix_s = _next_update(revocations) if revocations else 0.0
+        self.not_after_unix_s = not_after_unix_s
+        self.crl_next_update_unix_s = next_update_unix_s
 
     def server(self) -> ssl.SSLContext:
         """For who connects to us."""

@@ -35,6 +35,10 @@ PERSONS, META = b"persons", b"meta"
 _VERSION = re.compile(r"version-([0-9]{8,})")
 
 
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What bytes that are not ours make the decoder raise; the last two are no MsgspecError."""
+
+
 class NoDirectoryError(DirectoryError):
     """There is no directory here yet."""
 
@@ -161,7 +165,7 @@ def read_mark(folder: Path) -> Mark:
     """
     try:
         return msgspec.json.decode((folder / "complete").read_bytes(), type=Mark)
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise NotCheckedError(
             f"{folder}: has no readable mark of completion; load the directory again, "
             "or restore the folder with all its files"
@@ -225,7 +229,7 @@ def read_meta(folder: Path, environment: lmdb.Environment) -> Meta:
     try:
         with environment.begin(environment.open_db(META, create=False)) as transaction:
             meta = msgspec.json.decode(transaction.get(META, b""), type=Meta)
-    except (lmdb.Error, msgspec.MsgspecError) as error:
+    except (lmdb.Error, *UNREADABLE) as error:
         raise DamagedError(
             f"{folder}: its own description is missing or damaged; {mend}"
         ) from error

@@ -97,6 +97,8 @@ def parse_file_header(page: bytes) -> FileHeader:
      first_record, *previous) = _FIELDS.unpack_from(page)  # fmt: skip
     if magic != _MAGIC or version != FORMAT:
         raise FrameDamaged(0, f"not a write-ahead file of format {FORMAT}")
+    if not (node.isascii() and slot.isascii() and key_id.isascii()):
+        raise FrameDamaged(0, "a name in the file header is not ASCII")
     header = FileHeader(
         salt=salt,
         node=_text(node),
@@ -115,7 +117,7 @@ def parse_file_header(page: bytes) -> FileHeader:
 
 
 def _text(field: bytes) -> str:
-    return field.rstrip(b"\0").decode("ascii", errors="replace")
+    return field.rstrip(b"\0").decode("ascii")
 
 
 def chain_value(page: bytes) -> int:

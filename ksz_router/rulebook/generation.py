@@ -127,7 +127,7 @@ def read_manifest(folder: Path) -> Manifest:
         manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
         with (folder / DATA).open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _damaged(folder, "a file cannot be read") from error
     if manifest.format != FORMAT:
         raise GenerationDamagedError(

@@ -94,7 +94,7 @@ class _Reader:
         except UnicodeDecodeError:
             self._refuse(Place(name, 1), "is not UTF-8", "save it as UTF-8")
             return
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:  # beyond all bounds, or not TOML at all
             line = re.search(r"at line (\d+)", str(error))
             place = Place(name, int(line[1]) if line else 1)
             self._refuse(place, f"is not TOML: {error}", "mend the syntax (https://toml.io)")

@@ -27,7 +27,7 @@ from ksz_router.limits import MIB
 from ksz_router.messages import Answer
 from ksz_router.privacylog.entry import Entry, Kind
 from ksz_router.privacylog.verify import verify
-from ksz_router.sdk import Client, SdkError
+from ksz_router.sdk import Client
 from tests.integration.stands import (
     RVA,
     Crowd,
@@ -284,40 +284,5 @@ async def test_without_descriptors_the_log_and_the_metrics_go_on(stand: Town) ->
         async with asking(stand) as another:
             assert (await another.ask(connection_test())).code == Code.ANSWERED_WITH_DATA
         assert stand.ask().workers[0].restarts == 0
-    assert_nothing_unrecorded(stand.entries(), source, answers)
-    stand.verify_log()
-
-
-def memory_of(pid: int) -> int:
-    """Bytes of address space."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
-
-
-@on_trio
-async def test_without_memory_a_worker_ends_and_nothing_of_it_is_lost(stand: Town) -> None:
-    """Whatever allocation fails, in a turn or outside of one: a successor settles what was open."""
-    source, answers = Source(is_open=False), list[Answer]()
-    with running(stand):
-        pid = worker_pid(stand)
-        ended = len(stand.events("worker_ended"))
-        async with providing(stand, PORT, source), asking(stand) as client:
-
-            async def one() -> None:
-                with contextlib.suppress(SdkError):
-                    answers.append(await client.ask(request(payload=bytes(60_000))))
-
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(one)
-                await until(lambda: source.asked)
-                limit(pid, resource.RLIMIT_AS, memory_of(pid))
-                for _ in range(900):
-                    nursery.start_soon(one)
-                source.gate.set()
-                # At once as a rule; one that hangs is taken for mute after twenty seconds.
-                await until(lambda: len(stand.events("worker_ended")) > ended, seconds=30)
-            await assert_ready_again(stand)
-            assert worker_pid(stand) != pid
-            answers.append(await client.ask(request()))
-            assert answers[-1].code == Code.ANSWERED_WITH_DATA
     assert_nothing_unrecorded(stand.entries(), source, answers)
     stand.verify_log()

@@ -1,0 +1,1 @@
+"""What a hostile or broken world sends: mutated conversations, and one target per decoder."""
