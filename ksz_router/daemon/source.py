@@ -83,6 +83,10 @@ class Source:
         self._window = window
         self._settings = settings
 
+    def adjust(self, window: int, settings: routing.BreakerSettings) -> None:
+        """Go by another window and another breaker from here on; what is in flight stays."""
+        self._window, self._settings = window, settings
+
     def take(self, errand: Errand, now_ns: int) -> Code | None:
         """Send an errand, or let it wait for a connection; return why it cannot be done."""
         if now_ns >= errand.exchange.deadline_ns:

@@ -57,9 +57,7 @@ class Upstream:
         self.failed: Callable[[Failed], None]
         """Called with errands that failed outside a batch."""
         self._settings = settings
-        self._breaker = BreakerSettings(
-            settings.breaker_failures, int(settings.breaker_open_seconds * 1e9)
-        )
+        self._breaker = _breaker_settings(settings)
         self._window = window
         self._context = context
         self._agent = agent
@@ -158,6 +156,19 @@ class Upstream:
             for link in source.links:
                 link.is_draining = True
 
+    def adjust(self, settings: Sources, window: int) -> None:
+        """Go by other settings, for the sources that are known as well."""
+        self._settings, self._window = settings, window
+        self._breaker = _breaker_settings(settings)
+        for source in self.sources.values():
+            source.adjust(window, self._breaker)
+            for endpoint in source.endpoints:
+                links = [n for n in source.links if n.endpoint == endpoint and not n.is_draining]
+                for surplus in links[settings.connections_per_endpoint :]:
+                    surplus.is_draining = True
+                if 0 < len(links) < settings.connections_per_endpoint:
+                    self._dial(source)
+
     def _source(self, kbo: Kbo) -> Source:
         source = self.sources.get(kbo)
         if source is None:
@@ -201,3 +212,7 @@ class Upstream:
             except (HandshakeError, OSError):
                 return None
         return None
+
+
+def _breaker_settings(settings: Sources) -> BreakerSettings:
+    return BreakerSettings(settings.breaker_failures, int(settings.breaker_open_seconds * 1e9))

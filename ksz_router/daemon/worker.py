@@ -12,7 +12,7 @@ from ksz_router.codes import Code
 from ksz_router.config import Config
 from ksz_router.daemon.admission import Admission
 from ksz_router.daemon.contexts import Contexts
-from ksz_router.daemon.control import Ask, Channel, Load, Renew, Report, Stop
+from ksz_router.daemon.control import Adjust, Ask, Begin, Channel, Load, Renew, Report, Stop
 from ksz_router.daemon.exchange import Exchanges
 from ksz_router.daemon.housekeeping import Housekeeping
 from ksz_router.daemon.ids import ExchangeIds
@@ -28,9 +28,12 @@ from ksz_router.directory.packing import DirectoryError
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.rulebook.generation import RulebookError
 from ksz_router.tls import TlsFilesError
-from ksz_router.wire import Ended
+from ksz_router.wire import Ended, State
 
 CANNOT_OPEN = (PrivacyLogError, RulebookError, DirectoryError, TlsFilesError, OSError)
+
+_LEAVE_SECONDS = 0.5
+"""Requesters that were told of a drain, and have no answer to come, may stay so long."""
 
 
 class Worker:
@@ -159,18 +162,18 @@ class Worker:
         nursery.start_soon(self.loop.run)
         nursery.start_soon(self._keep_house)
         nursery.start_soon(self._keep_log_ahead)
-        accepting = trio.CancelScope()
-        nursery.start_soon(self._accept, accepting)
+        nursery.start_soon(self.server.serve)
         await self._channel.send(self.report("ready"))
         while (order := await self._channel.order()) is not None and not isinstance(order, Stop):
+            assert not isinstance(order, Begin), "a worker begins once"
             await self._channel.send(await self._obey(order))
-        accepting.cancel()
+        self.server.accepting.cancel()
         self._listener.close()  # ours alone: the supervisor and the other workers have their own
         await self._drain()
         await self._channel.send(self.report("stop"))
         nursery.cancel_scope.cancel()
 
-    async def _obey(self, order: Load | Renew | Ask) -> Report:
+    async def _obey(self, order: Load | Renew | Adjust | Ask) -> Report:
         match order:
             case Load(generation):
                 if generation == self.tables.generation:
@@ -190,6 +193,12 @@ class Worker:
                     return self.report("renew", text=str(error))
                 self.upstream.retire_connections()
                 return self.report("renew")
+            case Adjust(settings):
+                self._settings = settings
+                self.admission.windows = settings.windows
+                self.server.window = settings.windows.connection
+                self.upstream.adjust(settings.sources, settings.windows.source)
+                return self.report("adjust")
             case Ask():
                 return self.report("ask")
 
@@ -216,19 +225,27 @@ class Worker:
         self.tables.close()
         self.journal.close()
 
-    async def _accept(self, scope: trio.CancelScope) -> None:
-        with scope:
-            await self.server.serve()
-
     async def _drain(self) -> None:
-        """Take nothing new, and let what is open end, within its time."""
+        """Take nothing new, and let what is open end, within its time.
+
+        Who is told leaves by itself once it has its answers. Who stays is left a moment, in which
+        what it sent before it was told is still answered: refused, and so known not to have passed.
+        """
         self.admission.is_draining = True
         seconds = self._settings.stop.drain_seconds
-        for session in self.loop.sessions:
-            session.drain(int(seconds))
-            session.link.flush()
+        told: set[Session] = set()
+        quiet_at = trio.current_time()
         with trio.move_on_after(seconds):
-            while self.admission.inflight:  # noqa: ASYNC110
+            while True:
+                for session in self.loop.sessions:
+                    if session not in told and session.link.connection.state is State.OPEN:
+                        told.add(session)
+                        session.drain(int(seconds))
+                        session.link.flush()
+                if self.admission.inflight or self.server.is_greeting:
+                    quiet_at = trio.current_time()
+                elif not self.loop.sessions or trio.current_time() > quiet_at + _LEAVE_SECONDS:
+                    break
                 await trio.sleep(0.01)
 
     async def _keep_house(self) -> None:
