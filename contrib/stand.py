@@ -161,7 +161,7 @@ class Stand:
     def reload(self) -> dict[str, Any]:
         """Reload as SIGHUP does, and return the status with what was refused."""
         printed = self.command(
-            "status", "--reload", "--config", self.config, "--json", accept=(0, 1)
+            "status", "--reload", "--socket", self.folder / "admin.sock", "--json", accept=(0, 1)
         )
         return dict(json.loads(printed))
 

@@ -121,6 +121,19 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stop: Stop = Stop()
 
 
+LIVE: dict[str, tuple[str, ...]] = {
+    "windows": ("connection", "institution", "router", "source", "bytes"),
+    "sources": (
+        "connections_per_endpoint",
+        "connect_seconds",
+        "breaker_failures",
+        "breaker_failed_share",
+        "breaker_open_seconds",
+    ),
+    "stop": ("drain_seconds",),
+}
+"""What a reload changes in a running router; every other key needs a restart."""
+
 _PATHS = {
     "tls": ("certificate", "key", "authorities", "revocations"),
     "tables": ("rulebook", "rulebook_signer", "directory"),
@@ -171,6 +184,25 @@ def load(file: Path) -> Config:
         raise ConfigError(f"{file}: {error}") from error
     _check_ranges(config, file)
     return _with_absolute_paths(config, file.absolute().parent)
+
+
+def merge(running: Config, read: Config) -> tuple[Config, tuple[str, ...]]:
+    """Say what a running router may take over of a file that was read anew.
+
+    Returns:
+        The running configuration with the ``LIVE`` keys as they were read; and the other keys that
+        differ, such as ``listen.port``, which need a restart.
+    """
+    waiting = []
+    sections = {}
+    for section in Config.__struct_fields__:
+        old, new = getattr(running, section), getattr(read, section)
+        live = LIVE.get(section, ())
+        changed = [f for f in old.__struct_fields__ if getattr(old, f) != getattr(new, f)]
+        waiting += [f"{section}.{field}" for field in changed if field not in live]
+        taken = {field: getattr(new, field) for field in changed if field in live}
+        sections[section] = msgspec.structs.replace(old, **taken)
+    return msgspec.structs.replace(running, **sections), tuple(waiting)
 
 
 def _check_ranges(config: Config, file: Path) -> None:

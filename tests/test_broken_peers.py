@@ -68,14 +68,22 @@ ROWS = {
         "test_broken_peers.py::test_a_correlation_id_in_flight_ends_the_connection_and_nothing_else",
     "more requests than the window":
         "test_stranger.py::test_a_stranger_beyond_its_window_is_told_the_bound",
-    "a Reply with an id that was not delivered":
+    "a Reply with an id that was not delivered, or a second Reply":
         "test_broken_peers.py::test_replies_that_nobody_waits_for_are_counted_and_dropped",
     "a Reply after the deadline":
         "test_laws.py::test_a_late_answer_is_recorded_as_discarded_and_not_given",
     "a Reply for another person":
         "test_laws_person.py::test_an_answer_that_is_not_for_the_asked_person_is_withheld",
+    "a Reply that is not well formed":
+        "test_laws_answered.py::test_each_thing_a_source_does_has_its_code",
     "a source that ends, or is ended by one of these, with deliveries in flight":
         "test_laws_answered.py::test_each_thing_a_source_does_has_its_code",
+    "a source that fails, hangs, breaks off or misbehaves over and over":
+        "test_hostile_sources.py"
+        "::test_a_source_that_misbehaves_is_answered_for_in_time_and_left_in_peace",
+    "a source that does not read its deliveries":
+        "test_source_flow.py"
+        "::test_deliveries_that_are_not_read_wait_in_bounds_and_harm_no_other",
     "a Pong that nobody asked for, a Drain and requests after it":
         "test_broken_peers.py::test_what_is_odd_and_harmless_is_let_pass",
     "a field of a Request that is out of bounds":

@@ -1,12 +1,13 @@
 """The configuration: what a file may say, what a wrong one is answered, and the file we ship."""
 
+import re
 import tomllib
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from ksz_router.config import Config, ConfigError, load
+from ksz_router.config import LIVE, Config, ConfigError, load, merge
 
 SHIPPED = Path(__file__).parents[1] / "config" / "router.toml"
 DEFAULTS: dict[str, dict[str, object]] = msgspec.to_builtins(Config())
@@ -153,3 +154,34 @@ def test_a_file_that_is_none_says_why(tmp_path: Path, content: bytes | None, rea
     with pytest.raises(ConfigError, match=reason) as caught:
         load(file)
     assert str(file) in str(caught.value)
+
+
+def test_every_live_key_is_a_key_of_the_configuration() -> None:
+    """And each is said to be live where an operator reads it, next to the key that is not."""
+    assert {(section, field) for section, fields in LIVE.items() for field in fields} < set(FIELDS)
+    text = (SHIPPED.parents[1] / "docs" / "operations.md").read_text(encoding="utf-8")
+    told = {
+        (section, field)
+        for section, fields in re.findall(r"^\| `\[(\w+)\]` \| (.+) \|$", text, re.MULTILINE)
+        for field in re.findall(r"`(\w+)`", fields)
+    }
+    assert told == {(section, field) for section, fields in LIVE.items() for field in fields}
+
+
+@pytest.mark.parametrize(("section", "field"), FIELDS)
+def test_a_change_is_taken_over_or_named_as_one_that_needs_a_restart(
+    section: str, field: str
+) -> None:
+    """Key by key, and never both; what is not named in ``LIVE`` stays as it runs."""
+    running = Config()
+    old = getattr(running, section)
+    value = getattr(old, field)
+    new = "another" if isinstance(value, str) else value + 1
+    read = msgspec.structs.replace(
+        running, **{section: msgspec.structs.replace(old, **{field: new})}
+    )
+    if field in LIVE.get(section, ()):
+        assert merge(running, read) == (read, ())
+    else:
+        assert merge(running, read) == (running, (f"{section}.{field}",))
+    assert merge(running, running) == (running, ())

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import prometheus_client
 import pytest
 import structlog
@@ -17,7 +18,7 @@ from ksz_router import config
 from ksz_router.cli.testpki import ROUTER_URI, write_pki
 from ksz_router.codes import Code
 from ksz_router.daemon import control, ledger_from_log, oplog
-from ksz_router.daemon.control import Ask, Channel, Load, Order, Renew, Report, Stop
+from ksz_router.daemon.control import Adjust, Ask, Channel, Load, Order, Renew, Report, Stop
 from ksz_router.daemon.worker import Worker
 from ksz_router.messages import Outcome
 from ksz_router.privacylog.keys import make, quarter_after, quarter_of
@@ -223,3 +224,56 @@ async def test_a_stopping_worker_answers_what_is_open_and_takes_nothing_new(
     assert caller.ended is not None
     assert caller.ended.code is Code.CLOSED_IN_PEACE
     assert lines_of(capsys)[-1]["event"] in ("source_ended", "connection_ended")
+
+
+@in_trio
+async def test_what_a_reload_adjusts_takes_effect_between_two_turns(tmp_path: Path) -> None:
+    """Windows at once, connections to a source as wanted; what is in flight is answered."""
+    async with running(tmp_path) as run:
+        caller = await run.connect()
+        caller.ask(ask(id=1), ask(id=2))
+        await run.until(lambda: len(run.source.deliveries) == 2)
+        narrow = msgspec.structs.replace(
+            run.settings,
+            windows=config.Windows(connection=2, institution=2, router=2, source=1),
+            sources=config.Sources(connections_per_endpoint=2, breaker_failures=1),
+            stop=config.Stop(drain_seconds=1.0),
+        )
+        assert (await run.order(Adjust(narrow))).ok
+        caller.ask(ask(id=3))
+        await run.until(lambda: caller.answers)
+        assert caller.answer_to(3).code == Code.CONNECTION_WINDOW_FULL
+        run.source.reply(0)
+        run.source.reply(1)
+        await run.until(lambda: len(caller.answers) == 3)
+        assert {caller.answer_to(n).code for n in (1, 2)} == {Code.ANSWERED_WITH_DATA}
+
+        newcomer = await run.connect()
+        assert newcomer.link.connection.inflight_max == 2
+        source = run.worker.upstream.sources[RVA]
+        await run.until(lambda: sum(link.is_open for link in source.links) == 2)
+        caller.ask(ask(id=4), ask(id=5))
+        await run.until(lambda: len(caller.answers) == 4)
+        assert caller.answer_to(5).code == Code.SOURCE_WINDOW_FULL
+        run.source.reply(2)
+        await run.until(lambda: len(caller.answers) == 5)
+        assert (await run.order(Adjust(run.settings))).ok
+        assert [link.is_draining for link in source.links] == [False, True]
+
+
+@in_trio
+async def test_what_was_sent_before_the_drain_was_heard_is_refused_and_not_cut_off(
+    tmp_path: Path,
+) -> None:
+    """Nothing is in flight when the worker is told to stop, and yet a request is on its way."""
+    async with running(tmp_path) as run:
+        caller = await run.connect()
+        await run.supervisor.send(Stop())
+        with trio.fail_after(5):
+            while not run.worker.admission.is_draining:
+                await trio.lowlevel.checkpoint()
+        await trio.sleep(0.05)  # the worker would be gone if it did not wait
+        caller.ask(ask(id=1))
+        await run.until(lambda: caller.answers)
+    assert [answer.code for answer in caller.answers] == [Code.ROUTER_DRAINING]
+    assert any(isinstance(event, Drain) for event in caller.events)

@@ -30,12 +30,7 @@ def exported() -> set[str]:
     for family in Metrics().collect():
         suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
         names |= {family.name + suffix for suffix in suffixes.get(family.type, ("",))}
-    worker = ast.parse((ROOT / "ksz_router/daemon/worker.py").read_text(encoding="utf-8"))
-    (gauges,) = (
-        node
-        for node in ast.walk(worker)
-        if isinstance(node, ast.FunctionDef) and node.name == "_gauges"
-    )
+    gauges = ast.parse((ROOT / "ksz_router/daemon/gauges.py").read_text(encoding="utf-8"))
     (table,) = (node for node in ast.walk(gauges) if isinstance(node, ast.Dict))
     keys = {key.value for key in table.keys if isinstance(key, ast.Constant)}
     assert all(isinstance(key, str) for key in keys)

@@ -20,7 +20,15 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reload",
         action="store_true",
-        help="first reload rulebook and certificates, as SIGHUP does, and say what was refused",
+        help="first reload rulebook, certificates and configuration, as SIGHUP does, and say "
+        "what changed and what was refused",
+    )
+    parser.add_argument(
+        "--socket",
+        type=Path,
+        metavar="FILE",
+        help="the router's admin socket (default: as the configuration says, which is not read "
+        "when this is given)",
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = """\
@@ -28,13 +36,14 @@ Exits with 0 when every worker is ready and nothing was refused, else with 1.
 
 examples:
   ksz-router status
-  ksz-router status --reload --json | jq .failed
+  ksz-router status --reload --json | jq .reload
+  ksz-router status --socket /run/ksz-router/admin.sock
 """
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Ask and print."""
-    path = Path(config.load(arguments.config).admin.socket)
+    path = arguments.socket or Path(config.load(arguments.config).admin.socket)
     try:
         status = trio.run(admin.ask, path, "reload" if arguments.reload else "status")
     except OSError as error:
@@ -69,5 +78,9 @@ def _print(status: Status) -> None:
             print(f"       not ready: {worker.why_not}")
         for kbo, how in (report.sources if report is not None else {}).items():
             print(f"       source {kbo}: {how}")
-    for what, why in status.failed.items():
-        print(f"refused: {what}: {why}")
+    for name, part in status.reload.items():
+        print(f"{name}: {part.outcome}{': ' if part.reason else ''}{part.reason}")
+        for key in part.needs_restart:
+            print(f"{name}: {key} differs and needs a restart")
+        for index, why in part.replaced.items():
+            print(f"{name}: worker {index} is replaced: {why}")

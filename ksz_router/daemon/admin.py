@@ -12,10 +12,12 @@ import msgspec
 import trio
 
 from ksz_router.daemon.control import Report
+from ksz_router.daemon.reload import Part
 from ksz_router.daemon.supervisor import Supervisor
 
 _LINE_BYTES_MAX = 1_048_576
-_SECONDS_MAX = 15.0
+_SECONDS_MAX = 60.0
+"""A reload verifies a whole rulebook and waits for every worker."""
 
 
 class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,14 +39,23 @@ class WorkerStatus(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """How the router is. ``failed`` says what a reload could not do."""
+    """How the router is. ``reload`` says by part what one came to, where one was asked for."""
 
     node: str
     is_ready: bool
     is_stopping: bool
     generation: str
     workers: list[WorkerStatus]
-    failed: dict[str, str] = {}
+    reload: dict[str, Part] = {}
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """What the reload could not do, and why; empty where all went well."""
+        failed = {name: part.reason for name, part in self.reload.items() if part.reason}
+        for name, part in self.reload.items():
+            for index, why in part.replaced.items():
+                failed[f"{name} in worker {index}"] = why
+        return failed
 
 
 _answer = msgspec.json.Decoder(Status)
@@ -73,6 +84,21 @@ def listen(path: Path) -> socket.socket:
     return sock
 
 
+async def listen_in_turn(path: Path, seconds: float) -> socket.socket:
+    """Make the socket, once a router that is stopping has left it; errors as :func:`listen`."""
+    with trio.move_on_after(seconds):
+        while await _is_stopping(path):  # noqa: ASYNC110 - another process's end gives no event
+            await trio.sleep(0.05)
+    return listen(path)
+
+
+async def _is_stopping(path: Path) -> bool:
+    try:
+        return (await ask(path, "status")).is_stopping
+    except (OSError, msgspec.MsgspecError, trio.TooSlowError):
+        return False
+
+
 def _answers(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         try:
@@ -93,8 +119,8 @@ def _address(path: Path) -> Iterator[str]:
         os.close(folder)
 
 
-async def serve(supervisor: Supervisor, listener: socket.socket, path: Path) -> None:
-    """Answer operators until cancelled, then take the socket at ``path`` away."""
+async def serve(supervisor: Supervisor, listener: socket.socket) -> None:
+    """Answer operators until cancelled."""
 
     async def answer(stream: trio.SocketStream) -> None:
         with trio.move_on_after(_SECONDS_MAX):
@@ -106,12 +132,9 @@ async def serve(supervisor: Supervisor, listener: socket.socket, path: Path) -> 
                 pass  # the operator did not wait
         await stream.aclose()
 
-    try:
-        await trio.serve_listeners(
-            answer, [trio.SocketListener(trio.socket.from_stdlib_socket(listener))]
-        )
-    finally:
-        os.unlink(path)  # noqa: PTH108  in an async function; it does not block
+    await trio.serve_listeners(
+        answer, [trio.SocketListener(trio.socket.from_stdlib_socket(listener))]
+    )
 
 
 async def ask(path: Path, verb: Literal["status", "reload"]) -> Status:
@@ -151,12 +174,12 @@ async def _reply(supervisor: Supervisor, line: bytes) -> bytes:
     question = question_of(line)
     if isinstance(question, str):
         return msgspec.json.encode({"error": question})
-    failed = await supervisor.reload() if question.verb == "reload" else {}
+    parts = await supervisor.reload() if question.verb == "reload" else {}
     await supervisor.ask_all()
-    return msgspec.json.encode(_status(supervisor, failed))
+    return msgspec.json.encode(_status(supervisor, parts))
 
 
-def _status(supervisor: Supervisor, failed: dict[str, str]) -> Status:
+def _status(supervisor: Supervisor, parts: dict[str, Part]) -> Status:
     workers = [
         WorkerStatus(
             index=worker.index,
@@ -169,10 +192,10 @@ def _status(supervisor: Supervisor, failed: dict[str, str]) -> Status:
         for worker in supervisor.workers
     ]
     return Status(
-        node=supervisor.settings.node.name,
+        node=supervisor.force.settings.node.name,
         is_ready=not supervisor.is_stopping and all(worker.is_ready for worker in workers),
         is_stopping=supervisor.is_stopping,
-        generation=supervisor.generation,
+        generation=supervisor.force.generation,
         workers=workers,
-        failed=failed,
+        reload=parts,
     )

@@ -3,13 +3,39 @@
 One JSON object a datagram. When the supervisor is gone the socket ends, and the worker stops.
 """
 
+import contextlib
 import socket
 from typing import TypeAlias
 
 import msgspec
 import trio
 
+from ksz_router.config import Config
+
 _BYTES_MAX = 65_536
+_KILL_AFTER_DRAIN_SECONDS = 10.0
+
+SLOT_TAKEN = 5
+"""Exit code of a worker whose slot of the log another process writes, and did not leave in time."""
+
+
+def stop_seconds(settings: Config) -> float:
+    """How long a worker that was told to stop may live: it drains, and is killed some time later.
+
+    So long the next one waits for its slot of the log, too.
+    """
+    return settings.stop.drain_seconds + _KILL_AFTER_DRAIN_SECONDS
+
+
+class Begin(msgspec.Struct, frozen=True, tag="begin"):
+    """Open everything and serve: the first order, and given once.
+
+    A worker takes its configuration from here and not from the file, which may have been changed
+    since, for the better or the worse: all workers of a router go by the same one.
+    """
+
+    settings: Config
+    generation: str
 
 
 class Load(msgspec.Struct, frozen=True, tag="load"):
@@ -22,6 +48,12 @@ class Renew(msgspec.Struct, frozen=True, tag="renew"):
     """Read certificates and revocations anew."""
 
 
+class Adjust(msgspec.Struct, frozen=True, tag="adjust"):
+    """Go by this configuration; what differs is ``config.LIVE``."""
+
+    settings: Config
+
+
 class Stop(msgspec.Struct, frozen=True, tag="stop"):
     """Drain, then end."""
 
@@ -30,7 +62,7 @@ class Ask(msgspec.Struct, frozen=True, tag="ask"):
     """Report how you are."""
 
 
-Order: TypeAlias = Load | Renew | Stop | Ask
+Order: TypeAlias = Begin | Load | Renew | Adjust | Stop | Ask
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -66,6 +98,7 @@ class Channel:
 
     def __init__(self, end: socket.socket) -> None:
         end.setblocking(False)
+        self._end = end
         self._socket = trio.socket.from_stdlib_socket(end)
 
     async def send(self, message: Order | Report) -> bool:
@@ -75,6 +108,11 @@ class Channel:
         except OSError:
             return False
         return True
+
+    def post(self, message: Order) -> None:
+        """Send without giving way; for the first message, for which there is always room."""
+        with contextlib.suppress(OSError):  # the other side is gone, as who waits for it will see
+            self._end.send(msgspec.json.encode(message))
 
     async def order(self) -> Order | None:
         """Wait for the next order; None when the supervisor is gone."""

@@ -64,7 +64,11 @@ class RecordKeeping:
         self._trouble = ""
         metrics.not_ready = self.reasons
         metrics.clock_jumps = lambda: self.clock.jumps
-        self._note(self.journal.try_open())
+        try:
+            self._note(self.journal.try_open())
+        except BaseException:
+            self.journal.close()  # it may be tried again in this process
+            raise
         self._tell()
 
     def reasons(self) -> tuple[str, ...]:

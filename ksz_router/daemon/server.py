@@ -56,31 +56,40 @@ class Server:
         self._listener = trio.socket.from_stdlib_socket(listener)
         self._context = context
         self._agent = agent
-        self._window = window
+        self.window = window
+        """What the next connections are offered."""
         self._metrics = metrics
         self._clock_ns = clock_ns
         self._opened = opened
         self._refused = refused
+        self.accepting = trio.CancelScope()
+        """Cancelled when nothing new is accepted; handshakes that began go on."""
         self._handshakes = trio.CapacityLimiter(handshakes_at_once_max)
 
     async def serve(self) -> None:
         """Accept until cancelled. Where no place is free, the kernel's queue is the bound."""
         async with trio.open_nursery() as nursery:
-            while True:
-                await self._places.acquire()
-                try:
-                    sock, _ = await self._listener.accept()
-                except OSError as error:
-                    self._places.release()
-                    has_room = error.errno not in _NO_ROOM
-                    self._metrics.handshakes["lost" if has_room else "no_room"] += 1
-                    if not has_room:
-                        await trio.sleep(0.05)
-                    continue
-                except BaseException:
-                    self._places.release()
-                    raise
-                nursery.start_soon(self._greet, _detached(sock))
+            with self.accepting:
+                while True:
+                    await self._places.acquire()
+                    try:
+                        sock, _ = await self._listener.accept()
+                    except OSError as error:
+                        self._places.release()
+                        has_room = error.errno not in _NO_ROOM
+                        self._metrics.handshakes["lost" if has_room else "no_room"] += 1
+                        if not has_room:
+                            await trio.sleep(0.05)
+                        continue
+                    except BaseException:
+                        self._places.release()
+                        raise
+                    nursery.start_soon(self._greet, _detached(sock))
+
+    @property
+    def is_greeting(self) -> bool:
+        """Somebody is in the middle of a handshake."""
+        return self._handshakes.borrowed_tokens > 0
 
     def left(self) -> None:
         """A session is over: its place is free."""
@@ -109,9 +118,7 @@ class Server:
                 await trio.lowlevel.wait_readable(sock)
             with trio.fail_after(handshake_seconds_max):
                 async with self._handshakes:
-                    connection = Connection(
-                        Side.FRONT, agent=self._agent, inflight_max=self._window
-                    )
+                    connection = Connection(Side.FRONT, agent=self._agent, inflight_max=self.window)
                     link = Link(sock, self._context(), connection)
                     await link.handshake()
         except trio.TooSlowError:

@@ -115,6 +115,10 @@ class Source:
         """A connection stands, or may come to stand, that new deliveries can use."""
         return bool(self.dialling) or any(not link.is_draining for link in self.links)
 
+    def adjust(self, window: int, settings: routing.BreakerSettings) -> None:
+        """Go by another window and another breaker from here on; what is in flight stays."""
+        self._window, self._settings = window, settings
+
     def take(self, errand: Errand, now_ns: int) -> Code | None:
         """Let an errand wait to be sent; return why it cannot be done."""
         if now_ns >= errand.exchange.deadline_ns:

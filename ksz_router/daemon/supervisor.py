@@ -4,75 +4,35 @@ It never sees a message. It holds the listening socket, so that a worker that en
 refused connection; it verifies a rulebook once, and tells the workers its name.
 """
 
+import copy
 import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import structlog
 import trio
 
+from ksz_router import __version__
 from ksz_router.config import Config
-from ksz_router.daemon import ledger_from_log, orphans, systemd
-from ksz_router.daemon.control import Ask, Channel, Load, Order, Renew, Report, Stop, pair
-from ksz_router.rulebook import activation
-from ksz_router.rulebook.generation import RulebookError
+from ksz_router.daemon import ledger_from_log, orphans, reload, systemd
+from ksz_router.daemon.control import SLOT_TAKEN, Ask, Begin, Channel, pair, stop_seconds
+from ksz_router.daemon.handle import Backoff, WorkerHandle
+from ksz_router.daemon.reload import InForce, Part
 
-_BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-_STEADY_SECONDS = 60.0
 _ASK_SECONDS = 2.0
-_HEARD_SECONDS_MAX = 6.0
 _SILENT_SECONDS_MAX = 20.0
-_ORDER_SECONDS_MAX = 10.0
-_KILL_AFTER_DRAIN_SECONDS = 10.0
 
 
-class WorkerHandle:
-    """One worker's place: the process that fills it now, and what was last heard of it."""
+class _Reload:
+    """A reload that was asked for; who asks before it begins shares it."""
 
-    def __init__(self, index: int) -> None:
-        self.index = index
-        self.process: trio.Process | None = None
-        self.channel: Channel | None = None
-        self.report: Report | None = None
-        self.heard_at = 0.0
-        self.restarts = 0
-        self._answers: dict[str, tuple[trio.Event, list[Report]]] = {}
-
-    @property
-    def is_ready(self) -> bool:
-        """It said so lately, and is not gone since."""
-        if self.report is None or self.process is None or self.report.not_ready:
-            return False
-        return trio.current_time() - self.heard_at < _HEARD_SECONDS_MAX
-
-    @property
-    def why_not(self) -> str:
-        """Why it is not ready, in a few words; empty where it is."""
-        if self.is_ready:
-            return ""
-        if self.process is None or self.report is None:
-            return "starting"
-        return ", ".join(self.report.not_ready) or "mute"
-
-    def heard(self, report: Report) -> None:
-        """Take a report in, and wake who waits for it."""
-        self.report = report
-        self.heard_at = trio.current_time()
-        waiting = self._answers.pop(report.about, None)
-        if waiting is not None:
-            waiting[1].append(report)
-            waiting[0].set()
-
-    async def order(self, order: Order, about: str) -> Report:
-        """Send an order and wait for its report; a worker that is gone or mute is not ok."""
-        event, reports = self._answers.setdefault(about, (trio.Event(), []))
-        if self.channel is None or not await self.channel.send(order):
-            return Report(about, ok=False, text="the worker is not running")
-        with trio.move_on_after(_ORDER_SECONDS_MAX):
-            await event.wait()
-        return reports[0] if reports else Report(about, ok=False, text="the worker did not answer")
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.parts: dict[str, Part] = {}
 
 
 class Supervisor:
@@ -86,15 +46,17 @@ class Supervisor:
     def __init__(
         self, settings: Config, file: Path, log: structlog.typing.FilteringBoundLogger
     ) -> None:
-        self.settings = settings
+        self.force = InForce(settings, generation="", certificates=b"")
         self.workers = [WorkerHandle(index) for index in range(settings.node.workers)]
-        self.generation = ""
         self.is_stopping = False
-        self._was_ready = False
         self._told = ""
         self._file = file
         self._log = log
         self._listener: socket.socket
+        self._wanted = trio.Event()
+        self._next_reload = _Reload()
+        self._over = trio.Event()
+        self._was_ready = self._has_given_up = False
 
     async def prepare(self) -> None:
         """Verify the rulebook and take the listening socket; nothing runs yet.
@@ -105,83 +67,98 @@ class Supervisor:
             LedgerError: the submission ledger cannot be made.
             OSError: the address cannot be listened on.
         """
-        self.generation = await trio.to_thread.run_sync(self._verified)
-        recalled = await trio.to_thread.run_sync(ledger_from_log.ready, self.settings)
+        settings = self.force.settings
+        self.force.certificates = reload.digest_of(settings.tls)
+        self.force.generation = await trio.to_thread.run_sync(reload.verified_generation, settings)
+        recalled = await trio.to_thread.run_sync(ledger_from_log.ready, settings)
         if recalled is not None:
             self._log.info("ledger_made", tickets=recalled)
-        await orphans.settle_when_possible(self.settings, self._log)
+        await orphans.settle_when_possible(settings, self._log)
         self._listener = await self._listen()
 
-    async def run(self) -> int:
-        """Serve until told to stop; return the exit code."""
-        async with trio.open_nursery() as nursery:
-            for worker in self.workers:
-                nursery.start_soon(self._keep, worker)
-            nursery.start_soon(self._watch)
-            nursery.start_soon(self._say_ready)
-            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-                async for number in signals:
-                    if number != signal.SIGHUP:
-                        break
-                    await self.reload()
-            await self._stop()
-            nursery.cancel_scope.cancel()
-        return 0
+    async def run(self) -> bool:
+        """Serve until told to stop; return False if it gave up: another router writes the log."""
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            async with trio.open_nursery() as nursery:
+                for worker in self.workers:
+                    nursery.start_soon(self._keep, worker)
+                nursery.start_soon(self._watch)
+                nursery.start_soon(self._say_ready)
+                nursery.start_soon(self._reload_when_wanted)
+                nursery.start_soon(self._obey, signals)
+                await self._over.wait()
+                await self._stop()
+                nursery.cancel_scope.cancel()
+        return not self._has_given_up
 
-    async def reload(self) -> dict[str, str]:
-        """Verify the active rulebook, then have every worker load it and renew its certificates.
+    async def _obey(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            if number == signal.SIGHUP:
+                self._wanted.set()
+            else:
+                self._over.set()
 
-        Returns:
-            What could not be done, by part; empty where all went well. A rulebook that is refused
-            changes nothing; a worker that cannot load a verified one is replaced.
+    async def reload(self) -> dict[str, Part]:
+        """Have everything read anew, and wait for what that came to; see :mod:`reload`.
+
+        It goes on when who asked is gone, and one at a time: who asks while one runs gets the next.
         """
-        systemd.notify("RELOADING=1")
-        failed = {}
-        staying = list(self.workers)
-        try:
-            generation = await trio.to_thread.run_sync(self._verified)
-        except RulebookError as error:
-            failed["rulebook"] = str(error)
+        if self.is_stopping:
+            return reload.refusal("the router is stopping")
+        asked = self._next_reload
+        self._wanted.set()
+        await asked.done.wait()
+        return asked.parts
+
+    async def _reload_when_wanted(self) -> None:
+        while True:
+            await self._wanted.wait()
+            asked, self._next_reload = self._next_reload, _Reload()
+            self._wanted = trio.Event()
+            self._notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+            asked.parts = await reload.reload(self.force, self._file, self._serving)
+            self._tell_of_reload(asked.parts)
+            self._notify("READY=1")
+            asked.done.set()
+
+    def _notify(self, state: str) -> None:
+        """Tell systemd of a reload, as long as it takes us for a service that is up."""
+        if self._was_ready and not self.is_stopping:
+            systemd.notify(state)
+
+    def _serving(self) -> list[WorkerHandle]:
+        return [worker for worker in self.workers if worker.is_serving]
+
+    def _tell_of_reload(self, parts: dict[str, Part]) -> None:
+        outcomes = {name: part.outcome for name, part in parts.items()}
+        generation = self.force.generation
+        waiting = parts["configuration"].needs_restart
+        if waiting:
+            self._log.warning("restart_needed", keys=waiting)
+        reasons = {name: part.reason for name, part in parts.items() if part.reason}
+        for name, part in parts.items():
+            for index, why in part.replaced.items():
+                reasons[f"{name} in worker {index}"] = why
+        if reasons:
+            self._log.error(
+                "reload_refused", reasons=reasons, generation=generation, outcomes=outcomes
+            )
         else:
-            self.generation = generation
-            for worker in self.workers:
-                report = await worker.order(Load(generation), "load")
-                if not report.ok:
-                    failed[f"rulebook in worker {worker.index}"] = report.text
-                    staying.remove(worker)  # its successor reads everything anew
-                    if worker.channel is not None:
-                        await worker.channel.send(Stop())
-        for worker in staying:
-            report = await worker.order(Renew(), "renew")
-            if not report.ok:
-                failed[f"certificates in worker {worker.index}"] = report.text
-        if failed:
-            self._log.error("reload_refused", reasons=failed, generation=self.generation)
-        else:
-            self._log.info("reloaded", generation=self.generation)
-        systemd.notify("READY=1")
-        return failed
+            self._log.info("reloaded", generation=generation, outcomes=outcomes)
 
     async def ask_all(self) -> None:
         """Have every worker report how it is now; one that does not within a second is left."""
         with trio.move_on_after(1.0):
             async with trio.open_nursery() as nursery:
-                for worker in self.workers:
-                    nursery.start_soon(worker.order, Ask(), "ask")
-
-    def _verified(self) -> str:
-        tables = self.settings.tables
-        store = Path(tables.rulebook)
-        name = activation.active(store)
-        activation.verify(store, name, Path(tables.rulebook_signer))
-        return name
+                for worker in self._serving():
+                    nursery.start_soon(worker.order, Ask())
 
     async def _listen(self) -> socket.socket:
         """Take the socket over from systemd, or bind; an earlier run may still be leaving it."""
         inherited = systemd.inherited_listener()
         if inherited is not None:
             return inherited
-        listen = self.settings.listen
+        listen = self.force.settings.listen
         family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
         for attempt in range(100):
             sock = socket.socket(family, socket.SOCK_STREAM)
@@ -201,16 +178,19 @@ class Supervisor:
 
     async def _keep(self, worker: WorkerHandle) -> None:
         """Keep one worker running, with longer and longer breaks while it keeps failing."""
-        failures = 0
+        backoff = Backoff()
         while not self.is_stopping:
             started_at = trio.current_time()
             code = await self._run_once(worker)
             if self.is_stopping:
                 return
+            if code == SLOT_TAKEN and not self._serving():
+                self._has_given_up = True
+                self._over.set()
+                return
             worker.restarts += 1
-            steady = trio.current_time() - started_at > _STEADY_SECONDS
-            failures = 0 if steady else failures + 1
-            pause = _BACKOFF_SECONDS[min(failures, len(_BACKOFF_SECONDS)) - 1] if failures else 0.0
+            ran_s = trio.current_time() - started_at
+            pause = backoff.pause_s(ran_s)
             self._log.error(
                 "worker_ended", worker=worker.index, exit_code=code, pause_seconds=pause
             )
@@ -220,31 +200,35 @@ class Supervisor:
         ours, theirs = pair()
         fds = (self._listener.fileno(), theirs.fileno())
         command = [
-            sys.executable, "-m", "ksz_router.daemon.worker_process", str(self._file),
-            str(worker.index), self.generation, str(fds[0]), str(fds[1]),
+            sys.executable, "-m", "ksz_router.daemon.worker_process", __version__,
+            str(worker.index), str(fds[0]), str(fds[1]),
         ]  # fmt: skip
         process = await trio.lowlevel.open_process(command, pass_fds=fds, stdin=subprocess.DEVNULL)
         theirs.close()
-        worker.process, worker.channel = process, Channel(ours)
-        worker.heard_at = trio.current_time()
+        channel = Channel(ours)
+        worker.began(process, channel)
+        if self.is_stopping:  # nobody told it to stop, so nobody waits for it
+            process.kill()
+        given = copy.copy(self.force)
+        channel.post(Begin(given.settings, given.generation))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._listen_to, worker, worker.channel)
+            nursery.start_soon(self._listen_to, worker, channel, given)
             try:
                 await process.wait()
             finally:
-                worker.process = worker.report = None
                 if process.returncode is None:
                     process.kill()
+                worker.ended()
             nursery.cancel_scope.cancel()
-        worker.channel.close()
-        worker.channel = None
         return process.returncode or 0
 
-    async def _listen_to(self, worker: WorkerHandle, channel: Channel) -> None:
+    async def _listen_to(self, worker: WorkerHandle, channel: Channel, given: InForce) -> None:
         while (report := await channel.report()) is not None:
+            worker.heard(report)
             if report.about == "ready":
                 self._log.info("worker_ready", worker=worker.index)
-            worker.heard(report)
+                if given != self.force:  # a reload overtook its start
+                    await worker.dismiss()
 
     async def _watch(self) -> None:
         """Ask every worker how it is; end one that does not answer; keep systemd informed."""
@@ -252,10 +236,10 @@ class Supervisor:
         while True:
             await trio.sleep(every)
             for worker in self.workers:
-                if worker.channel is None or worker.process is None:
+                if worker.report is None or worker.channel is None or worker.process is None:
                     continue
                 await worker.channel.send(Ask())
-                if worker.report and trio.current_time() - worker.heard_at > _SILENT_SECONDS_MAX:
+                if trio.current_time() - worker.heard_at > _SILENT_SECONDS_MAX:
                     self._log.error("worker_mute", worker=worker.index)
                     worker.process.kill()
             systemd.notify("WATCHDOG=1")
@@ -274,7 +258,7 @@ class Supervisor:
     async def _say_ready(self) -> None:
         while not all(worker.is_ready for worker in self.workers):  # noqa: ASYNC110
             await trio.sleep(0.02)
-        self._log.info("ready", workers=len(self.workers), generation=self.generation)
+        self._log.info("ready", workers=len(self.workers), generation=self.force.generation)
         systemd.notify("READY=1")
         self._was_ready = True
 
@@ -284,10 +268,8 @@ class Supervisor:
         systemd.notify("STOPPING=1")
         self._log.info("stopping")
         for worker in self.workers:
-            if worker.channel is not None:
-                await worker.channel.send(Stop())
-        limit_s = self.settings.stop.drain_seconds + _KILL_AFTER_DRAIN_SECONDS
-        with trio.move_on_after(limit_s):
+            await worker.dismiss()
+        with trio.move_on_after(stop_seconds(self.force.settings)):
             for worker in self.workers:
                 while worker.process is not None:  # noqa: ASYNC110
                     await trio.sleep(0.02)

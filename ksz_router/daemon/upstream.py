@@ -64,11 +64,7 @@ class Upstream:
         self.breaker_turned: Callable[[Source], None] = lambda _: None
         """Called with a source whose breaker opened or closed."""
         self._settings = settings
-        self._breaker = BreakerSettings(
-            failures_max=settings.breaker_failures,
-            open_ns=int(settings.breaker_open_seconds * 1e9),
-            failed_share=settings.breaker_failed_share,
-        )
+        self._breaker = _breaker_settings(settings)
         self._window = window
         self._context = context
         self._agent = agent
@@ -191,6 +187,19 @@ class Upstream:
         states = [source.state for source in list(self.sources.values())]
         return {state: states.count(state) for state in STATES}
 
+    def adjust(self, settings: Sources, window: int) -> None:
+        """Go by other settings, for the sources that are known as well."""
+        self._settings, self._window = settings, window
+        self._breaker = _breaker_settings(settings)
+        for source in self.sources.values():
+            source.adjust(window, self._breaker)
+            for endpoint in source.endpoints:
+                links = [n for n in source.links if n.endpoint == endpoint and not n.is_draining]
+                for surplus in links[settings.connections_per_endpoint :]:
+                    surplus.is_draining = True
+            if source.links:
+                self._dial(source, is_urgent=True)
+
     def _source(self, kbo: Kbo) -> Source:
         source = self.sources.get(kbo)
         if source is None:
@@ -263,3 +272,11 @@ class Upstream:
             except (HandshakeError, OSError, UnicodeError):  # the last: a host that no DNS name is
                 return None
         return None
+
+
+def _breaker_settings(settings: Sources) -> BreakerSettings:
+    return BreakerSettings(
+        failures_max=settings.breaker_failures,
+        open_ns=int(settings.breaker_open_seconds * 1e9),
+        failed_share=settings.breaker_failed_share,
+    )

@@ -12,13 +12,14 @@ from ksz_router.codes import Code
 from ksz_router.config import Config
 from ksz_router.daemon.admission import Admission
 from ksz_router.daemon.contexts import Contexts
-from ksz_router.daemon.control import Ask, Channel, Load, Renew, Report, Stop
+from ksz_router.daemon.control import Adjust, Ask, Begin, Channel, Load, Renew, Report, Stop
 from ksz_router.daemon.exchange import Exchanges
+from ksz_router.daemon.gauges import gauges_of
 from ksz_router.daemon.housekeeping import Housekeeping
 from ksz_router.daemon.ids import ExchangeIds
 from ksz_router.daemon.keeping import RecordKeeping
 from ksz_router.daemon.loop import Loop, Peer
-from ksz_router.daemon.metrics import Gauges, Metrics
+from ksz_router.daemon.metrics import Metrics
 from ksz_router.daemon.server import Server
 from ksz_router.daemon.session import Session
 from ksz_router.daemon.source import Source
@@ -29,11 +30,14 @@ from ksz_router.ledger import LedgerError
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.rulebook.generation import RulebookError
 from ksz_router.tls import TlsFilesError
-from ksz_router.wire import Ended
+from ksz_router.wire import Ended, State
 
 CANNOT_OPEN = (
     PrivacyLogError, RulebookError, DirectoryError, TlsFilesError, LedgerError, OSError,
 )  # fmt: skip
+
+_LEAVE_SECONDS = 0.5
+"""Requesters that were told of a drain, and have no answer to come, may stay so long."""
 
 
 class Worker:
@@ -110,7 +114,7 @@ class Worker:
             opened=self.loop.add,
             refused=self._refused,
         )
-        self.metrics.gauges |= self._gauges()
+        self.metrics.gauges |= gauges_of(self)
         self.metrics.generation = lambda: self.tables.generation
         self.metrics.sources = self.upstream.count_by_state
 
@@ -138,57 +142,23 @@ class Worker:
             ended=self._ended,
         )
 
-    def _gauges(self) -> Gauges:
-        tables, contexts = self.tables, self.contexts
-        return {
-            "connections": ("Connections, sources included.", lambda: len(self.loop.peers)),
-            "inflight_messages": ("Exchanges open.", lambda: self.admission.inflight),
-            "held_bytes": ("Bytes of messages that are held.", lambda: self.admission.all_bytes),
-            "clock_offset_seconds": (
-                "How far the host's clock is ahead of the time that the worker goes by.",
-                lambda: self.keeping.clock.offset_s,
-            ),
-            "privacy_log_free_share": (
-                "Share of the log's disk that is free; below 0.1 nothing is taken.",
-                self.journal.free_share,
-            ),
-            "ledger_tickets": (
-                "Submissions that the ledger remembers.",
-                lambda: self.journal.ledger.rows,
-            ),
-            "directory_version": ("Person directory in force.", lambda: tables.directory.version),
-            "directory_numbers": ("Numbers it knows.", lambda: tables.directory.numbers_count),
-            "rulebook_loaded_timestamp_seconds": (
-                "When the rulebook in force was loaded.",
-                lambda: tables.loaded_unix_s,
-            ),
-            "certificate_not_after_timestamp_seconds": (
-                "When the router's own certificate ends.",
-                lambda: contexts.not_after_unix_s,
-            ),
-            "crl_next_update_timestamp_seconds": (
-                "When the first of the revocation lists is out of date; 0 where there is none.",
-                lambda: contexts.crl_next_update_unix_s,
-            ),
-        }
-
     async def serve(self, nursery: trio.Nursery) -> None:
         """Serve until told to stop or the supervisor is gone; then drain."""
         nursery.start_soon(self.loop.run)
         nursery.start_soon(self._keep_house)
         nursery.start_soon(self.keeping.keep_ahead)
-        accepting = trio.CancelScope()
-        nursery.start_soon(self._accept, accepting)
+        nursery.start_soon(self.server.serve)
         await self._channel.send(self.report("ready"))
         while (order := await self._channel.order()) is not None and not isinstance(order, Stop):
+            assert not isinstance(order, Begin), "a worker begins once"
             await self._channel.send(await self._obey(order))
-        accepting.cancel()
+        self.server.accepting.cancel()
         self._listener.close()  # ours alone: the supervisor and the other workers have their own
         await self._drain()
         await self._channel.send(self.report("stop"))
         nursery.cancel_scope.cancel()
 
-    async def _obey(self, order: Load | Renew | Ask) -> Report:
+    async def _obey(self, order: Load | Renew | Adjust | Ask) -> Report:
         match order:
             case Load(generation):
                 if generation == self.tables.generation:
@@ -208,6 +178,12 @@ class Worker:
                     return self.report("renew", text=str(error))
                 self.upstream.retire_connections()
                 return self.report("renew")
+            case Adjust(settings):
+                self._settings = settings
+                self.admission.windows = settings.windows
+                self.server.window = settings.windows.connection
+                self.upstream.adjust(settings.sources, settings.windows.source)
+                return self.report("adjust")
             case Ask():
                 return self.report("ask")
 
@@ -235,19 +211,27 @@ class Worker:
         self.tables.close()
         self.journal.close()
 
-    async def _accept(self, scope: trio.CancelScope) -> None:
-        with scope:
-            await self.server.serve()
-
     async def _drain(self) -> None:
-        """Take nothing new, and let what is open end, within its time."""
+        """Take nothing new, and let what is open end, within its time.
+
+        Who is told leaves by itself once it has its answers. Who stays is left a moment, in which
+        what it sent before it was told is still answered: refused, and so known not to have passed.
+        """
         self.admission.is_draining = True
         seconds = self._settings.stop.drain_seconds
-        for session in self.loop.sessions:
-            session.drain(int(seconds))
-            session.link.flush()
+        told: set[Session] = set()
+        quiet_at = trio.current_time()
         with trio.move_on_after(seconds):
-            while self.admission.inflight:  # noqa: ASYNC110
+            while True:
+                for session in self.loop.sessions:
+                    if session not in told and session.link.connection.state is State.OPEN:
+                        told.add(session)
+                        session.drain(int(seconds))
+                        session.link.flush()
+                if self.admission.inflight or self.server.is_greeting:
+                    quiet_at = trio.current_time()
+                elif not self.loop.sessions or trio.current_time() > quiet_at + _LEAVE_SECONDS:
+                    break
                 await trio.sleep(0.01)
 
     async def _keep_house(self) -> None:

@@ -259,12 +259,15 @@ def connection_test() -> Request:
 class Crowd:
     """Asks over and over from many tasks until told to stop; keeps every answer in order."""
 
-    def __init__(self, client: Client, *, askers: int = 16, resend: bool = False) -> None:
+    def __init__(
+        self, client: Client, *, askers: int = 16, resend: bool = False, deadline_s: float = 10.0
+    ) -> None:
         self.answers: list[Answer] = []
         self.asked = 0
         self._client = client
         self._askers = askers
         self._resend = resend
+        self._deadline_s = deadline_s
         self._stop = False
 
     async def run(self) -> None:
@@ -285,4 +288,7 @@ class Crowd:
     async def _ask(self) -> None:
         while not self._stop:
             self.asked += 1
-            self.answers.append(await self._client.ask(request(), resend=self._resend))
+            answer = await self._client.ask(
+                request(), resend=self._resend, deadline_s=self._deadline_s
+            )
+            self.answers.append(answer)

@@ -66,7 +66,7 @@ async def test_a_stop_under_load_answers_everything_and_closes_the_log(stand: To
     """What is in flight is answered; what comes later is refused or goes to the next router."""
     source = Source()
     async with providing(stand, PORT, source), asking(stand) as one, asking(stand) as other:
-        found = [Crowd(one, resend=True), Crowd(other, resend=True)]
+        found = [Crowd(each, resend=True, deadline_s=40) for each in (one, other)]
         async with trio.open_nursery() as nursery:
             for crowd in found:
                 nursery.start_soon(crowd.run)
