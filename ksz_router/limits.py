@@ -33,6 +33,7 @@ details_max = 15
 groups_max = 32
 further_persons_max = 64
 recipients_max = 64
+envelope_requests_max = 64
 
 # Windows: requests in flight. A connection may not fill an institution, nor that the router.
 connection_inflight_max = 1_024

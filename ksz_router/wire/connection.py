@@ -11,6 +11,8 @@ import msgspec
 
 from ksz_router.codes import Code
 from ksz_router.limits import frame_bytes_max, frame_length_bytes, hello_bytes_max
+from ksz_router.messages import Envelope
+from ksz_router.wire.envelopes import requests_of
 from ksz_router.wire.events import (
     VERSION,
     Bye,
@@ -90,9 +92,12 @@ class Connection:
             if type(message) not in self._may_receive:
                 events.append(self._end(Code.MESSAGE_UNEXPECTED, type(message).__name__))
                 break
-            event = self._take(message)
-            if event is not None:
-                events.append(event)
+            if isinstance(message, Envelope):
+                events += requests_of(message) or [self._end(Code.FRAME_MALFORMED)]
+            else:
+                event = self._take(message)
+                if event is not None:
+                    events.append(event)
             if self.is_ended:
                 break
         if self._frames.is_too_large and not self.is_ended:
@@ -151,7 +156,7 @@ class Connection:
         """The number of the frame of which only a part has come; None where none is."""
         return None if self._frames.is_empty else self._frames.count
 
-    def _take(self, message: Message) -> Event | None:
+    def _take(self, message: Event) -> Event | None:
         kind = type(message)
         if kind is Ping:
             assert isinstance(message, Ping)
