@@ -46,6 +46,7 @@ connection_outgoing_soft_bytes = 1 * MIB
 connection_outgoing_hard_bytes = 8 * MIB
 read_bytes_max = 256 * KIB
 links_per_turn_max = 256
+events_per_receive_max = 256
 slow_reader_seconds_max = 10.0
 slow_sender_seconds_max = 10.0
 

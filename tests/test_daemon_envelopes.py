@@ -8,6 +8,7 @@ import pytest
 
 from ksz_router.codes import Code
 from ksz_router.config import Windows
+from ksz_router.limits import envelope_requests_max, events_per_receive_max
 from ksz_router.messages import Envelope, Item
 from ksz_router.privacylog.entry import Entry, Kind
 from ksz_router.wire import Throttle
@@ -162,3 +163,20 @@ async def test_sixty_four_requests_that_are_none_are_refused_one_by_one(ground: 
         caller.ask(ask(id=1, service="TestConnectionService", version=1, person=None))
         await p.until(lambda: len(caller.answers) == 65)
         assert caller.answer_to(1).code == Code.ANSWERED_WITH_DATA
+
+
+@in_trio
+async def test_a_flood_of_envelopes_lets_others_have_their_turns(ground: Ground) -> None:
+    """A few bytes that mean thousands of requests are taken in portions, and none is lost."""
+    async with parts(ground) as p:
+        flooding, good = await p.connect(), await p.connect()
+        for number in range(40):
+            flooding.link.send(Envelope(id=64 * number, requests=(msgspec.Raw(b"\xc0"),) * 64))
+        flooding.link.flush()
+        good.ask(ask(id=1, service="TestConnectionService", version=1, person=None))
+        await p.until(lambda: good.answers)
+        most = 2 * (events_per_receive_max + envelope_requests_max)
+        assert len(flooding.answers) <= most < 40 * 64
+        await p.until(lambda: len(flooding.answers) == 40 * 64)
+        assert {answer.code for answer in flooding.answers} == {Code.FIELD_MALFORMED}
+        assert len(p.durable) == 2 * (40 * 64 + 1)

@@ -1,6 +1,7 @@
 """Several requests in one message: what was well formed comes out as if it had come alone."""
 
 import tracemalloc
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -69,7 +70,7 @@ def take(front: Connection, envelope: Envelope) -> list[Event]:
     shared=contexts,
     parts=st.lists(items | rubbish | broken_texts.map(msgspec.Raw), min_size=1, max_size=64),
 )
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=200)
 def test_an_item_that_cannot_be_read_leaves_the_others_as_they_are(
     first: int, shared: dict[str, Any], parts: list[Any]
 ) -> None:
@@ -88,7 +89,7 @@ def test_an_item_that_cannot_be_read_leaves_the_others_as_they_are(
 
 
 @given(parts=st.lists(items.map(packed) | st.binary(max_size=30).map(msgspec.Raw), max_size=70))
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=200)
 def test_random_bytes_among_the_items_never_raise(parts: list[msgspec.Raw]) -> None:
     """Bytes that are no value spoil the frame, and then nothing of it comes out."""
     front = opened(Side.FRONT)
@@ -135,6 +136,49 @@ def test_a_million_items_cost_no_memory_before_they_are_refused() -> None:
 
     assert events == [Ended(Code.FRAME_MALFORMED, by_peer=False)]
     assert peak < 2 * limits.frame_bytes_max
+
+
+def drained(connection: Connection, data: bytes) -> Iterator[list[Event]]:
+    """What comes out call by call, until there is no more."""
+    yield connection.receive_data(data)
+    while connection.has_more:
+        yield connection.receive_data(b"")
+
+
+@given(
+    counts=st.lists(st.integers(1, 64), min_size=1, max_size=30),
+    singles=st.integers(0, 600),
+    end=st.sampled_from(
+        [b"", b"\0\0\0\4\x93\7\1\xa0", b"\0\0\0\1\xc1", b"\0\0\0\0", b"\0\0\0\7abc"]
+    ),
+    cut=st.integers(1, 9_000),
+)
+@settings(deadline=None, max_examples=50)
+def test_a_flood_of_requests_comes_out_in_portions_and_whole(
+    counts: list[int], singles: int, end: bytes, cut: int
+) -> None:
+    """A few bytes mean thousands of requests; none is lost, and what is behind them comes last."""
+    requester = opened(Side.REQUESTER)
+    number = 0
+    for count in counts:
+        requester.send(Envelope(id=number, requests=(msgspec.Raw(b"\xc0"),) * count))
+        number += count
+    for single in range(number, number + singles):
+        requester.send(Request(id=single, service="", version=0, ticket=""))
+    data = requester.data_to_send() + end
+    front = opened(Side.FRONT)
+    portions = [*drained(front, data[:cut]), *drained(front, data[cut:])]
+
+    most = limits.events_per_receive_max + limits.envelope_requests_max
+    assert max(map(len, portions)) < most
+    events = [event for portion in portions for event in portion]
+    ids = [event.id for event in events if isinstance(event, Request)]
+    assert ids == list(range(number + singles))
+    ended = [event for event in events if isinstance(event, Ended)]
+    assert ended == events[len(ids) :]
+    assert len(ended) == front.is_ended == (end not in (b"", b"\0\0\0\7abc"))
+    if not ended:
+        assert (front.frame_in_part is not None) == (end == b"\0\0\0\7abc")
 
 
 def test_the_requests_keep_no_frame_alive() -> None:
