@@ -49,7 +49,17 @@ MESSAGES: dict[str, tuple[int, Fields]] = {
         "id": REQUIRED, "outcome": REQUIRED, "person": None, "persons": [], "user": None,
         "application": None, "source_code": "", "payload": b"",
     }),
+    "Envelope": (20, {
+        "id": REQUIRED, "requests": REQUIRED, "ticket": "", "user": None, "application": None,
+        "means": "", "level": 0, "kbo": None, "sector": None, "type": None, "capacity": None,
+        "legal_framework": None, "member": None, "final_client": None, "deadline_ms": 0,
+    }),
 }  # fmt: skip
+ITEM: Fields = {
+    "service": REQUIRED, "version": REQUIRED, "person": None, "enterprise": None, "begin": None,
+    "end": None, "source": None, "ticket": "", "payload": b"",
+}  # fmt: skip
+UNREADABLE: Fields = {"service": "", "version": 0}
 
 
 # MessagePack, from its specification: the smallest form of a value, and the widest.
@@ -80,6 +90,10 @@ def _sized(size: int, fix: int, room: int, heads: tuple[int, ...], *, wide: bool
     raise OverflowError(size)
 
 
+class Encoded(bytes):
+    """Bytes that are MessagePack already, right or wrong."""
+
+
 def pack(value: Any, *, wide: bool = False) -> bytes:
     """One value in MessagePack."""
     if value is None or isinstance(value, bool):
@@ -91,6 +105,8 @@ def pack(value: Any, *, wide: bool = False) -> bytes:
     if isinstance(value, str):
         text = value.encode()
         return _sized(len(text), 0xA0, 32, (0xD9, 0xDA, 0xDB), wide=wide) + text
+    if isinstance(value, Encoded):
+        return bytes(value)
     if isinstance(value, bytes):
         return _sized(len(value), 0, 0, (0xC4, 0xC5, 0xC6), wide=wide) + value
     if isinstance(value, dict):
@@ -129,11 +145,40 @@ def message(kind: str, given: Fields) -> bytes:
 
 def shown(kind: str, given: Fields) -> Fields:
     """A message as the files show it; bytes as ``{"bytes": hex}``."""
-    fields = filled(kind, given)
-    return {"kind": kind} | {
-        name: {"bytes": value.hex()} if isinstance(value, bytes) else value
-        for name, value in fields.items()
-    }
+    return {"kind": kind} | {name: _plain(value) for name, value in filled(kind, given).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return {"bytes": value.hex()}
+    return [_plain(part) for part in value] if isinstance(value, list) else value
+
+
+def item(**given: Any) -> list[Any]:
+    """An item of an Envelope, every element written."""
+    assert given.keys() <= ITEM.keys()
+    return list((ITEM | given).values())
+
+
+def gives(envelope: Fields) -> list[Fields]:
+    """The Requests that an Envelope means; an item that no Item has the form of is unreadable."""
+    shared = filled("Envelope", envelope)
+    found = []
+    for number, content in enumerate(shared["requests"], shared["id"]):
+        own = UNREADABLE
+        if isinstance(content, list) and len(content) >= 2 and _suits(content):
+            own = dict(zip(ITEM, content, strict=False))
+        fields = {name: shared[name] for name in MESSAGES["Request"][1].keys() & shared.keys()}
+        fields |= own | {"id": number, "ticket": own.get("ticket") or shared["ticket"]}
+        order = MESSAGES["Request"][1]
+        found.append(shown("Request", {name: fields.get(name, order[name]) for name in order}))
+    return found
+
+
+def _suits(content: list[Any]) -> bool:
+    texts, numbers = (str, type(None)), (int, type(None))
+    kinds = ((str,), (int,), texts, texts, numbers, numbers, texts, (str,), (bytes,))
+    return all(type(value) in kind for value, kind in zip(content, kinds, strict=False))
 
 
 # What the vectors are about. The numbers of persons have counters that are not given out.
@@ -214,6 +259,20 @@ DELIVERY_LEAST = {
     "id": 0, "exchange": EXCHANGE, "service": "s", "version": 1, "requester": REQUESTER,
     "begin": 20260101, "deadline_ms": 1,
 }  # fmt: skip
+ITEMS = [
+    item(service="RetrieveTIGroups", version=2, person=PERSON, payload=b"TI 001"),
+    item(service="RetrieveTIGroups", version=2, person=OTHER, begin=20260101, payload=b"TI 010"),
+]
+ENVELOPE = {
+    "id": 9, "requests": ITEMS, "ticket": "T-0009", "user": USER, "means": "eid", "level": 4,
+    "sector": 17, "type": 1, "capacity": 2, "deadline_ms": 5000,
+}  # fmt: skip
+UNREADABLE_ITEMS: list[Any] = [
+    None, 7, "RetrieveTIGroups", {"service": "s"}, [], ["RetrieveTIGroups"], [None, 2],
+    ["RetrieveTIGroups", 2.0], ["RetrieveTIGroups", True], item(service="s", version="2"),
+    item(service="s", version=2, person=int(PERSON)), item(service="s", version=2, ticket=None),
+    item(service="s", version=2, payload="TI 001"), item(service="s", version=2, begin="20260101"),
+]  # fmt: skip
 REPLY = {
     "id": 77, "outcome": 0, "person": PERSON, "application": "00901234567", "source_code": "OK",
     "payload": b"<data/>",

@@ -50,7 +50,7 @@ def ended(code: int, *, by_peer: bool, text: str = "") -> Fields:
 
 def conversations() -> Iterator[Fields]:
     """Whole conversations, each seen from one side."""
-    for build in (*_exchanges(), *_endings(), *_refused_greetings()):
+    for build in (*_exchanges(), *_envelopes(), *_endings(), *_refused_greetings()):
         yield build.row()
 
 
@@ -113,6 +113,46 @@ def _exchanges() -> Iterator[Talk]:
         shown("Request", large),
         sends=message("Welcome", v.WELCOME),
     )
+    yield talk
+
+
+def _envelopes() -> Iterator[Talk]:
+    together = v.ENVELOPE | {"requests": [v.ITEMS[0], None, v.ITEMS[1]]}
+    talk = Talk("front", "an envelope whose second item cannot be read, answered in another order")
+    talk.greet()
+    talk.receive(message("Envelope", together), *v.gives(together))
+    for number in (11, 9, 10):
+        talk.send("Answer", v.ANSWER | {"id": number})
+    yield talk
+    talk = Talk("requester", "an envelope, answered one by one")
+    talk.greet()
+    talk.send("Envelope", v.ENVELOPE)
+    for number in (10, 9):
+        answer = v.ANSWER | {"id": number}
+        talk.receive(message("Answer", answer), shown("Answer", answer))
+    yield talk
+    talk = Talk("front", "an envelope among other messages, in one read")
+    talk.greet()
+    asked, ping = message("Request", v.PATH_A), message("Ping", {"number": 7})
+    talk.receive(
+        asked + message("Envelope", v.ENVELOPE) + ping + asked,
+        shown("Request", v.PATH_A),
+        *v.gives(v.ENVELOPE),
+        shown("Request", v.PATH_A),
+        sends=message("Pong", {"number": 7}),
+    )
+    yield talk
+    talk = Talk("front", "an envelope with an item whose text is no UTF-8")
+    talk.greet()
+    spoilt = v.ENVELOPE | {"requests": [v.Encoded(b"\x92\xa1\xff\x01"), v.ITEMS[1]]}
+    read = v.ENVELOPE | {"requests": [None, v.ITEMS[1]]}
+    talk.receive(message("Envelope", spoilt), *v.gives(read))
+    yield talk
+    talk = Talk("front", "an envelope whose ids run past 32 bits, behind a good request")
+    talk.greet()
+    beyond = message("Envelope", v.ENVELOPE | {"id": 0xFFFFFFFF})
+    ends = ended(3, by_peer=False)
+    talk.receive(asked + beyond + asked, shown("Request", v.PATH_A), ends, bye=3)
     yield talk
 
 

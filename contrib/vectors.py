@@ -23,7 +23,13 @@ FORMS = {
     "wide": "every element written, widest MessagePack forms",
     "trailing": "eight unknown elements behind the known ones",
 }
-TO = {"Hello": "front", "Request": "front", "Delivery": "source", "Reply": "back"}
+TO = {
+    "Hello": "front",
+    "Request": "front",
+    "Envelope": "front",
+    "Delivery": "source",
+    "Reply": "back",
+}
 """Who receives a message in the vectors; the requester where nothing stands here."""
 
 
@@ -51,6 +57,47 @@ def valid() -> Iterator[Fields]:
             "to": TO.get(kind, "requester"), "hex": frame(body(kind, given, form="short")).hex(),
             "is": shown(kind, given), "canonical": False,
         }  # fmt: skip
+    yield from _envelopes()
+
+
+def _envelopes() -> Iterator[Fields]:
+    """Several requests in one frame, with the Requests that they are."""
+    test = ["TestConnectionService", 1]
+    alone = {"id": 0, "requests": [test], "ticket": "t"}
+    twice = {"id": 1, "requests": [test, [*test, *[None] * 5, "T-2"]], "ticket": "T-1"}
+    many = {"id": 0xFFFFFFC0, "requests": [test] * 64, "ticket": "t"}
+    shared = {name: value for name, value in v.MOST.items() if name in v.MESSAGES["Envelope"][1]}
+    own = {name: value for name, value in v.MOST.items() if name in v.ITEM}
+    most = shared | {"requests": [v.item(**own)]}
+    by_framework = {
+        "id": 1, "application": "00901234567", "kbo": v.REQUESTER,
+        "legal_framework": "PCSA:SOCIAL_INQUIRY",
+        "requests": [
+            v.item(service="s", version=1, enterprise=v.SOURCE, source=v.SOURCE, ticket="T-1"),
+            v.item(service="s", version=1, end=20261231, ticket="T-2"),
+        ],
+    }  # fmt: skip
+    later = v.ENVELOPE | {"requests": [[*v.ITEMS[0], None, 7, "later", [1, [2]], -1.5], ["s", 1]]}
+    good, *_ = v.ITEMS
+    mixed = [part for bad in v.UNREADABLE_ITEMS for part in (bad, good)]
+    for name, given, forms in (
+        ("envelope, typical", v.ENVELOPE, FORMS),
+        ("envelope of one, least", alone, ("full", "short")),
+        ("envelope, the example of its section", twice, ("short",)),
+        ("envelope of 64, up to the last id", many, ("full",)),
+        ("envelope, every field at its bound", most, ("full",)),
+        ("envelope by path B, each with its ticket", by_framework, ("full", "wide")),
+        ("envelope, unknown elements in an item", later, ("full",)),
+        ("envelope, of which every other item cannot be read", v.ENVELOPE | {"requests": mixed},
+         ("full", "wide")),
+    ):  # fmt: skip
+        for form in forms:
+            yield {
+                "name": f"{name}, {form}", "origin": f"section Envelope; {FORMS[form]}",
+                "to": "front", "hex": frame(body("Envelope", given, form=form)).hex(),
+                "is": shown("Envelope", given), "gives": v.gives(given),
+                "canonical": form == "full",
+            }  # fmt: skip
 
 
 def _messages() -> Iterator[tuple[str, str, Fields, str]]:
@@ -106,7 +153,7 @@ def invalid() -> Iterator[Fields]:
         ("requester", "greeting"): {"Welcome", "Bye"},
         ("source", "greeting"): {"Hello", "Bye"},
         ("back", "greeting"): {"Welcome", "Bye"},
-        ("front", "open"): {"Ping", "Pong", "Drain", "Bye", "Request"},
+        ("front", "open"): {"Ping", "Pong", "Drain", "Bye", "Request", "Envelope"},
         ("requester", "open"): {"Ping", "Pong", "Drain", "Bye", "Answer", "Throttle"},
         ("source", "open"): {"Ping", "Pong", "Drain", "Bye", "Delivery"},
         ("back", "open"): {"Ping", "Pong", "Drain", "Bye", "Reply"},
@@ -115,6 +162,7 @@ def invalid() -> Iterator[Fields]:
         "Hello": v.HELLO, "Welcome": v.WELCOME, "Ping": {"number": 1}, "Pong": {"number": 1},
         "Drain": {"seconds": 1}, "Throttle": {"code": 22, "limit": 1, "retry_at_ms": 1},
         "Request": v.LEAST, "Answer": v.REFUSED, "Delivery": v.DELIVERY_LEAST, "Reply": v.REPLY,
+        "Envelope": v.ENVELOPE,
     }  # fmt: skip
     for (to, state), kinds in allowed.items():
         for kind in sorted(one_of_each.keys() - kinds):
@@ -138,7 +186,7 @@ def _faults() -> Iterator[tuple[str, str, str, bytes, int]]:
         ("a map", pack({"kind": 3})),
         ("an empty array", pack([])),
         ("an unknown tag", pack([8, 1])),
-        ("an unknown tag of an exchange", pack([20, 1])),
+        ("an unknown tag of an exchange", pack([21, 1])),
         ("a tag below zero", pack([-1, 1])),
         ("a tag that is text", pack(["3", 1])),
         ("a tag that is nil", pack([None, 1])),
@@ -166,6 +214,7 @@ def _faults() -> Iterator[tuple[str, str, str, bytes, int]]:
         ("an id above 32 bits", "Request", v.PATH_A | {"id": 1 << 32}),
     ):
         yield name, "front", "open", message(kind, given), 3
+    yield from _envelope_faults()
     for name, kind, given in (
         ("details as an array", "Answer", v.REFUSED | {"detail": ["newSSIN", v.OTHER]}),
         ("a detail that is no text", "Answer", v.REFUSED | {"detail": {"limit": 1024}}),
@@ -176,6 +225,33 @@ def _faults() -> Iterator[tuple[str, str, str, bytes, int]]:
     yield "groups as text", "source", "open", message("Delivery", v.DELIVERY | {"groups": "a"}), 3
     yield "repeat as 1", "source", "open", message("Delivery", v.DELIVERY | {"repeat": 1}), 3
     yield "an outcome of tomorrow", "back", "open", message("Reply", v.REPLY | {"outcome": 4}), 3
+
+
+def _envelope_faults() -> Iterator[tuple[str, str, str, bytes, int]]:
+    """What concerns the envelope itself ends the connection; what concerns one item does not."""
+    one = ["s", 1]
+    changes: tuple[tuple[str, Fields], ...] = (
+        ("no requests", {"requests": []}),
+        ("65 requests", {"requests": [one] * 65}),
+        ("requests as nil", {"requests": None}),
+        ("requests as a map", {"requests": {"s": 1}}),
+        ("ids past 32 bits", {"requests": [one] * 2, "id": 0xFFFFFFFF}),
+        ("64 ids past 32 bits", {"requests": [one] * 64, "id": 0xFFFFFFC1}),
+        ("an id past 32 bits", {"id": 1 << 32}),
+        ("an id below zero", {"id": -1}),
+        ("a ticket as nil", {"ticket": None}),
+        ("a user as an integer", {"user": int(v.USER)}),
+        ("a sector as text", {"sector": "17"}),
+        ("an item with the one unused byte", {"requests": [v.ITEMS[0], v.Encoded(b"\xc1")]}),
+        ("an item nested too deep", {"requests": [v.Encoded(b"\x91" * 2_000 + b"\xc0")]}),
+    )
+    for name, given in changes:
+        content = message("Envelope", v.ENVELOPE | given)
+        yield f"envelope: {name}", "front", "open", content, 3
+    yield "envelope: without requests", "front", "open", frame(pack([20, 1])), 3
+    yield "envelope: an item cut short", "front", "open", frame(b"\x93\x14\x01\x91\x92\xa1s"), 3
+    announced = b"\x93\x14\x01\xdd\xff\xff\xff\xff"
+    yield "envelope: four billion requests announced", "front", "open", frame(announced), 3
 
 
 def _greeting_faults() -> Iterator[tuple[str, str, str, bytes, int]]:

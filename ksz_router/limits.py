@@ -33,6 +33,7 @@ details_max = 15
 groups_max = 32
 further_persons_max = 64
 recipients_max = 64
+envelope_requests_max = 64
 
 # Windows: requests in flight. A connection may not fill an institution, nor that the router. One
 # institution alone gets half of a source's: as much as one connection may ask.
@@ -56,6 +57,7 @@ connection_outgoing_soft_bytes = 1 * MIB
 connection_outgoing_hard_bytes = 8 * MIB
 read_bytes_max = 256 * KIB
 links_per_turn_max = 256
+events_per_receive_max = 256
 slow_reader_seconds_max = 10.0
 slow_sender_seconds_max = 10.0
 

@@ -63,6 +63,8 @@ class Link:
         server_side = connection.side in (Side.FRONT, Side.SOURCE)
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server_side)
         self._unsent = bytearray()
+        self._fault: Code | None = None
+        """Why nothing more will come; told once all that came before is taken."""
         self.sent_bytes = 0
         """How much the kernel took so far."""
 
@@ -93,33 +95,43 @@ class Link:
             raise HandshakeError(Code.VERSION_NOT_SPOKEN, f"ALPN {ALPN} is asked for")
 
     def receive(self) -> list[Event]:
-        """Read what has come, up to ``read_bytes_max``, and return what it means."""
+        """Read what has come, up to ``read_bytes_max``, and return what it means.
+
+        Nothing is read as long as the connection has more of what came before.
+        """
         if self.is_closed:
             return []
+        connection = self.connection
+        data = b"" if connection.has_more else self._read()
+        events = connection.receive_data(data) if data or connection.has_more else []
+        if self._fault is None or connection.has_more:
+            return events
+        if self._fault is Code.CONNECTION_TRUNCATED:
+            events += connection.receive_end()
+        elif not connection.is_ended:
+            connection.receive_end()
+            events.append(Ended(self._fault, by_peer=True))
+        return events
+
+    def _read(self) -> bytes:
+        """Return what came; what keeps more from coming is left in ``_fault``."""
         chunks = []
-        fault: Code | None = None
         try:
             self._pull_in()
             plain = _buffers.plain
             while self._incoming.pending or self._incoming.eof or self._tls.pending():
                 size = cast("int", self._tls.read(read_bytes_max, plain))
                 if not size:  # the peer closed TLS in order
-                    fault = Code.CONNECTION_TRUNCATED
+                    self._fault = Code.CONNECTION_TRUNCATED
                     break
                 chunks.append(bytes(plain[:size]))
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError as error:
-            fault = _why(error)
+            self._fault = _why(error)
         except OSError:
-            fault = Code.CONNECTION_TRUNCATED
-        events = self.connection.receive_data(b"".join(chunks)) if chunks else []
-        if fault is Code.CONNECTION_TRUNCATED:
-            events += self.connection.receive_end()
-        elif fault is not None and not self.connection.is_ended:
-            self.connection.receive_end()
-            events.append(Ended(fault, by_peer=True))
-        return events
+            self._fault = Code.CONNECTION_TRUNCATED
+        return b"".join(chunks)
 
     def send(self, message: Message) -> None:
         """Queue a message; errors as :meth:`ksz_router.wire.Connection.send`."""

@@ -1,4 +1,4 @@
-"""What travels: the four messages of an exchange. ``docs/protocol.md`` explains every field.
+"""What travels: the messages of an exchange. ``docs/protocol.md`` explains every field.
 
 A struct is its wire form: a MessagePack array whose first element is the tag. A field may be
 added at the end, with a default; none may be moved, renamed in meaning, or removed. No ``repr``
@@ -10,6 +10,7 @@ from typing import Annotated
 
 import msgspec
 
+from ksz_router.limits import envelope_requests_max
 from ksz_router.model import Day
 
 Correlation = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFF)]
@@ -46,6 +47,56 @@ class Request(
 
     def __repr__(self) -> str:
         return f"Request(id={self.id}, service={self.service!r}, version={self.version})"
+
+
+class Item(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):
+    """One request of an :class:`Envelope`: what it does not share with the others."""
+
+    service: str
+    version: int
+    person: str | None = None
+    enterprise: str | None = None
+    begin: Day | None = None
+    end: Day | None = None
+    source: str | None = None
+    ticket: str = ""
+    """Its own reference; empty: the envelope's."""
+    payload: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"Item(service={self.service!r}, version={self.version})"
+
+
+class Envelope(
+    msgspec.Struct, frozen=True, array_like=True, tag_field="kind", tag=20, kw_only=True
+):
+    """Several requests in one message, with what they share (SSDN ``RequestContext``) said once.
+
+    It means what its requests would mean one after the other, and each is answered by itself.
+    """
+
+    id: Correlation
+    """Of the first request; the others follow, by one each."""
+    requests: Annotated[
+        tuple[msgspec.Raw, ...], msgspec.Meta(min_length=1, max_length=envelope_requests_max)
+    ]
+    """An :class:`Item` each, in MessagePack: read one by one, so that none can spoil another."""
+    ticket: str = ""
+    user: str | None = None
+    application: str | None = None
+    means: str = ""
+    level: int = 0
+    kbo: str | None = None
+    sector: int | None = None
+    type: int | None = None
+    capacity: int | None = None
+    legal_framework: str | None = None
+    member: str | None = None
+    final_client: str | None = None
+    deadline_ms: int = 0
+
+    def __repr__(self) -> str:
+        return f"Envelope(id={self.id}, requests={len(self.requests)})"
 
 
 class RecipientStatus(msgspec.Struct, frozen=True, array_like=True):

@@ -31,8 +31,12 @@ class Poller:
             self._epoll.unregister(link.fd)
 
     def watch(self, link: Link, *, read: bool) -> None:
-        """Say whether the link shall be read; it is written whenever something is unsent."""
-        interest = (_READ if read else 0) | (_WRITE if link.unsent_bytes else 0)
+        """Say whether the link shall be read; it is written whenever something is unsent.
+
+        A link that holds more of what came than it gave is ready as soon as it can be answered.
+        """
+        has_more = read and link.connection.has_more
+        interest = (_READ if read else 0) | (_WRITE if link.unsent_bytes or has_more else 0)
         if self._interest.get(link.fd, interest) != interest:
             self._interest[link.fd] = interest
             self._epoll.modify(link.fd, interest)
@@ -46,7 +50,7 @@ class Poller:
         readable, writable = [], []
         for fd, what in self._epoll.poll(0, links_per_turn_max):
             link = self._links[fd]
-            if what & ~_WRITE:
+            if what & ~_WRITE or (self._interest[fd] & _READ and link.connection.has_more):
                 readable.append(link)
             if what & _WRITE:
                 writable.append(link)

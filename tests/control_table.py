@@ -353,6 +353,7 @@ TABLE: list[tuple[Code, Callable[[World], object]]] = [
     (Code.INSTITUTION_NOT_ACTIVE, lambda w: w.acting is None),
     (Code.IDENTIFIERS_DISAGREE, lambda w: w.request.kbo not in {None, w.named}),
     (Code.ROLE_NOT_HELD, lambda w: w.acting and w.role and w.role not in w.acting.roles),
+    (Code.FIELD_MALFORMED, lambda w: not w.request.service),
     (Code.SERVICE_UNKNOWN, lambda w: w.facts.service is None),
     (Code.FIELD_MALFORMED, lambda w: w.malformed),
     (Code.PATH_NOT_EXACTLY_ONE, lambda w: w.path_is_not_one),

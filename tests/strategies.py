@@ -323,6 +323,7 @@ def _lines(case: Case, **changes: Any) -> Case:
 
 _KBO_WORDS = [None, CALLER, MEMBER, SOURCE, STRANGER, "rubbish"]
 _REQUEST_WORDS: dict[str, list[Any]] = {
+    "service": [""],
     "sector": [None, 18],
     "type": [None, 0, 7],
     "kbo": _KBO_WORDS,

@@ -73,6 +73,17 @@ def test_a_test_connection_needs_no_right_and_goes_nowhere() -> None:
     assert code_of(case.asking(ticket="")) is Code.FIELD_MALFORMED
 
 
+def test_a_service_without_a_name_is_a_field_to_mend() -> None:
+    """It is what is left of an item of an envelope that could not be read; not a service."""
+    for case in (plain_case(), plain_case().knowing(service=None)):
+        refused = Refusal(Code.FIELD_MALFORMED, "service")
+        assert decide(*case.asking(service="")) == refused
+        assert code_of(case.asking(service="").knowing(caller=None)) is (
+            Code.CERTIFICATE_NOT_REGISTERED
+        )
+    assert code_of(plain_case().knowing(service=None)) is Code.SERVICE_UNKNOWN
+
+
 @pytest.mark.parametrize(
     ("field", "last_good", "first_bad", "code"),
     [

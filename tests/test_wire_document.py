@@ -11,7 +11,7 @@ import pytest
 
 from ksz_router import limits
 from ksz_router.codes import MEANINGS, Action, Code, Stage
-from ksz_router.messages import Outcome, RecipientStatus
+from ksz_router.messages import Item, Outcome, RecipientStatus
 from ksz_router.model import Kind
 from ksz_router.tls import ALPN
 from ksz_router.wire import VERSION, Side, Speaker, State
@@ -71,6 +71,12 @@ def test_a_recipient_is_written_down() -> None:
     assert_written(rows, RecipientStatus, first=0)
 
 
+def test_an_item_of_an_envelope_is_written_down() -> None:
+    """It is what an envelope holds, and has no tag."""
+    (_, *rows) = tables(section("Envelope (20)"))[1]
+    assert_written(rows, Item, first=0)
+
+
 def assert_written(rows: list[Row], kind: type[msgspec.Struct], *, first: int) -> None:
     """Compare the rows of a message with the fields of its struct."""
     hints = typing.get_type_hints(kind)
@@ -111,6 +117,8 @@ def type_of(hint: object) -> str:
         return "integer"
     if hint is RecipientStatus:
         return "recipient"
+    if hint is msgspec.Raw:
+        return "item"
     inner = typing.get_args(hint)
     if typing.get_origin(hint) is tuple:
         return f"[{type_of(inner[0])}]"
@@ -183,7 +191,8 @@ def test_the_worked_example_is_a_vector() -> None:
     talk = next(t for t in CONVERSATIONS if t["name"] == "one exchange, seen by the requester")
 
     start, greeted, asked, answered, left = talk["steps"]
-    assert frames == [start["sends"], greeted["hex"], asked["sends"], answered["hex"]]
+    assert frames[:4] == [start["sends"], greeted["hex"], asked["sends"], answered["hex"]]
+    assert frames[4:] == [row["hex"] for row in VALID if "example of its section" in row["name"]]
     assert "`00 00 00 04 93 07 01 a0`" in DOCUMENT
     assert left["hex"] == "00000004930701a0"
 

@@ -1,4 +1,4 @@
-r"""Ask a router, as an institution's back-end does: one request, many at once, a submission.
+r"""Ask a router, as an institution's back-end does: one, many, some together; and submit.
 
     python contrib/examples/requester.py --certificate own.crt --key own.key \
         --authorities authorities.pem --port 7443 --router-uri urn:example:router < numbers
@@ -77,6 +77,27 @@ async def ask_many(client: Client, user: str, persons: list[str]) -> list[str]:
     return results
 
 
+async def ask_together(client: Client, user: str, persons: list[str]) -> list[str]:
+    """Ask about a few in one envelope: one decision of one user, one answer for each."""
+    ticket = new_ticket()  # shared, so that all of them are found by it
+    requests = [
+        Request(
+            id=0,
+            service="UnemploymentData",
+            version=3,
+            ticket=ticket,
+            user=user,
+            sector=17,
+            type=1,
+            capacity=2,
+            person=person,
+        )
+        for person in persons
+    ]
+    results = await client.ask_together(requests, deadline_s=12, resend=True)
+    return [explain(r) if isinstance(r, Answer) else f"no answer: {r}" for r in results]
+
+
 async def submit(client: Client, user: str, person: str, ticket: str, decision: bytes) -> str:
     """Submit a decision, once. The ticket was stored with it before, so that it can be found."""
     request = Request(
@@ -100,12 +121,14 @@ async def submit(client: Client, user: str, person: str, ticket: str, decision: 
 
 
 async def run(identity: Identity, *, port: int, uri: str, user: str, persons: list[str]) -> None:
-    """Ask about everyone, then submit a decision on the first."""
+    """Ask about everyone, submit a decision on the first, then ask about two at once."""
     async with open_client(identity, host="127.0.0.1", port=port, uri=uri) as client:
         for number, result in enumerate(await ask_many(client, user, persons), 1):
             print(f"person {number}: {result}")
         result = await submit(client, user, persons[0], new_ticket(), b"<decision/>")
         print(f"submission: {result}")
+        for result in await ask_together(client, user, persons[:2]):
+            print(f"together: {result}")
 
 
 def main() -> None:

@@ -67,13 +67,13 @@ def _feed(side: Side, data: bytes, pieces: list[bytes]) -> str:
     connection.data_to_send()
     events: list[Event] = []
     for piece in pieces:
-        events += connection.receive_data(piece)
+        events += _received(connection, piece)
     sent = connection.data_to_send()
     judge(side, events, sent, is_ended=connection.is_ended)
     if len(pieces) > 1:
         whole = Connection(side, agent="fuzz", inflight_max=1)
         whole.data_to_send()
-        assert _encoded(whole.receive_data(data)) == _encoded(events), "the pieces matter"
+        assert _encoded(_received(whole, data)) == _encoded(events), "the pieces matter"
         assert whole.data_to_send() == sent, "the pieces matter to what is sent"
     if not connection.is_ended:
         (ended,) = connection.receive_end()
@@ -85,6 +85,14 @@ def _feed(side: Side, data: bytes, pieces: list[bytes]) -> str:
     last = events[-1]
     assert isinstance(last, Ended)
     return "bye" if last.by_peer else last.code.name.lower()
+
+
+def _received(connection: Connection, data: bytes) -> list[Event]:
+    """What bytes mean, all portions of it."""
+    events = connection.receive_data(data)
+    while connection.has_more:
+        events += connection.receive_data(b"")
+    return events
 
 
 def judge(side: Side, events: list[Event], sent: bytes, *, is_ended: bool) -> None:

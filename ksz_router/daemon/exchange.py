@@ -142,6 +142,9 @@ class Exchanges:
         return self._wall_ns() // 1_000_000 + (wait_ms or answers.RETRY_AFTER_MS)
 
     def _admit(self, session: "Session", request: Request, wall_ns: int) -> bool:
+        ended = session.link.connection.ended
+        if ended is not None and ended.code is Code.CORRELATION_REUSED and not ended.by_peer:
+            return False  # behind the fault, in the same read or envelope: it no longer counts
         if request.id in session.inflight:
             session.end(Code.CORRELATION_REUSED)
             self.touched.add(session.link)

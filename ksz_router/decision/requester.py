@@ -53,6 +53,8 @@ def syntax(case: Case) -> Refusal | None:
     Settles the period asked: today where none is named, open where only a begin is.
     """
     request, service = case.request, case.facts.service
+    if not request.service:  # of what could not be read in an envelope, this is what is left
+        return Refusal(Code.FIELD_MALFORMED, "service")
     if service is None:
         return Refusal(Code.SERVICE_UNKNOWN, "service")
     case.service = service

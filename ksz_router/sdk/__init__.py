@@ -11,9 +11,10 @@ from ksz_router.sdk.settings import (
     NotConnectedError,
     SdkError,
 )
+from ksz_router.sdk.together import Result
 
 __all__ = [
     "Answer", "AuthenticationError", "Client", "ConnectionLostError", "Delivery", "Handler",
     "Identity", "NotAnsweredError", "NotConnectedError", "Outcome", "Provider", "RecipientStatus",
-    "Request", "SdkError", "Supply", "new_ticket", "open_client",
+    "Request", "Result", "SdkError", "Supply", "new_ticket", "open_client",
 ]  # fmt: skip

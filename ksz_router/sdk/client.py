@@ -8,10 +8,9 @@ An :class:`Answer` is returned whatever the verdict; exceptions are for when the
 
 import random
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-import msgspec
 import trio
 
 from ksz_router import __version__, tls
@@ -19,6 +18,7 @@ from ksz_router.codes import Code
 from ksz_router.limits import handshake_seconds_max, hello_seconds_max
 from ksz_router.link import HandshakeError, dial
 from ksz_router.messages import Answer, Request
+from ksz_router.sdk.line import Line
 from ksz_router.sdk.pump import Pump
 from ksz_router.sdk.settings import (
     AuthenticationError,
@@ -28,54 +28,16 @@ from ksz_router.sdk.settings import (
     NotConnectedError,
     SdkError,
 )
+from ksz_router.sdk.together import TURNED_AWAY, Result, Together, pause
 from ksz_router.wire import Connection, Drain, Ended, Event, Side, Welcome
 
 _BACKOFF_SECONDS_MAX = 5.0
 _ATTEMPTS_MAX = 8
-_SHARE_OF_ROUTER = 0.95
-"""Of the time left, what the router is given: its typed answer is to arrive before we give up."""
-
-_TURNED_AWAY = frozenset(
-    {
-        Code.CONNECTION_WINDOW_FULL,
-        Code.INSTITUTION_WINDOW_FULL,
-        Code.ROUTER_FULL,
-        Code.ROUTER_DRAINING,
-        Code.LOG_NOT_WRITABLE,
-    }
-)
-"""Refused before the control: nothing was judged, recorded or forwarded, so it is asked again."""
 
 
 def new_ticket() -> str:
     """Return a fresh ticket: 36 characters, no two alike."""
     return str(uuid.uuid4())
-
-
-class _Waiting:
-    """One request that waits for its answer."""
-
-    __slots__ = ("answer", "event", "lost")
-
-    def __init__(self) -> None:
-        self.event = trio.Event()
-        self.answer: Answer | None = None
-        self.lost = False
-
-
-class _Line:
-    """One connection to the router and what is in flight on it."""
-
-    def __init__(self, pump: Pump) -> None:
-        self.pump = pump
-        self.waiting: dict[int, _Waiting] = {}
-        self.is_draining = False
-        self.places: trio.CapacityLimiter = trio.CapacityLimiter(1)
-        self._last_number = 0
-
-    def next_number(self) -> int:
-        self._last_number = self._last_number % 0xFFFF_FFFF + 1
-        return self._last_number
 
 
 class Client:
@@ -89,7 +51,7 @@ class Client:
             revocations=identity.revocations,
         )
         self._address = (host, port, uri)
-        self._line: _Line | None = None
+        self._line: Line | None = None
         self._connected = trio.Event()
         self._disturbed = trio.Event()
         """Set when the line in use is to be replaced."""
@@ -124,14 +86,14 @@ class Client:
                     if line.is_draining:
                         continue  # it ended while this waited for a place on it
                     was_sent = True
-                    answer = await self._exchange(line, request, ends_at)
-                if answer is not None and answer.code in _TURNED_AWAY:
+                    answer = await line.exchange(request, ends_at)
+                if answer is not None and answer.code in TURNED_AWAY:
                     turned_away, was_sent = answer, False
-                    await trio.sleep(random.uniform(0.05, 0.5))  # noqa: S311 - jitter
+                    await pause()
                     continue
                 if answer is None and not resend:
                     raise ConnectionLostError("the connection broke; ask again with the ticket")
-            if answer is not None and answer.code not in _TURNED_AWAY:
+            if answer is not None and answer.code not in TURNED_AWAY:
                 return answer
             if waiting.cancelled_caught:
                 break
@@ -141,20 +103,33 @@ class Client:
             return turned_away
         raise NotConnectedError(f"no connection before the deadline: {self._why_not}")
 
-    async def _exchange(self, line: _Line, request: Request, ends_at: float) -> Answer | None:
-        """Send once and wait; None where the connection broke."""
-        number = line.next_number()
-        left_ms = max(1, int((ends_at - trio.current_time()) * 1000 * _SHARE_OF_ROUTER))
-        wished_ms = min(request.deadline_ms or left_ms, left_ms, 60_000)
-        waiting = line.waiting[number] = _Waiting()
-        try:
-            line.pump.send(msgspec.structs.replace(request, id=number, deadline_ms=wished_ms))
-            await waiting.event.wait()
-        finally:
-            line.waiting.pop(number, None)
-        return waiting.answer
+    async def ask_together(
+        self, requests: Sequence[Request], *, deadline_s: float = 10.0, resend: bool = False
+    ) -> list[Result]:
+        """Ask several in as few frames as they fit into; wait for what comes of each.
 
-    async def _free_line(self) -> _Line:
+        Neighbours that share who asks, why and until when travel in one envelope, as many as the
+        router's window has places for. They are judged, answered and asked again one by one.
+
+        Args:
+            requests: As :meth:`ask` takes them.
+            deadline_s: For all of them together.
+            resend: As :meth:`ask` has it.
+
+        Returns:
+            For each request, in their order, its answer, or the error that :meth:`ask` would
+            have raised: one that fails hides the answer of no other.
+        """
+        together = Together(
+            requests,
+            ends_at=trio.current_time() + deadline_s,
+            resend=resend,
+            free_line=self._free_line,
+            ask=lambda request, left_s: self.ask(request, deadline_s=left_s, resend=resend),
+        )
+        return await together.run()
+
+    async def _free_line(self) -> Line:
         while True:
             if self._fatal is not None:
                 raise self._fatal
@@ -190,7 +165,7 @@ class Client:
                 self._connected.set()
                 await self._disturbed.wait()
 
-    async def _open(self, nursery: trio.Nursery) -> _Line:
+    async def _open(self, nursery: trio.Nursery) -> Line:
         """Dial, greet, and start driving a connection."""
         host, port, uri = self._address
         connection = Connection(Side.REQUESTER, agent=f"ksz-router-sdk/{__version__}")
@@ -215,7 +190,7 @@ class Client:
                 greeted.set()
             self._on_event(line, event)
 
-        line = _Line(Pump(link, on_event))
+        line = Line(Pump(link, on_event))
         nursery.start_soon(line.pump.run)
         with trio.move_on_after(hello_seconds_max):
             await greeted.wait()
@@ -226,7 +201,7 @@ class Client:
             raise NotConnectedError("the router did not greet")
         return line
 
-    def _on_event(self, line: _Line, event: Event) -> None:
+    def _on_event(self, line: Line, event: Event) -> None:
         if isinstance(event, Answer):
             waiting = line.waiting.get(event.id)
             if waiting is not None:
@@ -243,7 +218,7 @@ class Client:
             for waiting in line.waiting.values():
                 waiting.event.set()
 
-    def _leave(self, line: _Line) -> None:
+    def _leave(self, line: Line) -> None:
         """Put nothing new on this connection; another one is dialled."""
         line.is_draining = True
         if self._line is line:

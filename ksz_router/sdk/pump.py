@@ -60,7 +60,9 @@ class Pump:
             for event in self.link.receive():
                 self._on_event(event)
             self._flush()
-            if not self.link.connection.is_ended:
+            if self.link.connection.has_more:
+                await trio.lowlevel.checkpoint()
+            elif not self.link.connection.is_ended:
                 await self.link.wait_readable()
 
     async def _write(self) -> None:

@@ -10,7 +10,14 @@ more comes out. A fault of ours raises :class:`LocalProtocolError`.
 import msgspec
 
 from ksz_router.codes import Code
-from ksz_router.limits import frame_bytes_max, frame_length_bytes, hello_bytes_max
+from ksz_router.limits import (
+    events_per_receive_max,
+    frame_bytes_max,
+    frame_length_bytes,
+    hello_bytes_max,
+)
+from ksz_router.messages import Envelope
+from ksz_router.wire.envelopes import requests_of
 from ksz_router.wire.events import (
     VERSION,
     Bye,
@@ -65,6 +72,7 @@ class Connection:
         """How it ended, once it did."""
         self._frames = FrameBuffer(hello_bytes_max)
         self._outgoing = bytearray()
+        self._stopped_early = False
         self._may_receive = MAY_SEND[PEER[side], State.GREETING]
         if side in SPEAKER:
             self.send(
@@ -77,11 +85,17 @@ class Connection:
             )
 
     def receive_data(self, data: bytes) -> list[Event]:
-        """Take bytes in and return what they mean, in order; after an Ended nothing comes."""
+        """Take bytes in and return what they mean, in order; after an Ended nothing comes.
+
+        A few bytes may mean thousands of requests, so that only some come at once. Where
+        :attr:`has_more` says so, the next call gives more, without new bytes too.
+        """
         if self.is_ended:
             return []
         events: list[Event] = []
-        for body in self._frames.feed(data):
+        self._stopped_early = False
+        bodies = self._frames.feed(data)
+        for body in bodies:
             try:
                 message = _decoder.decode(body)
             except _UNDECODABLE:
@@ -90,11 +104,18 @@ class Connection:
             if type(message) not in self._may_receive:
                 events.append(self._end(Code.MESSAGE_UNEXPECTED, type(message).__name__))
                 break
-            event = self._take(message)
-            if event is not None:
-                events.append(event)
+            if isinstance(message, Envelope):
+                events += requests_of(message) or [self._end(Code.FRAME_MALFORMED)]
+            else:
+                event = self._take(message)
+                if event is not None:
+                    events.append(event)
             if self.is_ended:
                 break
+            if len(events) >= events_per_receive_max:
+                self._stopped_early = True
+                break
+        bodies.close()
         if self._frames.is_too_large and not self.is_ended:
             events.append(self._end(Code.FRAME_TOO_LARGE))
         return events
@@ -152,11 +173,16 @@ class Connection:
         return self.state is State.ENDED
 
     @property
+    def has_more(self) -> bool:
+        """Whole frames may be waiting in here: what came meant more than comes out at once."""
+        return self._stopped_early and not self.is_ended
+
+    @property
     def frame_in_part(self) -> int | None:
         """The number of the frame of which only a part has come; None where none is."""
-        return None if self._frames.is_empty else self._frames.count
+        return None if self._frames.is_empty or self.has_more else self._frames.count
 
-    def _take(self, message: Message) -> Event | None:
+    def _take(self, message: Event) -> Event | None:
         kind = type(message)
         if kind is Ping:
             assert isinstance(message, Ping)

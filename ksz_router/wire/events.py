@@ -9,7 +9,7 @@ from typing import TypeAlias
 import msgspec
 
 from ksz_router.codes import Code
-from ksz_router.messages import Answer, Delivery, Reply, Request
+from ksz_router.messages import Answer, Delivery, Envelope, Reply, Request
 
 VERSION = 1
 """The one version of the protocol that this release speaks."""
@@ -87,5 +87,6 @@ class Ended(msgspec.Struct, frozen=True):
 
 
 LinkMessage: TypeAlias = Hello | Welcome | Ping | Pong | Drain | Throttle | Bye
-Message: TypeAlias = LinkMessage | Request | Answer | Delivery | Reply
-Event: TypeAlias = Message | Ended
+Message: TypeAlias = LinkMessage | Request | Answer | Delivery | Reply | Envelope
+Event: TypeAlias = LinkMessage | Request | Answer | Delivery | Reply | Ended
+"""Requests come out as such, whether they came alone or in an envelope."""

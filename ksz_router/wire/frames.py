@@ -3,7 +3,7 @@
 Nothing here knows what a message means; ``events.py`` says what may be one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from ksz_router.limits import frame_length_bytes
 
@@ -25,29 +25,35 @@ class FrameBuffer:
         """Whole frames so far."""
         self._pending = bytearray()
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """Take bytes in and give the body of each frame that is whole now, one by one."""
+    def feed(self, data: bytes) -> Generator[bytes, None, None]:
+        """Take bytes in and give the body of each frame that is whole now, one by one.
+
+        What was not taken when the generator is closed comes with the next feeding.
+        """
         pending = self._pending
         whole: bytes | bytearray = data
         if pending:
             pending += data
             whole = pending
         start, end = 0, len(whole)
-        while end - start >= frame_length_bytes:
-            length = int.from_bytes(whole[start : start + frame_length_bytes], "big")
-            if not 0 < length <= self.bytes_max:
-                self.is_too_large = True
-                break
-            stop = start + frame_length_bytes + length
-            if stop > end:
-                break
-            self.count += 1
-            yield bytes(whole[start + frame_length_bytes : stop])
-            start = stop
-        if whole is pending:
-            del pending[:start]
-        else:
-            pending += whole[start:]
+        try:
+            while end - start >= frame_length_bytes:
+                length = int.from_bytes(whole[start : start + frame_length_bytes], "big")
+                if not 0 < length <= self.bytes_max:
+                    self.is_too_large = True
+                    break
+                stop = start + frame_length_bytes + length
+                if stop > end:
+                    break
+                body = bytes(whole[start + frame_length_bytes : stop])
+                start = stop
+                self.count += 1
+                yield body
+        finally:
+            if whole is pending:
+                del pending[:start]
+            else:
+                pending += whole[start:]
 
     @property
     def is_empty(self) -> bool:

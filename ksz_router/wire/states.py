@@ -7,7 +7,7 @@ what its peer may send.
 
 from enum import Enum, auto
 
-from ksz_router.messages import Answer, Delivery, Reply, Request
+from ksz_router.messages import Answer, Delivery, Envelope, Reply, Request
 from ksz_router.wire.events import (
     Bye,
     Drain,
@@ -55,7 +55,7 @@ MAY_SEND: dict[tuple[Side, State], frozenset[type[Message]]] = {
     (Side.FRONT, State.GREETING): frozenset({Welcome, Bye}),
     (Side.BACK, State.GREETING): frozenset({Hello, Bye}),
     (Side.SOURCE, State.GREETING): frozenset({Welcome, Bye}),
-    (Side.REQUESTER, State.OPEN): _ALWAYS | {Request},
+    (Side.REQUESTER, State.OPEN): _ALWAYS | {Request, Envelope},
     (Side.FRONT, State.OPEN): _ALWAYS | {Answer, Throttle},
     (Side.BACK, State.OPEN): _ALWAYS | {Delivery},
     (Side.SOURCE, State.OPEN): _ALWAYS | {Reply},

@@ -102,7 +102,7 @@ async def test_a_draining_router_says_so_and_refuses_what_is_new(stand: Town) ->
             assert line is not None
             stand.signal(signal.SIGTERM)
             await until(lambda: line.is_draining)
-            late = await client._exchange(line, request(), trio.current_time() + 5)
+            late = await line.exchange(request(), trio.current_time() + 5)
             source.gate.set()
         assert late is not None
         assert (late.code, late.exchange) == (Code.ROUTER_DRAINING, b"")
