@@ -26,6 +26,7 @@ from ksz_router.daemon.opened import Continuation
 from ksz_router.daemon.recorder import Recorder
 from ksz_router.daemon.server import Server
 from ksz_router.daemon.upstream import Upstream
+from ksz_router.link import HandshakeError
 from ksz_router.model import Endpoint
 from ksz_router.privacylog.durable import DISK, Disk
 from ksz_router.privacylog.entry import Entry, parse
@@ -97,8 +98,14 @@ class Parts:
         self.recorder: Recorder[Continuation] = Recorder(self._commit, self.clock_ns)
         self.metrics = Metrics()
         self.admission = Admission(windows)
-        files = [str(ground.pki / name) for name in ("router.crt", "router.key", "authorities.pem")]
-        self.contexts = Contexts(Tls(*files))
+        self.contexts = Contexts(
+            Tls(
+                certificate=str(ground.pki / "router.crt"),
+                key=str(ground.pki / "router.key"),
+                authorities=str(ground.pki / "authorities.pem"),
+                revocations=str(ground.pki / "revocations.pem"),
+            )
+        )
         self.upstream = Upstream(
             settings=sources,
             window=windows.source,
@@ -108,6 +115,8 @@ class Parts:
             clock_ns=self.clock_ns,
             nursery=nursery,
         )
+        self.sources_refused: list[HandshakeError] = []
+        self.upstream.refused = lambda _, error: self.sources_refused.append(error)
         self._make_loop()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.server = Server(

@@ -62,6 +62,7 @@ class Metrics(Collector):
         self.exchanges: Counter[tuple[Kind | None, int]] = Counter()
         self.rejected: Counter[Code] = Counter()
         self.handshakes: Counter[str] = Counter()
+        self.source_handshakes_refused: Counter[str] = Counter()
         self.router = {kind: Histogram(SECONDS) for kind in Kind}
         self.legs = {leg: Histogram(SECONDS) for leg in ("request", "outcome")}
         self.source = Histogram(SECONDS)
@@ -140,12 +141,14 @@ class Metrics(Collector):
         for code, count in list(self.rejected.items()):
             rejected.add_metric([code.name.lower()], count)
         yield rejected
-        handshakes = CounterMetricFamily(
-            "ksz_router_handshakes", "TLS handshakes, by result.", labels=["result"]
-        )
-        for result, count in list(self.handshakes.items()):
-            handshakes.add_metric([result], count)
-        yield handshakes
+        for name, text, counts in (
+            ("handshakes", "TLS handshakes, by result.", self.handshakes),
+            ("source_handshakes_refused", "Those dialled.", self.source_handshakes_refused),
+        ):
+            handshakes = CounterMetricFamily(f"ksz_router_{name}", text, labels=["result"])
+            for result, count in list(counts.items()):
+                handshakes.add_metric([result], count)
+            yield handshakes
         yield CounterMetricFamily(
             "ksz_router_privacy_log_records", "Records that became durable.", value=self.records
         )

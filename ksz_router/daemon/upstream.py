@@ -56,6 +56,8 @@ class Upstream:
         """Called with each new connection, to be watched for what comes."""
         self.failed: Callable[[Failed], None]
         """Called with errands that failed outside a batch."""
+        self.refused: Callable[[Endpoint, HandshakeError], None]
+        """Called when a source did not get through the handshake."""
         self._settings = settings
         self._breaker = BreakerSettings(
             settings.breaker_failures, int(settings.breaker_open_seconds * 1e9)
@@ -198,6 +200,9 @@ class Upstream:
                 return await dial(
                     endpoint.host, endpoint.port, self._context(), connection, endpoint.uri
                 )
-            except (HandshakeError, OSError):
+            except HandshakeError as error:
+                self.refused(endpoint, error)
+                return None
+            except OSError:
                 return None
         return None

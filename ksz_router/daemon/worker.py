@@ -25,9 +25,11 @@ from ksz_router.daemon.source import Source
 from ksz_router.daemon.tables import Tables
 from ksz_router.daemon.upstream import Upstream
 from ksz_router.directory.packing import DirectoryError
+from ksz_router.link import HandshakeError
+from ksz_router.model import Endpoint
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.rulebook.generation import RulebookError
-from ksz_router.tls import TlsFilesError
+from ksz_router.tls import CERTIFICATE_FAULTS, Refused, TlsFilesError
 from ksz_router.wire import Ended
 
 CANNOT_OPEN = (PrivacyLogError, RulebookError, DirectoryError, TlsFilesError, OSError)
@@ -82,6 +84,7 @@ class Worker:
             clock_ns=time.monotonic_ns,
             nursery=nursery,
         )
+        self.upstream.refused = self._source_refused
         self.loop = self._make_loop()
         self.housekeeping = Housekeeping(
             loop=self.loop,
@@ -126,7 +129,7 @@ class Worker:
         )
 
     def _gauges(self) -> Gauges:
-        tables, contexts = self.tables, self.contexts
+        tables = self.tables
         return {
             "connections": ("Connections, sources included.", lambda: len(self.loop.peers)),
             "inflight_messages": ("Exchanges open.", lambda: self.admission.inflight),
@@ -144,14 +147,7 @@ class Worker:
                 "When the rulebook in force was loaded.",
                 lambda: tables.loaded_unix_s,
             ),
-            "certificate_not_after_timestamp_seconds": (
-                "When the router's own certificate ends.",
-                lambda: contexts.not_after_unix_s,
-            ),
-            "crl_next_update_timestamp_seconds": (
-                "When the first of the revocation lists is out of date; 0 where there is none.",
-                lambda: contexts.crl_next_update_unix_s,
-            ),
+            **self.contexts.gauges(),
         }
 
     async def serve(self, nursery: trio.Nursery) -> None:
@@ -184,11 +180,14 @@ class Worker:
                 self._log.info("rulebook_loaded", generation=generation)
                 return self.report("load")
             case Renew():
-                try:
-                    self.contexts.renew()
+                try:  # beside the traffic: revocation lists may be long
+                    standing = await trio.to_thread.run_sync(self.contexts.read)
                 except CANNOT_OPEN as error:
                     return self.report("renew", text=str(error))
+                self.contexts.adopt(standing)
                 self.upstream.retire_connections()
+                ended = self.contexts.end_refused(self.loop)
+                self._log.info("certificates_renewed", connections_ended=ended)
                 return self.report("renew")
             case Ask():
                 return self.report("ask")
@@ -267,6 +266,14 @@ class Worker:
                 self._log.info("connection_ended", uri=peer.uri, code=ended.code.name)
         else:
             self._log.info("source_ended", source=peer.source.kbo, code=ended.code.name)
+            if ended.by_peer and not peer.is_open and ended.code in CERTIFICATE_FAULTS:
+                self.metrics.source_handshakes_refused[Refused.BY_PEER] += 1
+
+    def _source_refused(self, endpoint: Endpoint, error: HandshakeError) -> None:
+        self.metrics.source_handshakes_refused[error.result] += 1
+        self._log.info(
+            "source_refused", uri=endpoint.uri, code=error.code.name, reason=error.reason
+        )
 
     def _refused(self, code: Code, reason: str) -> None:
         self._log.info("handshake_refused", code=code.name, reason=reason)

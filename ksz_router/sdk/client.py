@@ -7,6 +7,7 @@ An :class:`Answer` is returned whatever the verdict; exceptions are for when the
 """
 
 import random
+import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,16 +15,17 @@ from contextlib import asynccontextmanager
 import msgspec
 import trio
 
-from ksz_router import __version__, tls
+from ksz_router import __version__
 from ksz_router.codes import Code
-from ksz_router.limits import handshake_seconds_max, hello_seconds_max
-from ksz_router.link import HandshakeError, dial
+from ksz_router.credentials import Credentials, Identity
+from ksz_router.limits import hello_seconds_max
 from ksz_router.messages import Answer, Request
+from ksz_router.sdk.dialling import dial_router, not_greeted
+from ksz_router.sdk.line import Line, Waiting
 from ksz_router.sdk.pump import Pump
 from ksz_router.sdk.settings import (
     AuthenticationError,
     ConnectionLostError,
-    Identity,
     NotAnsweredError,
     NotConnectedError,
     SdkError,
@@ -52,47 +54,17 @@ def new_ticket() -> str:
     return str(uuid.uuid4())
 
 
-class _Waiting:
-    """One request that waits for its answer."""
-
-    __slots__ = ("answer", "event", "lost")
-
-    def __init__(self) -> None:
-        self.event = trio.Event()
-        self.answer: Answer | None = None
-        self.lost = False
-
-
-class _Line:
-    """One connection to the router and what is in flight on it."""
-
-    def __init__(self, pump: Pump) -> None:
-        self.pump = pump
-        self.waiting: dict[int, _Waiting] = {}
-        self.is_draining = False
-        self.places: trio.CapacityLimiter = trio.CapacityLimiter(1)
-        self._last_number = 0
-
-    def next_number(self) -> int:
-        self._last_number = self._last_number % 0xFFFF_FFFF + 1
-        return self._last_number
-
-
 class Client:
     """A connection to the router that reconnects by itself. Made by :func:`open_client`."""
 
     def __init__(self, identity: Identity, host: str, port: int, uri: str) -> None:
-        self._context = tls.client_context(
-            certificate=identity.certificate,
-            key=identity.key,
-            authorities=identity.authorities,
-            revocations=identity.revocations,
-        )
+        self._credentials = Credentials(identity, time.time)
         self._address = (host, port, uri)
-        self._line: _Line | None = None
+        self._line: Line | None = None
         self._connected = trio.Event()
         self._disturbed = trio.Event()
         """Set when the line in use is to be replaced."""
+        self._renewed = trio.Event()
         self._fatal: AuthenticationError | None = None
         self._why_not = "it was not tried yet"
 
@@ -141,20 +113,21 @@ class Client:
             return turned_away
         raise NotConnectedError(f"no connection before the deadline: {self._why_not}")
 
-    async def _exchange(self, line: _Line, request: Request, ends_at: float) -> Answer | None:
+    async def _exchange(self, line: Line, request: Request, ends_at: float) -> Answer | None:
         """Send once and wait; None where the connection broke."""
         number = line.next_number()
         left_ms = max(1, int((ends_at - trio.current_time()) * 1000 * _SHARE_OF_ROUTER))
         wished_ms = min(request.deadline_ms or left_ms, left_ms, 60_000)
-        waiting = line.waiting[number] = _Waiting()
+        waiting = line.waiting[number] = Waiting()
         try:
             line.pump.send(msgspec.structs.replace(request, id=number, deadline_ms=wished_ms))
             await waiting.event.wait()
         finally:
             line.waiting.pop(number, None)
+            line.end_if_idle()
         return waiting.answer
 
-    async def _free_line(self) -> _Line:
+    async def _free_line(self) -> Line:
         while True:
             if self._fatal is not None:
                 raise self._fatal
@@ -171,12 +144,15 @@ class Client:
         failures = 0
         async with trio.open_nursery() as nursery:
             while True:
+                standing = self._credentials.standing
                 try:
                     line = await self._open(nursery)
                 except AuthenticationError as error:
-                    self._fatal = error
-                    self._connected.set()
-                    return
+                    if standing is self._credentials.standing:
+                        self._fatal = error
+                        self._connected.set()
+                        await self._renewed.wait()
+                    continue
                 except (SdkError, OSError) as error:
                     self._why_not = str(error)
                     failures += 1
@@ -184,25 +160,19 @@ class Client:
                     await trio.sleep(random.uniform(most / 2, most))  # noqa: S311 - jitter
                     continue
                 failures = 0
+                if standing is not self._credentials.standing:
+                    line.pump.end()  # it was dialled with certificates that are no longer ours
                 if line.is_draining:
                     continue
                 self._line, self._disturbed = line, trio.Event()
                 self._connected.set()
                 await self._disturbed.wait()
 
-    async def _open(self, nursery: trio.Nursery) -> _Line:
+    async def _open(self, nursery: trio.Nursery) -> Line:
         """Dial, greet, and start driving a connection."""
         host, port, uri = self._address
         connection = Connection(Side.REQUESTER, agent=f"ksz-router-sdk/{__version__}")
-        try:
-            with trio.fail_after(handshake_seconds_max):
-                link = await dial(host, port, self._context, connection, uri)
-        except HandshakeError as error:
-            if error.code is Code.CERTIFICATE_REFUSED:
-                raise AuthenticationError(f"the certificates do not suit: {error.reason}") from None
-            raise NotConnectedError(error.reason) from None
-        except trio.TooSlowError:
-            raise NotConnectedError("no handshake in time") from None
+        link = await dial_router(self._credentials, host, port, uri, connection)
         greeted = trio.Event()
         ended: list[Ended] = []
 
@@ -215,41 +185,59 @@ class Client:
                 greeted.set()
             self._on_event(line, event)
 
-        line = _Line(Pump(link, on_event))
+        line = Line(Pump(link, on_event))
         nursery.start_soon(line.pump.run)
         with trio.move_on_after(hello_seconds_max):
             await greeted.wait()
-        if ended and ended[0].code is Code.CERTIFICATE_REFUSED:
-            raise AuthenticationError("the router does not accept the certificate")
         if ended or not greeted.is_set():
             line.pump.end()
-            raise NotConnectedError("the router did not greet")
+            raise not_greeted(ended)
         return line
 
-    def _on_event(self, line: _Line, event: Event) -> None:
+    def _on_event(self, line: Line, event: Event) -> None:
         if isinstance(event, Answer):
             waiting = line.waiting.get(event.id)
             if waiting is not None:
                 waiting.answer = event
                 waiting.event.set()
-            if line.is_draining and len(line.waiting) <= 1:
-                line.pump.end()
+            line.end_if_idle()
         elif isinstance(event, Drain):
             self._leave(line)
-            if not line.waiting:
-                line.pump.end()
+            line.end_if_idle()
         elif isinstance(event, Ended):
             self._leave(line)
             for waiting in line.waiting.values():
                 waiting.event.set()
 
-    def _leave(self, line: _Line) -> None:
+    def _leave(self, line: Line) -> None:
         """Put nothing new on this connection; another one is dialled."""
         line.is_draining = True
         if self._line is line:
             self._line = None
             self._connected = trio.Event()
             self._disturbed.set()
+
+    def renew(self) -> None:
+        """Read the certificate files anew; what is asked from now on goes over a new connection.
+
+        What is in flight is still answered on the old one. After an AuthenticationError the
+        client dials again.
+
+        Raises:
+            TlsFilesError: a file cannot be used; nothing changed.
+        """
+        self._credentials.renew()
+        if self._fatal is not None:
+            self._fatal, self._connected = None, trio.Event()
+        self._renewed.set()
+        self._renewed = trio.Event()
+        line = self._line
+        if line is not None:
+            self._leave(line)
+            fault = self._credentials.fault(line.pump.link.chain)
+            if fault is not None:
+                line.pump.end(fault.code)
+            line.end_if_idle()
 
     def close(self) -> None:
         """Say goodbye."""
