@@ -243,7 +243,7 @@ def _envelope_faults() -> Iterator[tuple[str, str, str, bytes, int]]:
         ("a user as an integer", {"user": int(v.USER)}),
         ("a sector as text", {"sector": "17"}),
         ("an item with the one unused byte", {"requests": [v.ITEMS[0], v.Encoded(b"\xc1")]}),
-        ("an item nested too deep", {"requests": [v.Encoded(b"\x91" * 2_000 + b"\xc0")]}),
+        ("an item nested too deep", {"requests": [v.Encoded(b"\x91" * 20_000 + b"\xc0")]}),
     )
     for name, given in changes:
         content = message("Envelope", v.ENVELOPE | given)

@@ -40,6 +40,7 @@ class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: str = "tls/router.key"
     authorities: str = "tls/authorities.pem"
     revocations: str = ""
+    revocations_grace_hours: float = 24.0
 
 
 class Tables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -144,6 +145,7 @@ _PATHS = {
 
 _RANGES: dict[str, dict[str, tuple[float, float]]] = {
     "node": {"workers": (1, 64)},
+    "tls": {"revocations_grace_hours": (0, 720)},
     "listen": {"port": (0, 65_535), "backlog": (1, 65_535)},
     "metrics": {"port": (0, 65_000)},
     "privacy_log": {"file_bytes": (2 * limits.MIB, 1024 * limits.MIB)},

@@ -1,8 +1,7 @@
 """Bytes in and out: a protocol connection on a TLS socket.
 
-TLS runs through memory buffers, so that reading and writing never wait: a caller that drives
-many links takes what is ready on all of them as one batch. Only greeting a peer, dialling and
-waiting for readiness are asynchronous.
+TLS runs through memory buffers, so that reading and writing never wait: who drives many links
+takes what is ready on all of them as one batch. Only handshakes and dialling are asynchronous.
 """
 
 import contextlib
@@ -16,11 +15,8 @@ import trio
 
 from ksz_router.codes import Code
 from ksz_router.limits import read_bytes_max
-from ksz_router.tls import ALPN
+from ksz_router.tls import ALPN, Chain, Context, Refused, fault_of, verified_chain
 from ksz_router.wire import Connection, Ended, Event, Message, Side
-
-# How OpenSSL spells that the peer did not like our certificate, or that we did not like its.
-_CERTIFICATE_FAULTS = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "BAD_CERT", "EE_KEY_TOO_SMALL")
 
 
 class _Buffers(threading.local):
@@ -35,12 +31,17 @@ _buffers = _Buffers()
 
 
 class HandshakeError(Exception):
-    """No TLS connection came about. ``code`` says whether certificates were the reason."""
+    """No TLS connection came about. ``code`` says whether certificates were the reason.
 
-    def __init__(self, code: Code, reason: str) -> None:
+    ``result`` is one of a small set, for counting: of :class:`ksz_router.tls.Refused` where a
+    certificate was the reason, else the code's name in lower case.
+    """
+
+    def __init__(self, code: Code, reason: str, result: str = "") -> None:
         super().__init__(f"{code.name}: {reason}")
         self.code = code
         self.reason = reason
+        self.result = result or code.name.lower()
 
 
 class Link:
@@ -57,7 +58,10 @@ class Link:
         self.connection = connection
         self.fd = sock.fileno()
         self.is_closed = False
+        self.chain: Chain | None = None
+        """What to judge the peer by when revocations change; None where nobody judges."""
         self._socket = sock
+        self._judge = context.judge if isinstance(context, Context) else None
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         server_side = connection.side in (Side.FRONT, Side.SOURCE)
@@ -75,6 +79,21 @@ class Link:
             HandshakeError: the peer went away, speaks no TLS 1.3, another application protocol,
                 or one side did not accept the other's certificate.
         """
+        await self._shake_hands()
+        if self._tls.selected_alpn_protocol() != ALPN:
+            raise HandshakeError(Code.VERSION_NOT_SPOKEN, f"ALPN {ALPN} is asked for")
+        if self._judge is not None:
+            self.chain, fault = self._judge(verified_chain(self._tls))
+            if fault is not None:
+                self.turn_away(fault.code)
+                raise HandshakeError(fault.code, fault.text, fault.result)
+
+    def turn_away(self, code: Code) -> None:
+        """Tell a peer with whom the handshake succeeded why nothing will come of it."""
+        self.connection.end(code)
+        self.flush()
+
+    async def _shake_hands(self) -> None:
         try:
             while True:
                 try:
@@ -88,11 +107,10 @@ class Link:
                     break
         except ssl.SSLError as error:
             self._try_to_tell_why()
-            raise HandshakeError(_why(error), error.reason or type(error).__name__) from None
+            fault = fault_of(error)
+            raise HandshakeError(fault.code, fault.text, fault.result) from None
         except OSError as error:
             raise HandshakeError(Code.CONNECTION_TRUNCATED, type(error).__name__) from None
-        if self._tls.selected_alpn_protocol() != ALPN:
-            raise HandshakeError(Code.VERSION_NOT_SPOKEN, f"ALPN {ALPN} is asked for")
 
     def receive(self) -> list[Event]:
         """Read what has come, up to ``read_bytes_max``, and return what it means.
@@ -128,7 +146,7 @@ class Link:
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError as error:
-            self._fault = _why(error)
+            self._fault = fault_of(error).code
         except OSError:
             self._fault = Code.CONNECTION_TRUNCATED
         return b"".join(chunks)
@@ -240,15 +258,6 @@ class Link:
             self._socket.send(self._outgoing.read())
 
 
-def _why(error: ssl.SSLError) -> Code:
-    text = f"{error.reason} {error}".upper()
-    if any(word in text for word in _CERTIFICATE_FAULTS):
-        return Code.CERTIFICATE_REFUSED
-    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        return Code.CONNECTION_TRUNCATED
-    return Code.FRAME_MALFORMED
-
-
 async def dial(
     host: str, port: int, context: ssl.SSLContext, connection: Connection, uri: str
 ) -> Link:
@@ -266,8 +275,10 @@ async def dial(
         sock.close()
         raise
     if link.peer_uri() != uri:
+        link.turn_away(Code.CERTIFICATE_REFUSED)
         link.close()
-        raise HandshakeError(Code.CERTIFICATE_REFUSED, "the peer's certificate is another's")
+        text = "the peer's certificate is another's"
+        raise HandshakeError(Code.CERTIFICATE_REFUSED, text, Refused.NAMES)
     return link
 
 

@@ -28,6 +28,7 @@ from ksz_router.daemon.server import Server
 from ksz_router.daemon.submissions import Submissions
 from ksz_router.daemon.upstream import Upstream
 from ksz_router.ledger import Ledger
+from ksz_router.link import HandshakeError
 from ksz_router.model import Endpoint
 from ksz_router.privacylog.durable import DISK, Disk
 from ksz_router.privacylog.entry import Entry, parse
@@ -61,6 +62,13 @@ def in_trio(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
             raise error from None
 
     return run
+
+
+def contexts_of(ground: Ground) -> Contexts:
+    """The router's certificates, with the revocation lists of its authorities."""
+    names = ("router.crt", "router.key", "authorities.pem", "revocations.pem")
+    certificate, key, authorities, revocations = (str(ground.pki / name) for name in names)
+    return Contexts(Tls(certificate, key, authorities, revocations))
 
 
 class Parts:
@@ -108,8 +116,7 @@ class Parts:
         self.recorder: Recorder[Continuation] = Recorder(self._commit, self.clock_ns)
         self.metrics = Metrics()
         self.admission = Admission(windows)
-        files = [str(ground.pki / name) for name in ("router.crt", "router.key", "authorities.pem")]
-        self.contexts = Contexts(Tls(*files))
+        self.contexts = contexts_of(ground)
         self.upstream = Upstream(
             settings=sources,
             window=windows.source,
@@ -120,6 +127,8 @@ class Parts:
             nursery=nursery,
         )
         self.metrics.sources = self.upstream.count_by_state
+        self.sources_refused: list[HandshakeError] = []
+        self.upstream.refused = lambda _, error: self.sources_refused.append(error)
         self._make_loop()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.server = Server(

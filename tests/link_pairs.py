@@ -2,15 +2,16 @@
 
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import trio
 
-from ksz_router import tls
 from ksz_router.cli.testpki import Authority, Issued, issue, make_authority
 from ksz_router.codes import Code
+from ksz_router.credentials import Credentials, Identity
 from ksz_router.link import HandshakeError, Link
 from ksz_router.wire import Connection, Event, Side
 
@@ -59,8 +60,14 @@ class Pki:
         authorities: bytes | None = None,
         revocations: bytes | None = None,
     ) -> ssl.SSLContext:
-        make = tls.server_context if serves else tls.client_context
-        return make(
+        made = Credentials(self.identity(issued, authorities, revocations), time.time)
+        return made.server() if serves else made.client()
+
+    def identity(
+        self, issued: Issued, authorities: bytes | None = None, revocations: bytes | None = None
+    ) -> Identity:
+        """Files of their own for a pair and for whom it accepts."""
+        return Identity(
             certificate=self.file(issued.certificate),
             key=self.file(issued.key),
             authorities=self.file(authorities or self.authority.pem),

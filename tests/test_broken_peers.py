@@ -26,7 +26,22 @@ ROWS = {
         "test_broken_peers.py::test_who_says_nothing_or_half_a_greeting_of_tls_is_closed",
     "bytes that are no TLS": "test_daemon_sources.py::test_who_speaks_no_tls_gets_no_session",
     "a TLS older than 1.3": "test_link_handshake.py::test_an_older_tls_is_not_spoken",
-    "no certificate, or one under no configured CA, expired, revoked": _CERTIFICATE,
+    "no certificate, or one under no configured CA, expired, not yet valid, for another purpose,"
+    " too weak":
+        "test_daemon_refusals.py"
+        "::test_a_caller_whose_certificate_does_not_do_is_refused_and_counted_by_reason",
+    "a certificate that was revoked, or rests on one that was":
+        "test_link_revocation.py::test_a_revoked_caller_is_refused_and_another_is_not",
+    "a certificate of an authority whose revocation list is missing here":
+        "test_link_revocation.py::test_what_rests_on_a_revoked_intermediate_is_refused",
+    "a certificate whose revocation cannot be judged, since the list is too old":
+        "test_link_revocation.py::test_a_list_past_its_next_update_serves_within_the_grace_only",
+    "its certificate is revoked while it is connected":
+        "test_daemon_revocation.py"
+        "::test_a_load_ends_the_open_connection_of_who_was_revoked_and_no_other",
+    "its CA is no longer accepted while it is connected":
+        "test_daemon_revocation.py"
+        "::test_an_authority_that_is_taken_out_takes_the_connections_under_it_along",
     "no ALPN `ksz-router/1`":
         "test_link_handshake.py::test_another_application_protocol_is_refused",
     "a certificate without URI in subjectAltName, or with several":

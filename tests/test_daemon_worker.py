@@ -15,7 +15,7 @@ import structlog
 import trio
 
 from ksz_router import config
-from ksz_router.cli.testpki import ROUTER_URI, write_pki
+from ksz_router.cli.testpki import ROUTER_URI, Authority, write_pki
 from ksz_router.codes import Code
 from ksz_router.daemon import control, ledger_from_log, oplog
 from ksz_router.daemon.control import Adjust, Ask, Channel, Load, Order, Renew, Report, Stop
@@ -34,9 +34,9 @@ from tests.worlds import CENTRE, LINES, PERSON, RVA, World, ask, make_world, uri
 class Running:
     """A worker that serves, the supervisor's end of its channel, and who talks to it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, authority: Authority | None) -> None:
         self.folder = folder
-        write_pki(folder / "pki", {kbo: uri(kbo) for kbo in CONNECTING})
+        write_pki(folder / "pki", {kbo: uri(kbo) for kbo in CONNECTING}, authority)
         context = context_of(folder / "pki", RVA, serves=True)
         self.source = SourceSide(uri(RVA), context, inflight_max=64)
         endpoint = self.source.endpoint
@@ -49,7 +49,10 @@ class Running:
         pki = folder / "pki"
         self.settings = config.Config(
             tls=config.Tls(
-                *(str(pki / f) for f in ("router.crt", "router.key", "authorities.pem"))
+                certificate=str(pki / "router.crt"),
+                key=str(pki / "router.key"),
+                authorities=str(pki / "authorities.pem"),
+                revocations=str(pki / "revocations.pem"),
             ),
             tables=config.Tables(
                 rulebook=str(self.world.store), directory=str(folder / "directory")
@@ -74,10 +77,15 @@ class Running:
         return report
 
     async def connect(self, kbo: str = CENTRE) -> Caller:
+        caller = await self.connect_raw(kbo)
+        await self.until(lambda: caller.is_open)
+        return caller
+
+    async def connect_raw(self, kbo: str = CENTRE) -> Caller:
+        """Shake hands only: what comes of it is the test's to see."""
         context = context_of(self.folder / "pki", kbo, serves=False)
         caller = await Caller.connect(self.port, context, router=ROUTER_URI, uri=uri(kbo))
         self.callers.append(caller)
-        await self.until(lambda: caller.is_open)
         return caller
 
     async def until(self, condition: Callable[..., object]) -> None:
@@ -91,9 +99,9 @@ class Running:
 
 
 @asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[Running]:
+async def running(folder: Path, authority: Authority | None = None) -> AsyncIterator[Running]:
     """A worker from its opening to its end by an order to stop."""
-    made = Running(folder)
+    made = Running(folder, authority)
     try:
         async with trio.open_nursery() as outer:
             outer.start_soon(made.source.serve)

@@ -2,10 +2,12 @@
 
 import functools
 import ssl
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 from cryptography import x509
@@ -23,8 +25,9 @@ from ksz_router.cli.testpki import (
     make_revocations,
 )
 from ksz_router.codes import Code
+from ksz_router.credentials import Credentials
 from ksz_router.link import HandshakeError, dial
-from ksz_router.tls import ALPN, TlsFilesError, client_context
+from ksz_router.tls import ALPN, TlsFilesError
 from ksz_router.wire import Connection, Ended, Side
 from tests.daemon_parts import in_trio
 from tests.link_pairs import (
@@ -100,36 +103,6 @@ async def test_a_front_whose_certificate_does_not_do_is_refused(pki: Pki, wrong:
         codes = await made.shake_hands()
 
     assert codes == (Code.CERTIFICATE_REFUSED, Code.CERTIFICATE_REFUSED)
-
-
-@in_trio
-async def test_a_revoked_caller_is_refused_and_another_is_not(pki: Pki) -> None:
-    """The list names one certificate: that one is kept out, and no other."""
-    revoked = issue(pki.authority, "revoked", uris=[CALLER_URI])
-    revocations = make_revocations(pki.authority, [revoked.certificate])
-    for issued, code in ((revoked, Code.CERTIFICATE_REFUSED), (pki.caller, None)):
-        front = pki.front_context(revocations=revocations)
-        async with ends(front, pki.caller_context(issued)) as made:
-            assert await made.shake_hands() == (code, None)
-
-
-@in_trio
-async def test_a_revoked_front_is_refused_and_another_is_not(pki: Pki) -> None:
-    """The same for who is dialled: a source whose key was stolen is not talked to."""
-    revoked = issue(pki.authority, "revoked", uris=[FRONT_URI])
-    revocations = make_revocations(pki.authority, [revoked.certificate])
-    for issued, code in ((revoked, Code.CERTIFICATE_REFUSED), (pki.front, None)):
-        caller = pki.caller_context(revocations=revocations)
-        async with ends(pki.front_context(issued), caller) as made:
-            assert await made.shake_hands() == (code, code)
-
-
-@in_trio
-async def test_revocations_past_their_next_update_let_nobody_in(pki: Pki) -> None:
-    """A list that is no longer current proves nothing, so nobody is accepted under it."""
-    stale = make_revocations(pki.authority, begin=now() - 3 * DAY, end=now() - DAY)
-    async with ends(pki.front_context(revocations=stale), pki.caller_context()) as made:
-        assert await made.shake_hands() == (Code.CERTIFICATE_REFUSED, None)
 
 
 @in_trio
@@ -272,15 +245,10 @@ async def test_who_listens_on_a_closed_port_is_nobody(pki: Pki) -> None:
 @pytest.mark.parametrize("missing", ["certificate", "key", "authorities", "revocations"])
 def test_a_file_that_is_missing_is_named(pki: Pki, missing: str) -> None:
     """The message says which file to mend, and none of them is half used."""
-    files = {
-        "certificate": pki.file(pki.caller.certificate),
-        "key": pki.file(pki.caller.key),
-        "authorities": pki.file(pki.authority.pem),
-        "revocations": pki.file(make_revocations(pki.authority)),
-    }
-    files[missing] = pki.folder / "not-there.pem"
+    files = pki.identity(pki.caller, revocations=make_revocations(pki.authority))
+    absent = msgspec.structs.replace(files, **{missing: pki.folder / "not-there.pem"})
     with pytest.raises(TlsFilesError, match=r"not-there\.pem"):
-        client_context(**files)
+        Credentials(absent, time.time)
 
 
 @in_trio

@@ -147,8 +147,10 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
 
 @pytest.fixture
 def night(tmp_path: Path, ground: Ground) -> Iterator[Night]:
-    files = [str(ground.pki / name) for name in ("router.crt", "router.key", "authorities.pem")]
-    made = Night(tmp_path, Contexts(Tls(*files)))
+    certificate, key, authorities = (
+        str(ground.pki / name) for name in ("router.crt", "router.key", "authorities.pem")
+    )
+    made = Night(tmp_path, Contexts(Tls(certificate, key, authorities)))
     yield made
     made.stop()
 

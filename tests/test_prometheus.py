@@ -30,11 +30,23 @@ def exported() -> set[str]:
     for family in Metrics().collect():
         suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
         names |= {family.name + suffix for suffix in suffixes.get(family.type, ("",))}
-    gauges = ast.parse((ROOT / "ksz_router/daemon/gauges.py").read_text(encoding="utf-8"))
-    (table,) = (node for node in ast.walk(gauges) if isinstance(node, ast.Dict))
-    keys = {key.value for key in table.keys if isinstance(key, ast.Constant)}
+    return names | gauges() | {"process_start_time_seconds", "up"}
+
+
+def gauges() -> set[str]:
+    """Those that are read at scrape time, from the tables that name them."""
+    keys = set()
+    for module, function in (("gauges", "gauges_of"), ("contexts", "gauges")):
+        tree = ast.parse((ROOT / f"ksz_router/daemon/{module}.py").read_text(encoding="utf-8"))
+        (found,) = (
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef) and node.name == function
+        )
+        (table,) = (node for node in ast.walk(found) if isinstance(node, ast.Dict))
+        keys |= {key.value for key in table.keys if isinstance(key, ast.Constant)}
     assert all(isinstance(key, str) for key in keys)
-    return names | {f"ksz_router_{key!s}" for key in keys} | {"process_start_time_seconds", "up"}
+    return {f"ksz_router_{key!s}" for key in keys}
 
 
 def test_every_metric_that_a_rule_uses_exists() -> None:

@@ -180,6 +180,7 @@ def test_every_code_of_a_broken_peer_has_a_vector() -> None:
     (_, *rows), *_ = tables(section("Broken peers"))
     ends = {int(n) for row in rows for n in re.findall(r"^ends with `\w+` \((\d+)\)", row[1])}
     shell = {Code.HELLO_LATE, Code.PEER_SILENT, Code.PEER_TOO_SLOW, Code.CORRELATION_REUSED}
+    shell |= {Code.CERTIFICATE_REFUSED, Code.CERTIFICATE_REVOKED, Code.REVOCATIONS_OUT_OF_DATE}
 
     assert ends - shell == {row["code"] for row in INVALID}
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+
 from contrib.fuzz import targets
 from ksz_router.cli.testpki import write_pki
 from ksz_router.config import Tls
@@ -27,7 +29,8 @@ def one_input(data: bytes) -> None:
     file.write_bytes(data[1:])
     files: dict[str, Path] = {**_GOOD, _FIELDS[data[0] % 4]: file}
     try:
-        made = Contexts(Tls(**{name: str(path) for name, path in files.items()}))
+        named = {name: str(path) for name, path in files.items()}
+        made = Contexts(msgspec.convert(named, Tls))
     except TlsFilesError:
         return
     assert made.server() is not made.client()

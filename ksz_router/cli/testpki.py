@@ -130,18 +130,21 @@ def make_revocations(
     return signed.public_bytes(serialization.Encoding.PEM)
 
 
-def write_pki(folder: Path, institutions: dict[str, str]) -> list[Path]:
+def write_pki(
+    folder: Path, institutions: dict[str, str], authority: Authority | None = None
+) -> list[Path]:
     """Write a whole PKI and return its files: authority, router, a pair per name, an empty CRL.
 
     Args:
         folder: Made where it is missing; nothing in it may be there yet.
         institutions: File name to SAN URI.
+        authority: Signs; one that is forgotten afterwards where none is given.
 
     Raises:
         FileExistsError: one of the files exists.
         OSError: it cannot be written.
     """
-    authority = make_authority()
+    authority = authority or make_authority()
     router = issue(
         authority,
         "router",

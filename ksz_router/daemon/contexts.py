@@ -1,67 +1,60 @@
-"""The TLS contexts of one worker, as its certificate files stood when they were last read."""
+"""The TLS contexts of one worker, and what their renewal means for connections that are open."""
 
-import ssl
+import time
+from collections.abc import Callable
 from pathlib import Path
 
-from cryptography import x509
+from ksz_router import config
+from ksz_router.credentials import Credentials, Identity
+from ksz_router.daemon.loop import Loop
+from ksz_router.daemon.metrics import Gauges
 
-from ksz_router import config, tls
 
+class Contexts(Credentials):
+    """The certificates, authorities and lists that the configuration names.
 
-class Contexts:
-    """The TLS contexts of the day; replaced whole when certificates are renewed."""
+    Raises:
+        TlsFilesError: a file is missing or does not do.
+    """
 
-    def __init__(self, settings: config.Tls) -> None:
-        self._settings = settings
-        self.renew()
+    def __init__(self, settings: config.Tls, now_unix_s: Callable[[], float] = time.time) -> None:
+        identity = Identity(
+            certificate=Path(settings.certificate),
+            key=Path(settings.key),
+            authorities=Path(settings.authorities),
+            revocations=Path(settings.revocations) if settings.revocations else None,
+            revocations_grace_hours=settings.revocations_grace_hours,
+        )
+        super().__init__(identity, now_unix_s)
 
-    def renew(self) -> None:
-        """Read all files anew; on an error the old contexts stay.
+    def gauges(self) -> Gauges:
+        """What Prometheus is told of them."""
+        return {
+            "certificate_not_after_timestamp_seconds": (
+                "When the router's own certificate ends.",
+                lambda: self.standing.not_after_unix_s,
+            ),
+            "crl_next_update_timestamp_seconds": (
+                "When the first of the revocation lists is out of date; 0 where there is none.",
+                lambda: self.standing.accepted.next_update_unix_s,
+            ),
+            "crl_grace_seconds": (
+                "How long a revocation list that is out of date still serves.",
+                lambda: self.standing.accepted.grace_s,
+            ),
+        }
 
-        Raises:
-            TlsFilesError: a file is missing or does not fit.
+    def end_refused(self, loop: Loop) -> int:
+        """End each connection whose certificates are no longer accepted; return how many.
+
+        In one go, so that nothing that such a peer sent is taken after it. What is open on a
+        requester's connection has its outcome recorded; errands at a source are settled as lost.
         """
-        files = self._settings
-        revocations = Path(files.revocations) if files.revocations else None
-        made = [
-            make(
-                certificate=Path(files.certificate),
-                key=Path(files.key),
-                authorities=Path(files.authorities),
-                revocations=revocations,
-            )
-            for make in (tls.server_context, tls.client_context)
-        ]
-        try:
-            not_after_unix_s = _not_after(Path(files.certificate))
-            next_update_unix_s = _next_update(revocations) if revocations else 0.0
-        except ValueError as error:
-            raise tls.TlsFilesError(
-                f"{files.certificate}, {revocations}: cannot be read"
-            ) from error
-        self._server, self._client = made
-        self.not_after_unix_s = not_after_unix_s
-        self.crl_next_update_unix_s = next_update_unix_s
-
-    def server(self) -> ssl.SSLContext:
-        """For who connects to us."""
-        return self._server
-
-    def client(self) -> ssl.SSLContext:
-        """For whom we dial."""
-        return self._client
-
-
-def _not_after(certificate: Path) -> float:
-    leaf = x509.load_pem_x509_certificate(certificate.read_bytes())
-    return leaf.not_valid_after_utc.timestamp()
-
-
-def _next_update(revocations: Path) -> float:
-    """The first moment at which one of the lists in the file is out of date."""
-    begin = b"-----BEGIN X509 CRL-----"
-    lists = [
-        x509.load_pem_x509_crl(begin + part) for part in revocations.read_bytes().split(begin)[1:]
-    ]
-    ends = [each.next_update_utc.timestamp() for each in lists if each.next_update_utc]
-    return min(ends, default=0.0)
+        ended = 0
+        for peer in list(loop.peers.values()):
+            fault = self.fault(peer.link.chain)
+            if fault is not None:
+                loop.end(peer, fault.code)
+                ended += 1
+        loop.finish()
+        return ended

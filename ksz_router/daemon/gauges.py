@@ -33,12 +33,5 @@ def gauges_of(worker: "Worker") -> Gauges:
             "When the rulebook in force was loaded.",
             lambda: tables.loaded_unix_s,
         ),
-        "certificate_not_after_timestamp_seconds": (
-            "When the router's own certificate ends.",
-            lambda: contexts.not_after_unix_s,
-        ),
-        "crl_next_update_timestamp_seconds": (
-            "When the first of the revocation lists is out of date; 0 where there is none.",
-            lambda: contexts.crl_next_update_unix_s,
-        ),
+        **contexts.gauges(),
     }

@@ -56,6 +56,8 @@ class Journal:
         self._quarter = ""
         self._quarter_end_ns = 0
         self._writer: Writer | None = None
+        self.committed: Callable[[], None] = lambda: None
+        """Called after each group."""
         self.keys_error = ""
         """Which key file is missing, where that is what stands in the way."""
         self.is_behind_log = False
@@ -181,6 +183,7 @@ class Journal:
 
     def _commit(self, records: Sequence[bytes]) -> None:
         self.writer.commit(records, min(self._now_ns(), self._quarter_end_ns - 1))
+        self.committed()
 
     def _now_ns(self) -> int:
         """Unix nanoseconds, not before the last entry."""

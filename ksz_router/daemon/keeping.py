@@ -12,7 +12,7 @@ from ksz_router.daemon.clock import HostClock
 from ksz_router.daemon.contexts import Contexts
 from ksz_router.daemon.journal import Journal
 from ksz_router.daemon.metrics import Metrics
-from ksz_router.daemon.readiness import Readiness
+from ksz_router.daemon.readiness import Readiness, is_file_short
 
 _AGAIN_SECONDS, _AGAIN_AFTER_FAILURE_SECONDS = 0.5, 2.0
 
@@ -62,6 +62,7 @@ class RecordKeeping:
         self._metrics = metrics
         self._log = log
         self._trouble = ""
+        self.journal.committed = self._see_room
         metrics.not_ready = self.reasons
         metrics.clock_jumps = lambda: self.clock.jumps
         try:
@@ -97,6 +98,11 @@ class RecordKeeping:
                     self._metrics.next_file_failures += 1
                     pause_s = _AGAIN_AFTER_FAILURE_SECONDS
             await trio.sleep(pause_s)
+
+    def _see_room(self) -> None:
+        """Half a file is gone in less than a second where much comes: look after each group."""
+        if is_file_short(self.journal.writer) and not self._admission.is_log_full:
+            self._tell()
 
     def _note(self, trouble: str) -> None:
         if trouble and trouble != self._trouble:

@@ -64,6 +64,7 @@ class Metrics(Collector):
         self.rejected: Counter[Code] = Counter()
         self.violations: Counter[str] = Counter()
         self.handshakes: Counter[str] = Counter()
+        self.source_handshakes_refused: Counter[str] = Counter()
         self.router = {kind: Histogram(SECONDS) for kind in Kind}
         self.legs = {leg: Histogram(SECONDS) for leg in ("request", "outcome")}
         self.source = Histogram(SECONDS)
@@ -183,12 +184,14 @@ class Metrics(Collector):
         for control in ("own", "source", "recipient"):
             violations.add_metric([control], self.violations[control])
         yield violations
-        handshakes = CounterMetricFamily(
-            "ksz_router_handshakes", "TLS handshakes, by result.", labels=["result"]
-        )
-        for result, count in list(self.handshakes.items()):
-            handshakes.add_metric([result], count)
-        yield handshakes
+        for name, text, counts in (
+            ("handshakes", "TLS handshakes, by result.", self.handshakes),
+            ("source_handshakes_refused", "Those dialled.", self.source_handshakes_refused),
+        ):
+            handshakes = CounterMetricFamily(f"ksz_router_{name}", text, labels=["result"])
+            for result, count in list(counts.items()):
+                handshakes.add_metric([result], count)
+            yield handshakes
         yield CounterMetricFamily(
             "ksz_router_clock_jumps", "Jumps of the host's clock.", value=self.clock_jumps()
         )

@@ -32,9 +32,12 @@ def room(writer: Writer) -> Reason | None:
         return Reason.LOG_DISK_SHORT
     if free_share < FREE_SHARE_MIN:
         return Reason.LOG_DISK_SHORT
-    if writer.next_file_error and writer.used_share > _USED_SHARE_MAX:
-        return Reason.LOG_FILE_SHORT
-    return None
+    return Reason.LOG_FILE_SHORT if is_file_short(writer) else None
+
+
+def is_file_short(writer: Writer) -> bool:
+    """Say whether the rest of the file is kept for what is open, since no next one can be made."""
+    return bool(writer.next_file_error) and writer.used_share > _USED_SHARE_MAX
 
 
 class Readiness:
@@ -82,9 +85,11 @@ class Readiness:
     def reasons(self) -> tuple[Reason, ...]:
         """Every reason why this worker is not ready; none where it is. From any thread."""
         now_s = self._wall_ns() / 1e9
-        ends_s = self._contexts.crl_next_update_unix_s
+        standing = self._contexts.standing
+        ends_s = standing.accepted.next_update_unix_s
+        ends_s += standing.accepted.grace_s if ends_s else 0
         found = [self._not_recording] if self._not_recording is not None else []
-        if now_s >= self._contexts.not_after_unix_s:
+        if now_s >= standing.not_after_unix_s:
             found.append(Reason.CERTIFICATE_ENDED)
         if ends_s and now_s >= ends_s:
             found.append(Reason.REVOCATIONS_ENDED)

@@ -70,7 +70,8 @@ def verified_generation(settings: Config) -> str:
 def digest_of(settings: Tls) -> bytes:
     """Return a digest of the certificate files; of one that cannot be read, that it cannot."""
     digest = hashlib.sha256()
-    for name in msgspec.structs.astuple(settings):
+    names = settings.certificate, settings.key, settings.authorities, settings.revocations
+    for name in names:
         try:
             content = Path(name).read_bytes() if name else b""
         except OSError:

@@ -21,6 +21,7 @@ from ksz_router.limits import (
     handshakes_at_once_max,
 )
 from ksz_router.link import HandshakeError, Link
+from ksz_router.tls import Refused
 from ksz_router.wire import Connection, Side
 
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -105,7 +106,7 @@ class Server:
             self.left()
             if not isinstance(error, HandshakeError):
                 raise
-            self._metrics.handshakes[error.code.name.lower()] += 1
+            self._metrics.handshakes[error.result] += 1
             self._refused(error.code, error.reason)
             return
         self._metrics.handshakes["done"] += 1
@@ -124,7 +125,9 @@ class Server:
         except trio.TooSlowError:
             raise HandshakeError(Code.PEER_TOO_SLOW, "no handshake in time") from None
         if not link.peer_uri():
-            raise HandshakeError(Code.CERTIFICATE_REFUSED, "the certificate needs one SAN URI")
+            link.turn_away(Code.CERTIFICATE_REFUSED)
+            text = "the certificate needs one SAN URI"
+            raise HandshakeError(Code.CERTIFICATE_REFUSED, text, Refused.NAMES)
         return link
 
 

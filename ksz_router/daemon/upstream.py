@@ -63,6 +63,8 @@ class Upstream:
         """Called with errands that failed outside a batch."""
         self.breaker_turned: Callable[[Source], None] = lambda _: None
         """Called with a source whose breaker opened or closed."""
+        self.refused: Callable[[Endpoint, HandshakeError], None]
+        """Called when a source did not get through the handshake."""
         self._settings = settings
         self._breaker = _breaker_settings(settings)
         self._window = window
@@ -269,7 +271,10 @@ class Upstream:
                 return await dial(
                     endpoint.host, endpoint.port, self._context(), connection, endpoint.uri
                 )
-            except (HandshakeError, OSError, UnicodeError):  # the last: a host that no DNS name is
+            except HandshakeError as error:
+                self.refused(endpoint, error)
+                return None
+            except (OSError, UnicodeError):  # the last: a host that no DNS name is
                 return None
         return None
 

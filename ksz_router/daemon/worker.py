@@ -27,9 +27,11 @@ from ksz_router.daemon.tables import Tables
 from ksz_router.daemon.upstream import Upstream
 from ksz_router.directory.packing import DirectoryError
 from ksz_router.ledger import LedgerError
+from ksz_router.link import HandshakeError
+from ksz_router.model import Endpoint
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.rulebook.generation import RulebookError
-from ksz_router.tls import TlsFilesError
+from ksz_router.tls import CERTIFICATE_FAULTS, Refused, TlsFilesError
 from ksz_router.wire import Ended, State
 
 CANNOT_OPEN = (
@@ -98,6 +100,7 @@ class Worker:
             nursery=nursery,
         )
         self.upstream.breaker_turned = self._breaker_turned
+        self.upstream.refused = self._source_refused
         self.loop = self._make_loop()
         self.housekeeping = Housekeeping(
             loop=self.loop,
@@ -172,11 +175,14 @@ class Worker:
                 self._log.info("rulebook_loaded", generation=generation)
                 return self.report("load")
             case Renew():
-                try:
-                    self.contexts.renew()
+                try:  # beside the traffic: revocation lists may be long
+                    standing = await trio.to_thread.run_sync(self.contexts.read)
                 except CANNOT_OPEN as error:
                     return self.report("renew", text=str(error))
+                self.contexts.adopt(standing)
                 self.upstream.retire_connections()
+                ended = self.contexts.end_refused(self.loop)
+                self._log.info("certificates_renewed", connections_ended=ended)
                 return self.report("renew")
             case Adjust(settings):
                 self._settings = settings
@@ -265,6 +271,14 @@ class Worker:
                 self._log.info("connection_ended", uri=peer.uri, code=ended.code.name)
         else:
             self._log.info("source_ended", source=peer.source.kbo, code=ended.code.name)
+            if ended.by_peer and not peer.is_open and ended.code in CERTIFICATE_FAULTS:
+                self.metrics.source_handshakes_refused[Refused.BY_PEER] += 1
+
+    def _source_refused(self, endpoint: Endpoint, error: HandshakeError) -> None:
+        self.metrics.source_handshakes_refused[error.result] += 1
+        self._log.info(
+            "source_refused", uri=endpoint.uri, code=error.code.name, reason=error.reason
+        )
 
     def _breaker_turned(self, source: Source) -> None:
         if source.breaker.open_until_ns:

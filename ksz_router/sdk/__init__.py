@@ -1,12 +1,12 @@
 """For institution back-ends: ask the router, and answer what it delivers. Typed, on Trio."""
 
+from ksz_router.credentials import Identity
 from ksz_router.messages import Answer, Delivery, Outcome, RecipientStatus, Request
 from ksz_router.sdk.client import Client, new_ticket, open_client
 from ksz_router.sdk.provider import Handler, Provider, Supply
 from ksz_router.sdk.settings import (
     AuthenticationError,
     ConnectionLostError,
-    Identity,
     NotAnsweredError,
     NotConnectedError,
     SdkError,

@@ -7,23 +7,23 @@ An :class:`Answer` is returned whatever the verdict; exceptions are for when the
 """
 
 import random
+import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import trio
 
-from ksz_router import __version__, tls
-from ksz_router.codes import Code
-from ksz_router.limits import handshake_seconds_max, hello_seconds_max
-from ksz_router.link import HandshakeError, dial
+from ksz_router import __version__
+from ksz_router.credentials import Credentials, Identity
+from ksz_router.limits import hello_seconds_max
 from ksz_router.messages import Answer, Request
+from ksz_router.sdk.dialling import dial_router, not_greeted
 from ksz_router.sdk.line import Line
 from ksz_router.sdk.pump import Pump
 from ksz_router.sdk.settings import (
     AuthenticationError,
     ConnectionLostError,
-    Identity,
     NotAnsweredError,
     NotConnectedError,
     SdkError,
@@ -44,17 +44,13 @@ class Client:
     """A connection to the router that reconnects by itself. Made by :func:`open_client`."""
 
     def __init__(self, identity: Identity, host: str, port: int, uri: str) -> None:
-        self._context = tls.client_context(
-            certificate=identity.certificate,
-            key=identity.key,
-            authorities=identity.authorities,
-            revocations=identity.revocations,
-        )
+        self._credentials = Credentials(identity, time.time)
         self._address = (host, port, uri)
         self._line: Line | None = None
         self._connected = trio.Event()
         self._disturbed = trio.Event()
         """Set when the line in use is to be replaced."""
+        self._renewed = trio.Event()
         self._fatal: AuthenticationError | None = None
         self._why_not = "it was not tried yet"
 
@@ -146,12 +142,15 @@ class Client:
         failures = 0
         async with trio.open_nursery() as nursery:
             while True:
+                standing = self._credentials.standing
                 try:
                     line = await self._open(nursery)
                 except AuthenticationError as error:
-                    self._fatal = error
-                    self._connected.set()
-                    return
+                    if standing is self._credentials.standing:
+                        self._fatal = error
+                        self._connected.set()
+                        await self._renewed.wait()
+                    continue
                 except (SdkError, OSError) as error:
                     self._why_not = str(error)
                     failures += 1
@@ -159,6 +158,8 @@ class Client:
                     await trio.sleep(random.uniform(most / 2, most))  # noqa: S311 - jitter
                     continue
                 failures = 0
+                if standing is not self._credentials.standing:
+                    line.pump.end()  # it was dialled with certificates that are no longer ours
                 if line.is_draining:
                     continue
                 self._line, self._disturbed = line, trio.Event()
@@ -169,15 +170,7 @@ class Client:
         """Dial, greet, and start driving a connection."""
         host, port, uri = self._address
         connection = Connection(Side.REQUESTER, agent=f"ksz-router-sdk/{__version__}")
-        try:
-            with trio.fail_after(handshake_seconds_max):
-                link = await dial(host, port, self._context, connection, uri)
-        except HandshakeError as error:
-            if error.code is Code.CERTIFICATE_REFUSED:
-                raise AuthenticationError(f"the certificates do not suit: {error.reason}") from None
-            raise NotConnectedError(error.reason) from None
-        except trio.TooSlowError:
-            raise NotConnectedError("no handshake in time") from None
+        link = await dial_router(self._credentials, host, port, uri, connection)
         greeted = trio.Event()
         ended: list[Ended] = []
 
@@ -194,11 +187,9 @@ class Client:
         nursery.start_soon(line.pump.run)
         with trio.move_on_after(hello_seconds_max):
             await greeted.wait()
-        if ended and ended[0].code is Code.CERTIFICATE_REFUSED:
-            raise AuthenticationError("the router does not accept the certificate")
         if ended or not greeted.is_set():
             line.pump.end()
-            raise NotConnectedError("the router did not greet")
+            raise not_greeted(ended)
         return line
 
     def _on_event(self, line: Line, event: Event) -> None:
@@ -207,12 +198,10 @@ class Client:
             if waiting is not None:
                 waiting.answer = event
                 waiting.event.set()
-            if line.is_draining and len(line.waiting) <= 1:
-                line.pump.end()
+            line.end_if_idle()
         elif isinstance(event, Drain):
             self._leave(line)
-            if not line.waiting:
-                line.pump.end()
+            line.end_if_idle()
         elif isinstance(event, Ended):
             self._leave(line)
             for waiting in line.waiting.values():
@@ -225,6 +214,28 @@ class Client:
             self._line = None
             self._connected = trio.Event()
             self._disturbed.set()
+
+    def renew(self) -> None:
+        """Read the certificate files anew; what is asked from now on goes over a new connection.
+
+        What is in flight is still answered on the old one. After an AuthenticationError the
+        client dials again.
+
+        Raises:
+            TlsFilesError: a file cannot be used; nothing changed.
+        """
+        self._credentials.renew()
+        if self._fatal is not None:
+            self._fatal, self._connected = None, trio.Event()
+        self._renewed.set()
+        self._renewed = trio.Event()
+        line = self._line
+        if line is not None:
+            self._leave(line)
+            fault = self._credentials.fault(line.pump.link.chain)
+            if fault is not None:
+                line.pump.end(fault.code)
+            line.end_if_idle()
 
     def close(self) -> None:
         """Say goodbye."""

@@ -70,8 +70,21 @@ class Line:
             self.pump.send(msgspec.structs.replace(request, id=number, deadline_ms=wished_ms))
             await waiting.event.wait()
         finally:
-            self.waiting.pop(number, None)
+            self.forget(number)
         return waiting.answer
+
+    def forget(self, number: int) -> None:
+        """Wait for an answer no longer."""
+        self.waiting.pop(number, None)
+        self.end_if_idle()
+
+    def end_if_idle(self) -> None:
+        """Close a connection that takes nothing new, once everything on it was answered.
+
+        An answer that came may still lie in ``waiting``, until its task has run.
+        """
+        if self.is_draining and all(each.answer is not None for each in self.waiting.values()):
+            self.pump.end()
 
 
 def wish_ms(deadline_ms: int, ends_at: float) -> int:

@@ -12,12 +12,15 @@ for no other: it has no say in whom the reply names.
 
 import logging
 import socket
+import time
 from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 import trio
 
-from ksz_router import __version__, tls
+from ksz_router import __version__
+from ksz_router.codes import Code
+from ksz_router.credentials import Credentials, Identity
 from ksz_router.identifiers import is_insz
 from ksz_router.limits import (
     connections_per_worker_max,
@@ -29,7 +32,6 @@ from ksz_router.limits import (
 from ksz_router.link import HandshakeError, Link
 from ksz_router.messages import Delivery, Outcome, Reply
 from ksz_router.sdk.pump import Pump
-from ksz_router.sdk.settings import Identity
 from ksz_router.wire import Connection, Drain, Event, Side
 
 _log = logging.getLogger("ksz_router.sdk")
@@ -76,12 +78,7 @@ class Provider:
         router_uris: set[str],
         services: Mapping[tuple[str, int], Handler],
     ) -> None:
-        self._context = tls.server_context(
-            certificate=identity.certificate,
-            key=identity.key,
-            authorities=identity.authorities,
-            revocations=identity.revocations,
-        )
+        self._credentials = Credentials(identity, time.time)
         self._router_uris = router_uris
         self._services = dict(services)
         self._pumps: set[Pump] = set()
@@ -130,6 +127,20 @@ class Provider:
             pump.send(Drain(seconds))
         self._accepting.cancel()
 
+    def renew(self) -> None:
+        """Read the certificate files anew, for the connections that come from now on.
+
+        Those that stand stay, but for routers that are no longer accepted.
+
+        Raises:
+            TlsFilesError: a file cannot be used; nothing changed.
+        """
+        self._credentials.renew()
+        for pump in list(self._pumps):
+            fault = self._credentials.fault(pump.link.chain)
+            if fault is not None:
+                pump.end(fault.code)
+
     async def _accept(self, listener: trio.socket.SocketType, nursery: trio.Nursery) -> None:
         while True:
             try:
@@ -147,7 +158,7 @@ class Provider:
     async def _serve_one(self, sock: socket.socket) -> None:
         agent = f"ksz-router-sdk/{__version__}"
         connection = Connection(Side.SOURCE, agent=agent, inflight_max=source_inflight_max)
-        link = Link(sock, self._context, connection)
+        link = Link(sock, self._credentials.server(), connection)
         try:
             with trio.fail_after(handshake_seconds_max):
                 await link.handshake()
@@ -160,6 +171,7 @@ class Provider:
             raise
         if link.peer_uri() not in self._router_uris:
             _log.warning("refused a peer that is not the router: %r", link.peer_uri())
+            link.turn_away(Code.CERTIFICATE_REFUSED)
             link.close()
             return
         async with trio.open_nursery() as nursery:

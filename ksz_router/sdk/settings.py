@@ -1,17 +1,4 @@
-"""What an institution's back-end says of itself and of the router, and what may go wrong."""
-
-from pathlib import Path
-
-import msgspec
-
-
-class Identity(msgspec.Struct, frozen=True, kw_only=True):
-    """Our own certificate, and whom we accept."""
-
-    certificate: Path
-    key: Path
-    authorities: Path
-    revocations: Path | None = None
+"""What may go wrong between an institution's back-end and the router."""
 
 
 class SdkError(Exception):
@@ -19,7 +6,10 @@ class SdkError(Exception):
 
 
 class AuthenticationError(SdkError):
-    """The router did not accept our certificate, or we did not accept its. Not worth a retry."""
+    """The router did not accept our certificate, or we did not accept its.
+
+    Not worth a retry: first mend the files, then renew the client or make another.
+    """
 
 
 class NotConnectedError(SdkError):

@@ -136,7 +136,7 @@ class Together:
             with trio.move_on_at(self._ends_at):
                 await waiting.event.wait()
         finally:
-            line.waiting.pop(number, None)
+            line.forget(number)
             line.give_back([waiting])
         answer = waiting.answer
         if answer is not None:
