@@ -5,8 +5,9 @@ It lies in memory that the machine loses with its power, so it names the uptime 
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from ksz_router.codes import Code
 from ksz_router.config import Config
@@ -97,11 +98,22 @@ def _recall_slot(slot: Path, keys: KeyRing, recall: Recall, since_us: int) -> No
     attempts = _Attempts(recall, since_us)
     for number in numbers[begin:]:
         scan(file_of(slot, number), keys, attempts.visit)
+    attempts.end()
 
 
 def _created_us(slot: Path, number: int) -> int:
     with opened(file_of(slot, number)) as read:
         return parse_file_header(read(0, PAGE)).created_us
+
+
+class _Attempt(NamedTuple):
+    """One whose outcome is still to come in the log."""
+
+    key: bytes
+    number: int
+    recipients: tuple[str, ...]
+    is_one_by_one: bool = False
+    """What became of it was recorded recipient by recipient."""
 
 
 class _Attempts:
@@ -110,8 +122,7 @@ class _Attempts:
     def __init__(self, recall: Recall, since_us: int) -> None:
         self._recall = recall
         self._since_us = since_us
-        self._open: dict[bytes, tuple[bytes, int, bool]] = {}
-        """Exchange id → row, attempt, whether its recipients were recorded one by one."""
+        self._open: dict[bytes, _Attempt] = {}
 
     def visit(self, frame: Frame) -> None:
         for record in frame.records:
@@ -131,7 +142,7 @@ class _Attempts:
             return
         assert entry.exchange is not None
         assert entry.ticket is not None
-        self._open[entry.exchange] = entry.ticket, entry.attempt, False
+        self._open[entry.exchange] = _Attempt(entry.ticket, entry.attempt, entry.destinations)
         self._recall.request(
             key=entry.ticket,
             content=entry.content or bytes(16),
@@ -139,20 +150,27 @@ class _Attempts:
             first=entry.first or entry.exchange,
             attempt=entry.attempt,
             at_us=entry.at_us,
-            recipients=entry.destinations,
         )
 
     def _outcome(self, exchange: bytes, entry: Entry) -> None:
-        key, attempt, is_one_by_one = self._open[exchange]
+        attempt = self._open[exchange]
         if entry.kind == Kind.RECIPIENT:
-            self._open[exchange] = key, attempt, True
+            # Who was spared for an outage was not sent it, and keeps what an earlier attempt says.
+            if entry.code != Code.ANNOUNCED_OUTAGE:
+                self._tell(attempt, entry.destinations, entry.code)
+            self._open[exchange] = attempt._replace(is_one_by_one=True)
         elif entry.kind == Kind.OUTCOME:
             del self._open[exchange]
-            if is_one_by_one:
-                return
-        else:
-            return
-        # Who was spared for an outage was not sent it, and keeps what an earlier attempt says.
-        if entry.code not in (Code.OUTCOME_UNKNOWN, Code.ANNOUNCED_OUTAGE):
-            codes: Mapping[str, int] = dict.fromkeys(entry.destinations, entry.code)
-            self._recall.outcome(key, attempt, codes, entry.digest)
+            if entry.code == Code.OUTCOME_UNKNOWN or not attempt.is_one_by_one:
+                self._tell(attempt, attempt.recipients, entry.code, entry.digest)
+
+    def end(self) -> None:
+        """The log ends here: what is open has no outcome yet."""
+        for attempt in self._open.values():
+            self._tell(attempt, attempt.recipients, Code.OUTCOME_UNKNOWN)
+
+    def _tell(
+        self, attempt: _Attempt, recipients: Sequence[str], code: int, digest: bytes | None = None
+    ) -> None:
+        codes = dict.fromkeys(recipients, int(code))
+        self._recall.outcome(attempt.key, attempt.number, codes, digest)

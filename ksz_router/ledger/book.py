@@ -190,7 +190,7 @@ class Ledger:
         with self.environment.begin(write=True) as transaction:
             for noted in outcomes:
                 row = self._attempt(transaction, noted.key, noted.exchange)
-                row.codes |= {kbo: (code, row.attempt) for kbo, code in noted.codes.items()}
+                row.came(noted.codes, row.attempt)
                 if noted.is_whole:
                     row.digest, row.state = noted.digest, State.NOTED
                 transaction.put(noted.key, row.packed(), db=self.tickets)

@@ -1,18 +1,17 @@
 """Make the rows anew from what the privacy log holds.
 
-The log is read one writer after the other, so the attempts of one ticket may come in any order:
-each recipient keeps what its latest attempt says.
+The log is read one writer after the other, so the attempts of one ticket may come in any order;
+what they come to is the same in each.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
 import lmdb
 
-from ksz_router.codes import Code
 from ksz_router.ledger.book import TIME, Ledger, LedgerError
-from ksz_router.ledger.row import NO_DIGEST, Row
+from ksz_router.ledger.row import Row
 
 _CHANGES_PER_TRANSACTION = 20_000
 
@@ -51,9 +50,8 @@ class Recall:
         first: bytes,
         attempt: int,
         at_us: int,
-        recipients: Sequence[str],
     ) -> None:
-        """An attempt was recorded; what became of it is not known unless an outcome says so."""
+        """An attempt was recorded; :meth:`outcome` says what became of it."""
         row = self._row(key) or Row.new(content)
         row.first = first
         if attempt > row.attempt:
@@ -61,22 +59,16 @@ class Recall:
                 self._transaction.delete(TIME.pack(row.at_us) + key, db=self._ledger.times)
             self._transaction.put(TIME.pack(at_us) + key, b"", db=self._ledger.times)
             row.exchange, row.attempt, row.at_us = exchange, attempt, at_us
-        for kbo in recipients:
-            if row.codes.get(kbo, (0, 0))[1] <= attempt:
-                row.codes[kbo] = int(Code.OUTCOME_UNKNOWN), attempt
         self._put(key, row)
 
     def outcome(
-        self, key: bytes, attempt: int, codes: Mapping[str, int], digest: bytes | None
+        self, key: bytes, attempt: int, codes: Mapping[str, int], digest: bytes | None = None
     ) -> None:
         """What became of an attempt of which the request was given before."""
         row = self._row(key)
         assert row is not None
-        for kbo, code in codes.items():
-            if row.codes.get(kbo, (0, 0))[1] <= attempt:
-                row.codes[kbo] = code, attempt
-        if attempt == row.attempt:
-            row.digest = digest or NO_DIGEST
+        row.came(codes, attempt)
+        row.digest = digest or row.digest
         self._put(key, row)
 
     def _row(self, key: bytes) -> Row | None:

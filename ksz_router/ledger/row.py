@@ -125,14 +125,30 @@ class Row:
             for kbo, (code, attempt) in self.codes.items()
         )
 
+    def came(self, codes: Mapping[str, int], attempt: int) -> None:
+        """Take in what became of an attempt, whatever came of others before or after it.
+
+        Who replied has it; who may have had it once may have it, though a later attempt did not
+        leave the router.
+        """
+        for kbo, code in codes.items():
+            old = self.codes.get(kbo)
+            if old is not None and _certainty(old[0]) > _certainty(code):
+                code = old[0]  # noqa: PLW2901
+            self.codes[kbo] = code, attempt
+
     def lose(self, recipients: Sequence[str]) -> None:
         """A crash came: of these it is not known whether they have it, but where it was noted."""
-        for kbo in recipients:
-            if self.codes.get(kbo, (0, 0))[1] < self.attempt:
-                self.codes[kbo] = int(Code.OUTCOME_UNKNOWN), self.attempt
+        lost = [kbo for kbo in recipients if self.codes.get(kbo, (0, 0))[1] < self.attempt]
+        self.came(dict.fromkeys(lost, int(Code.OUTCOME_UNKNOWN)), self.attempt)
 
     def plain_codes(self) -> dict[str, int]:
         return {kbo: code for kbo, (code, _) in self.codes.items()}
+
+
+def _certainty(code: int) -> int:
+    """How sure it is that a recipient has it."""
+    return 0 if code in NOT_SENT else 1 if code in UNKNOWN else 2
 
 
 def recipients_of(row: Row, claim: Claim) -> tuple[str, ...]:
