@@ -53,6 +53,7 @@ class Code(IntEnum):
     PEER_TOO_SLOW = 8
     CONNECTION_TRUNCATED = 9
     CERTIFICATE_REFUSED = 10
+    TOO_MANY_CONNECTIONS = 16
     CORRELATION_REUSED = 20
     CONNECTION_WINDOW_FULL = 21
     INSTITUTION_WINDOW_FULL = 22
@@ -153,6 +154,7 @@ MEANINGS: dict[Code, Meaning] = {
     Code.PEER_TOO_SLOW: Meaning("MSG00008", _NO, _CLIENT, "the peer does not send or read fast enough"),
     Code.CONNECTION_TRUNCATED: Meaning("MSG00008", _NO, _CLIENT, "the connection ended without a close"),
     Code.CERTIFICATE_REFUSED: Meaning("MSG00013", _NO, _ASK, "the peer did not accept the certificate"),
+    Code.TOO_MANY_CONNECTIONS: Meaning("MSG00001", _NO, _RETRY, "too many connections at once"),
     Code.CORRELATION_REUSED: Meaning("MSG00008", _NO, _CLIENT, "the correlation id is still in flight on this connection"),
     Code.CONNECTION_WINDOW_FULL: Meaning("MSG00001", _NO, _RETRY, "too many requests in flight on this connection"),
     Code.INSTITUTION_WINDOW_FULL: Meaning("MSG00001", _NO, _RETRY, "too many requests in flight for this institution"),

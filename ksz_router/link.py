@@ -92,14 +92,14 @@ class Link:
         if self._tls.selected_alpn_protocol() != ALPN:
             raise HandshakeError(Code.VERSION_NOT_SPOKEN, f"ALPN {ALPN} is asked for")
 
-    def receive(self) -> list[Event]:
-        """Read what has come, up to ``read_bytes_max``, and return what it means."""
+    def receive(self, bytes_max: int = read_bytes_max) -> list[Event]:
+        """Read what has come, up to so many bytes, and return what it means."""
         if self.is_closed:
             return []
         chunks = []
         fault: Code | None = None
         try:
-            self._pull_in()
+            self._pull_in(bytes_max)
             plain = _buffers.plain
             while self._incoming.pending or self._incoming.eof or self._tls.pending():
                 size = cast("int", self._tls.read(read_bytes_max, plain))
@@ -198,10 +198,10 @@ class Link:
         self._unsent.clear()
         self._socket.close()
 
-    def _pull_in(self) -> None:
+    def _pull_in(self, bytes_max: int = read_bytes_max) -> None:
         try:
             cipher = _buffers.cipher
-            size = self._socket.recv_into(cipher)
+            size = self._socket.recv_into(cipher, bytes_max)
         except BlockingIOError:
             return
         if size:

@@ -19,10 +19,11 @@ from ksz_router.daemon.ids import ExchangeIds
 from ksz_router.daemon.journal import Journal
 from ksz_router.daemon.loop import Loop, Peer
 from ksz_router.daemon.metrics import Gauges, Metrics
-from ksz_router.daemon.server import Server
+from ksz_router.daemon.server import Server, places_of_worker
 from ksz_router.daemon.session import Session
 from ksz_router.daemon.source import Source
 from ksz_router.daemon.tables import Tables
+from ksz_router.daemon.tally import Tally
 from ksz_router.daemon.upstream import Upstream
 from ksz_router.directory.packing import DirectoryError
 from ksz_router.privacylog import PrivacyLogError
@@ -62,6 +63,7 @@ class Worker:
         self._settings = settings
         self._channel = channel
         self._log = log
+        self._tally = Tally(log)
         self._listener = listener
         self.contexts = Contexts(settings.tls)
         self.journal = Journal(settings, f"w{index}", time.monotonic_ns, time.time_ns)
@@ -95,10 +97,13 @@ class Worker:
             context=self.contexts.server,
             agent=agent,
             window=settings.windows.connection,
+            bounds=settings.connections,
+            places=places_of_worker(),
             metrics=self.metrics,
             clock_ns=time.monotonic_ns,
             opened=self.loop.add,
             refused=self._refused,
+            turned_away=self._turned_away,
         )
         self.metrics.gauges |= self._gauges()
         self.metrics.generation = lambda: self.tables.generation
@@ -129,6 +134,10 @@ class Worker:
         tables, contexts = self.tables, self.contexts
         return {
             "connections": ("Connections, sources included.", lambda: len(self.loop.peers)),
+            "pending_connections": (
+                "Connections whose handshake is not over.",
+                lambda: self.server.gate.pending,
+            ),
             "inflight_messages": ("Exchanges open.", lambda: self.admission.inflight),
             "breakers_open": (
                 "Sources left in peace after failures.",
@@ -213,6 +222,7 @@ class Worker:
         self.loop.close()
         self._summarise()
         self.loop.finish()
+        self._tally.write()
         self.tables.close()
         self.journal.close()
 
@@ -239,6 +249,7 @@ class Worker:
             self.metrics.loop_lag.observe(trio.current_time() - due)
             due = max(due, trio.current_time() - 1.0)
             self.housekeeping.tick()
+            self._tally.write()
             if self.journal.turn_quarter():
                 self._log.info("quarter_began")
             try:
@@ -260,16 +271,19 @@ class Worker:
     def _ended(self, peer: Peer, ended: Ended) -> None:
         self.housekeeping.forget(peer)
         if isinstance(peer, Session):
-            self.server.left()
+            self.server.left(peer)
             if ended.code is not Code.CLOSED_IN_PEACE:
-                self.admission.count(peer.uri, ended.code)
-                self.metrics.turned_away(ended.code)
-                self._log.info("connection_ended", uri=peer.uri, code=ended.code.name)
+                self._turned_away(peer.uri, ended.code)
         else:
             self._log.info("source_ended", source=peer.source.kbo, code=ended.code.name)
 
-    def _refused(self, code: Code, reason: str) -> None:
-        self._log.info("handshake_refused", code=code.name, reason=reason)
+    def _turned_away(self, uri: str, code: Code) -> None:
+        self.admission.count(uri, code)
+        self.metrics.turned_away(code)
+        self._tally.add("connection_ended", uri=uri, code=code.name)
+
+    def _refused(self, code: Code, reason: str, address: str) -> None:
+        self._tally.add("handshake_refused", code=code.name, reason=reason, address=address)
 
 
 def _state_of(source: Source) -> str:
