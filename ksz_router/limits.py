@@ -20,6 +20,7 @@ handshake_seconds_max = 5.0
 first_byte_seconds_max = 3.0
 handshakes_at_once_max = 256
 connections_per_worker_max = 4_096
+pending_per_worker_max = 2_048
 pending_per_address_max = 64
 handshakes_per_second_per_address_max = 20.0
 handshakes_per_second_max = 200.0

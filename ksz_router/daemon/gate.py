@@ -11,7 +11,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from ksz_router.limits import handshakes_at_once_max
+from ksz_router.limits import handshakes_at_once_max, pending_per_worker_max
 
 _RECORD_HEAD_BYTES = 5
 _RECORD_BYTES_MAX = 16_384 + 256
@@ -74,6 +74,8 @@ class Gate:
         self.per_institution = min(per_institution, max(1, places // 4))
         self.taken = 0
         """Places in use."""
+        self.pending = 0
+        """Connections whose certificate is not known yet."""
         self._pending_per_address = pending_per_address
         self._of_address: dict[str, dict[Pending, None]] = {}
         self._silent: dict[Pending, None] = {}
@@ -85,19 +87,16 @@ class Gate:
         """No place is free, and nobody would give way."""
         return self.taken >= self.places and not self._silent
 
-    @property
-    def pending(self) -> int:
-        """Connections whose certificate is not known yet."""
-        return sum(map(len, self._of_address.values()))
-
     def enter(self, pending: Pending) -> str:
         """Give a new connection a place; where it gets none, return why not."""
         of_address = self._of_address.get(pending.address, {})
         if len(of_address) >= self._pending_per_address and not self._make_way(of_address):
             return "too many of this address"
-        if self.taken >= self.places and not self._make_way(self._silent):
+        is_full = self.taken >= self.places or self.pending >= pending_per_worker_max
+        if is_full and not self._make_way(self._silent):
             return "no place is free"
         self.taken += 1
+        self.pending += 1
         self._of_address.setdefault(pending.address, {})[pending] = None
         self._silent[pending] = None
         return ""
@@ -123,7 +122,9 @@ class Gate:
         self._silent.pop(pending, None)
         self._shaking.pop(pending, None)
         of_address = self._of_address.get(pending.address, {})
-        of_address.pop(pending, None)
+        if pending in of_address:
+            del of_address[pending]
+            self.pending -= 1
         if not of_address:
             self._of_address.pop(pending.address, None)
 
