@@ -13,7 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,6 @@ SEED = 1
 _HERE = Path(__file__).parent
 _OPEN = "1,2015-01-01,,2015-01-01"
 _KNOWN_TO_BOTH = (f"17,1,2,{_OPEN}", f"18,0,1,{_OPEN}")
-_REPLACED_LINES = {("17", "1", "2"), ("17", "", "2"), ("18", "0", "1")}
 _ID, _TICKET, _PERSON = 0x7F00_0001, "bench-" + "#" * (ticket_chars_max - 6), "@" * 11
 _SECONDS_MAX = 30.0
 
@@ -86,18 +85,30 @@ class World:
         options: Mapping[str, Mapping[str, object]],
         seen: Path | None = None,
         received: Path | None = None,
+        others: Mapping[str, int] | None = None,
+        lines: Sequence[str] = (),
     ) -> None:
+        """Make all of it but start nothing but the source.
+
+        Args:
+            folder: Where everything goes.
+            options: Sections of the configuration that are not as in a stand.
+            seen: Where the source keeps the exchange ids of its deliveries.
+            received: Where the recipient of submissions keeps its deliveries; without it none runs.
+            others: Ports of further sources, by KBO number, which the caller provides for.
+            lines: What the directory says of every person besides.
+        """
         self.folder = folder
         self.load = compile_load(folder)
         ports = free_ports(2)
         self.stand = Stand.make(
             folder / "stand",
-            institutions=[SOURCE, CENTRE, RECIPIENT],
-            endpoints={SOURCE: ports[0], RECIPIENT: ports[1]},
+            institutions=[SOURCE, CENTRE, RECIPIENT, *(others or {})],
+            endpoints={SOURCE: ports[0], RECIPIENT: ports[1], **(others or {})},
             workers=2,
             options=options,
         )
-        numbers = _write_persons(folder / "persons.csv")
+        numbers = _write_persons(folder / "persons.csv", (*_KNOWN_TO_BOTH, *lines))
         loader.load(folder / "persons.csv", self.stand.directory)
         self.persons = len(numbers)
         (folder / "numbers").write_text("".join(numbers), encoding="ascii")
@@ -228,7 +239,7 @@ def request_frame(payload_bytes: int, *, submits: bool = False) -> tuple[bytes, 
     }
 
 
-def _write_persons(file: Path) -> list[str]:
+def _write_persons(file: Path, known: Sequence[str]) -> list[str]:
     """Write a synthetic directory in which every active person may be asked about.
 
     The population is that of ``directory synthesise``; each active person is known to the
@@ -241,15 +252,18 @@ def _write_persons(file: Path) -> list[str]:
     with file.open("w", encoding="utf-8", newline="") as out:
         out.write(text.readline())
         out.write(text.readline())
-        for row in _without_replaced_lines(text):
+        places = {tuple(line.split(",")[:3]) for line in known}
+        places |= {(sector, "", capacity) for sector, _, capacity in places}
+        for row in _without_lines(text, places):
             out.write(",".join(row) + "\n")
             if row[1] == "active" and len(active) < PERSONS:
                 active.append(row[0])
-                out.writelines(f"{row[0]},,,,{line}\n" for line in _KNOWN_TO_BOTH)
+                out.writelines(f"{row[0]},,,,{line}\n" for line in known)
     return active
 
 
-def _without_replaced_lines(text: io.StringIO) -> Iterator[list[str]]:
+def _without_lines(text: io.StringIO, places: Collection[tuple[str, ...]]) -> Iterator[list[str]]:
+    """Leave out what the lines that are written take the place of."""
     for row in csv.reader(text):
-        if row[1] or tuple(row[4:7]) not in _REPLACED_LINES:
+        if row[1] or tuple(row[4:7]) not in places:
             yield row

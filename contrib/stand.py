@@ -122,15 +122,18 @@ class Stand:
             authorities=tls / "authorities.pem",
         )
 
-    def start(self) -> None:
+    def start(self, *, before: Sequence[str] = ()) -> None:
         """Start the router and wait until every worker is ready.
+
+        Args:
+            before: A command that starts the router, such as ``prlimit --nofile=256``.
 
         Raises:
             StandError: it ended, or was not ready in time.
         """
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "ksz_router", "run", "--config", str(self.config)],
+                [*before, sys.executable, "-m", "ksz_router", "run", "--config", str(self.config)],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

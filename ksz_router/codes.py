@@ -55,6 +55,7 @@ class Code(IntEnum):
     CERTIFICATE_REFUSED = 10
     CERTIFICATE_REVOKED = 11
     REVOCATIONS_OUT_OF_DATE = 12
+    TOO_MANY_CONNECTIONS = 16
     CORRELATION_REUSED = 20
     CONNECTION_WINDOW_FULL = 21
     INSTITUTION_WINDOW_FULL = 22
@@ -162,6 +163,7 @@ MEANINGS: dict[Code, Meaning] = {
     Code.CERTIFICATE_REFUSED: Meaning("MSG00013", _NO, _ASK, "the peer did not accept the certificate"),
     Code.CERTIFICATE_REVOKED: Meaning("MSG00013", _NO, _ASK, "the certificate was revoked, or one that it rests on"),
     Code.REVOCATIONS_OUT_OF_DATE: Meaning("MSG00001", _NO, _RETRY, "the peer's revocation lists are out of date, so nobody is accepted"),
+    Code.TOO_MANY_CONNECTIONS: Meaning("MSG00001", _NO, _RETRY, "too many connections at once"),
     Code.CORRELATION_REUSED: Meaning("MSG00008", _NO, _CLIENT, "the correlation id is still in flight on this connection"),
     Code.CONNECTION_WINDOW_FULL: Meaning("MSG00001", _NO, _RETRY, "too many requests in flight on this connection"),
     Code.INSTITUTION_WINDOW_FULL: Meaning("MSG00001", _NO, _RETRY, "too many requests in flight for this institution"),

@@ -80,6 +80,15 @@ class Admin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     socket: str = "/run/ksz-router/admin.sock"
 
 
+class Connections(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many may connect, and how fast, per worker."""
+
+    per_institution: int = limits.connections_per_institution_max
+    pending_per_address: int = limits.pending_per_address_max
+    handshakes_per_second: float = limits.handshakes_per_second_max
+    handshakes_per_second_per_address: float = limits.handshakes_per_second_per_address_max
+
+
 class Windows(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Requests in flight at once, per worker, and the bytes that they and answers may hold."""
 
@@ -117,6 +126,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ledger: Ledger = Ledger()
     metrics: Metrics = Metrics()
     admin: Admin = Admin()
+    connections: Connections = Connections()
     windows: Windows = Windows()
     sources: Sources = Sources()
     stop: Stop = Stop()
@@ -150,6 +160,12 @@ _RANGES: dict[str, dict[str, tuple[float, float]]] = {
     "metrics": {"port": (0, 65_000)},
     "privacy_log": {"file_bytes": (2 * limits.MIB, 1024 * limits.MIB)},
     "ledger": {"window_hours": (0.1, 720), "tickets_max": (1, 100_000_000)},
+    "connections": {
+        "per_institution": (1, limits.connections_per_worker_max),
+        "pending_per_address": (1, limits.connections_per_worker_max),
+        "handshakes_per_second": (1, 10_000),
+        "handshakes_per_second_per_address": (1, 10_000),
+    },
     "windows": {
         "connection": (1, limits.connection_inflight_max),
         "institution": (1, limits.institution_inflight_max),

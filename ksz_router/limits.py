@@ -18,8 +18,15 @@ hello_bytes_max = 4 * KIB
 hello_seconds_max = 5.0
 handshake_seconds_max = 5.0
 first_byte_seconds_max = 3.0
-handshakes_at_once_max = 512
+handshakes_at_once_max = 256
 connections_per_worker_max = 4_096
+pending_per_worker_max = 2_048
+pending_per_address_max = 64
+handshakes_per_second_per_address_max = 20.0
+handshakes_per_second_max = 200.0
+connections_per_institution_max = 128
+descriptors_reserved = 128
+institutions_counted_max = 4_096  # of those turned away; at more their entries come at once
 
 # Text and list fields of messages.
 ticket_chars_max = 36
@@ -56,8 +63,10 @@ held_bytes_max = 2_047 * MIB
 connection_outgoing_soft_bytes = 1 * MIB
 connection_outgoing_hard_bytes = 8 * MIB
 read_bytes_max = 256 * KIB
+requester_read_bytes_max = 32 * KIB
 links_per_turn_max = 256
 events_per_receive_max = 256
+requests_per_turn_max = 256
 slow_reader_seconds_max = 10.0
 slow_sender_seconds_max = 10.0
 

@@ -112,15 +112,15 @@ class Link:
         except OSError as error:
             raise HandshakeError(Code.CONNECTION_TRUNCATED, type(error).__name__) from None
 
-    def receive(self) -> list[Event]:
-        """Read what has come, up to ``read_bytes_max``, and return what it means.
+    def receive(self, bytes_max: int = read_bytes_max) -> list[Event]:
+        """Read what has come, up to so many bytes, and return what it means.
 
         Nothing is read as long as the connection has more of what came before.
         """
         if self.is_closed:
             return []
         connection = self.connection
-        data = b"" if connection.has_more else self._read()
+        data = b"" if connection.has_more else self._read(bytes_max)
         events = connection.receive_data(data) if data or connection.has_more else []
         if self._fault is None or connection.has_more:
             return events
@@ -131,11 +131,11 @@ class Link:
             events.append(Ended(self._fault, by_peer=True))
         return events
 
-    def _read(self) -> bytes:
+    def _read(self, bytes_max: int) -> bytes:
         """Return what came; what keeps more from coming is left in ``_fault``."""
         chunks = []
         try:
-            self._pull_in()
+            self._pull_in(bytes_max)
             plain = _buffers.plain
             while self._incoming.pending or self._incoming.eof or self._tls.pending():
                 size = cast("int", self._tls.read(read_bytes_max, plain))
@@ -233,10 +233,10 @@ class Link:
         self._unsent.clear()
         self._socket.close()
 
-    def _pull_in(self) -> None:
+    def _pull_in(self, bytes_max: int = read_bytes_max) -> None:
         try:
             cipher = _buffers.cipher
-            size = self._socket.recv_into(cipher)
+            size = self._socket.recv_into(cipher, bytes_max)
         except BlockingIOError:
             return
         if size:

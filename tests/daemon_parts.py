@@ -14,7 +14,7 @@ import trio
 
 from ksz_router.cli.testpki import ROUTER_URI
 from ksz_router.codes import Code
-from ksz_router.config import Sources, Tls, Windows
+from ksz_router.config import Connections, Sources, Tls, Windows
 from ksz_router.daemon.admission import Admission
 from ksz_router.daemon.contexts import Contexts
 from ksz_router.daemon.exchange import Exchanges
@@ -25,9 +25,11 @@ from ksz_router.daemon.metrics import Metrics
 from ksz_router.daemon.opened import Continuation
 from ksz_router.daemon.recorder import Recorder
 from ksz_router.daemon.server import Server
+from ksz_router.daemon.session import Session
 from ksz_router.daemon.submissions import Submissions
 from ksz_router.daemon.upstream import Upstream
 from ksz_router.ledger import Ledger
+from ksz_router.limits import connections_per_worker_max
 from ksz_router.link import HandshakeError
 from ksz_router.model import Endpoint
 from ksz_router.privacylog.durable import DISK, Disk
@@ -80,6 +82,8 @@ class Parts:
         nursery: trio.Nursery,
         *,
         windows: Windows,
+        connections: Connections,
+        places: int,
         sources: Sources,
         disk: Disk,
         writer: type[Writer],
@@ -136,10 +140,13 @@ class Parts:
             context=self.contexts.server,
             agent="router",
             window=windows.connection,
+            bounds=connections,
+            places=places,
             metrics=self.metrics,
             clock_ns=self.clock_ns,
             opened=self.loop.add,
-            refused=lambda code, reason: self.refused.append((code, reason)),
+            refused=lambda code, reason, _address: self.refused.append((code, reason)),
+            turned_away=self.admission.count,
         )
 
     def _make_loop(self) -> None:
@@ -250,6 +257,8 @@ class Parts:
 
     def _has_ended(self, peer: Peer, ended: Ended) -> None:
         self.ended.append((peer, ended))
+        if isinstance(peer, Session):
+            self.server.left(peer)
         self.housekeeping.forget(peer)
 
 
@@ -258,6 +267,8 @@ async def parts(
     ground: Ground,
     *,
     windows: Windows = Windows(),  # noqa: B008 - frozen
+    connections: Connections = Connections(),  # noqa: B008 - frozen
+    places: int = connections_per_worker_max,
     sources: Sources = Sources(),  # noqa: B008 - frozen
     disk: Disk = DISK,
     writer: type[Writer] = Writer,
@@ -267,7 +278,14 @@ async def parts(
     try:
         async with trio.open_nursery() as nursery:
             made = Parts(
-                ground, nursery, windows=windows, sources=sources, disk=disk, writer=writer
+                ground,
+                nursery,
+                windows=windows,
+                connections=connections,
+                places=places,
+                sources=sources,
+                disk=disk,
+                writer=writer,
             )
             nursery.start_soon(made.server.serve)
             yield made

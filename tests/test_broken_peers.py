@@ -1,5 +1,6 @@
 """The table of broken peers in docs/protocol.md: each row has its test, some of them here."""
 
+import contextlib
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,10 +23,17 @@ _VECTORS = "test_wire_vectors.py::test_a_fault_of_the_peer_ends_the_connection_w
 _CERTIFICATE = "test_link_handshake.py::test_a_caller_whose_certificate_does_not_do_is_refused"
 
 ROWS = {
-    "no first byte in 3 s, no handshake in 5 s":
+    "no first byte in 3 s, no handshake in 5 s from the first byte":
         "test_broken_peers.py::test_who_says_nothing_or_half_a_greeting_of_tls_is_closed",
     "bytes that are no TLS": "test_daemon_sources.py::test_who_speaks_no_tls_gets_no_session",
     "a TLS older than 1.3": "test_link_handshake.py::test_an_older_tls_is_not_spoken",
+    "many connections of one address that have not shaken hands":
+        "test_daemon_server.py::test_a_flood_of_silent_ones_of_the_own_address_locks_nobody_out",
+    "many handshakes at once":
+        "test_daemon_server.py::test_a_flood_of_handshakes_is_paced_and_a_good_one_is_next",
+    "more connections of one institution than it may have":
+        "test_daemon_server.py"
+        "::test_an_institution_with_too_many_connections_is_told_the_bound",
     "no certificate, or one under no configured CA, expired, not yet valid, for another purpose,"
     " too weak":
         "test_daemon_refusals.py"
@@ -76,7 +84,7 @@ ROWS = {
     "the wrong kind of peer: a router's Hello at a front": _VECTORS,
     "no version in common": _VECTORS,
     "takes frames below 4,096 only": _VECTORS,
-    "silent for 30 s, and 10 s after the Ping":
+    "silent (no whole frame) for 30 s, and 10 s after the Ping":
         "test_daemon_housekeeping.py::test_who_answers_no_ping_is_let_go",
     "slow: a frame that is begun and not finished, or answers that are not read, for 10 s":
         "test_daemon_housekeeping.py::test_who_never_finishes_a_frame_is_let_go",
@@ -143,7 +151,8 @@ def test_who_says_nothing_or_half_a_greeting_of_tls_is_closed(
                 plain.sendall(first)
                 begun = trio.current_time()
                 await trio.lowlevel.wait_readable(plain)
-                assert plain.recv(1) == b""
+                with contextlib.suppress(ConnectionResetError):  # what it sent was not read
+                    assert plain.recv(1) == b""
             assert seconds <= trio.current_time() - begun < seconds + 1
             assert [code for code, _ in p.refused] == [Code.PEER_TOO_SLOW]
             assert p.metrics.handshakes == {"peer_too_slow": 1}

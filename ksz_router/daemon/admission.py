@@ -76,6 +76,11 @@ class Admission:
         """A request, or a connection, was turned away."""
         self._turned_away[uri][code] += 1
 
+    @property
+    def counted(self) -> int:
+        """How many institutions were turned away since the counts were taken."""
+        return len(self._turned_away)
+
     def take_counts(self) -> dict[str, Counter[Code]]:
         """Return and forget who was turned away, by the URI of the certificate."""
         counts, self._turned_away = self._turned_away, defaultdict(Counter)

@@ -13,6 +13,10 @@ def gauges_of(worker: "Worker") -> Gauges:
     tables, contexts, journal = worker.tables, worker.contexts, worker.journal
     return {
         "connections": ("Connections, sources included.", lambda: len(worker.loop.peers)),
+        "pending_connections": (
+            "Connections whose handshake is not over.",
+            lambda: worker.server.gate.pending,
+        ),
         "inflight_messages": ("Exchanges open.", lambda: worker.admission.inflight),
         "held_bytes": ("Bytes of messages that are held.", lambda: worker.admission.all_bytes),
         "clock_offset_seconds": (

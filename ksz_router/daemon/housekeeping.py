@@ -6,6 +6,7 @@ from ksz_router.codes import Code
 from ksz_router.daemon.loop import Loop, Peer
 from ksz_router.daemon.source import SourceLink
 from ksz_router.limits import (
+    connection_outgoing_soft_bytes,
     hello_seconds_max,
     ping_interval_seconds,
     pong_seconds_max,
@@ -53,7 +54,9 @@ class Housekeeping:
         written = link.sent_bytes if link.unsent_bytes else None
         if _stands_still(self._writing, peer, written, now_ns) > slow_reader_seconds_max:
             return Code.PEER_TOO_SLOW
-        read = link.connection.frame_in_part
+        # A frame that has come in part cannot go on while we do not read: that is the reader's.
+        is_read = link.unsent_bytes < connection_outgoing_soft_bytes
+        read = link.connection.frame_in_part if is_read else None
         if _stands_still(self._reading, peer, read, now_ns) > slow_sender_seconds_max:
             return Code.PEER_TOO_SLOW
         if isinstance(peer, SourceLink) and peer.is_draining and not peer.pending:

@@ -20,7 +20,12 @@ from ksz_router.daemon.recorder import Recorder
 from ksz_router.daemon.session import Session
 from ksz_router.daemon.source import SourceLink
 from ksz_router.daemon.upstream import Failed, Upstream
-from ksz_router.limits import connection_outgoing_hard_bytes, connection_outgoing_soft_bytes
+from ksz_router.limits import (
+    connection_outgoing_hard_bytes,
+    connection_outgoing_soft_bytes,
+    requester_read_bytes_max,
+    requests_per_turn_max,
+)
 from ksz_router.link import Link
 from ksz_router.messages import Reply, Request
 from ksz_router.poller import Poller
@@ -63,6 +68,8 @@ class Loop:
         self._wall_ns = wall_ns
         self._ended = ended
         self._poller = Poller()
+        self._deferred: list[Link] = []
+        """Links whose turn to be read has not come because others had sent so much."""
         upstream.dialled = self.add
         upstream.failed = self._failed_outside
 
@@ -88,15 +95,19 @@ class Loop:
         while True:
             due_ns = self._exchanges.next_deadline_ns
             wait_s = 3600.0 if due_ns is None else max(0.0, (due_ns - self._clock_ns()) / 1e9)
-            with trio.move_on_after(wait_s):
-                await self._poller.wait()
+            if self._deferred:
+                await trio.lowlevel.checkpoint()
+            else:
+                with trio.move_on_after(wait_s):
+                    await self._poller.wait()
             self.turn()
 
     def turn(self) -> None:
         """Do everything that is ready."""
         readable, writable = self._poller.ready()
         self._exchanges.touched.update(writable)
-        self._take(readable)
+        waiting, self._deferred = self._deferred, []
+        self._take(list(dict.fromkeys((*waiting, *readable))))
         self._exchanges.expire()
         self._finish_turn()
 
@@ -121,12 +132,20 @@ class Loop:
     def _take(self, readable: list[Link]) -> None:
         asked: list[tuple[Session, Request]] = []
         now_ns = self._clock_ns()
-        for link in readable:
+        for index, link in enumerate(readable):
             peer = self.peers.get(link)
             if peer is None:
                 continue
-            events = link.receive()
-            peer.heard_ns = now_ns
+            if len(asked) >= requests_per_turn_max:  # the others come first in the next turn
+                self._deferred += readable[index:]
+                break
+            frames_before = link.connection.frames_count
+            if isinstance(peer, Session):
+                events = link.receive(requester_read_bytes_max)
+            else:
+                events = link.receive()
+            if link.connection.frames_count > frames_before:
+                peer.heard_ns = now_ns
             self._exchanges.touched.add(link)  # TLS or the engine may have something to say
             for event in events:
                 if isinstance(event, Request):

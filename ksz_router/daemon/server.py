@@ -1,10 +1,11 @@
-"""Who connects: admission in two stages, the handshake, and the identity of the certificate.
+"""Who connects: admission in stages, the handshake, and the identity of the certificate.
 
-A connection costs next to nothing until its first byte has come; only then is a TLS object made
-for it, and only so many shake hands at once.
+A connection costs next to nothing until its ClientHello has come whole; only then it waits for
+its turn, in which a TLS object is made for it. ``gate.py`` has the bounds, ``turns.py`` the pace.
 """
 
 import errno
+import resource
 import socket
 import ssl
 from collections.abc import Callable
@@ -12,19 +13,24 @@ from collections.abc import Callable
 import trio
 
 from ksz_router.codes import Code
+from ksz_router.config import Connections
+from ksz_router.daemon.gate import Gate, Pending, address_of
 from ksz_router.daemon.metrics import Metrics
 from ksz_router.daemon.session import Session
+from ksz_router.daemon.turns import Turns
 from ksz_router.limits import (
     connections_per_worker_max,
+    descriptors_reserved,
     first_byte_seconds_max,
     handshake_seconds_max,
-    handshakes_at_once_max,
 )
 from ksz_router.link import HandshakeError, Link
 from ksz_router.tls import Refused
 from ksz_router.wire import Connection, Side
 
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_LINGER_SECONDS = 1.0
+_LINGER_READS_MAX = 16
 
 
 class Server:
@@ -35,9 +41,12 @@ class Server:
         context: Gives the TLS context with the certificates of the day.
         agent: What the router calls itself.
         window: Requests in flight that a connection is offered.
+        bounds: How many may come, and how fast.
+        places: Connections at once.
         clock_ns: Monotonic.
         opened: Called with each session that came about.
-        refused: Called with why one did not.
+        refused: Called with why one did not, and the address of who asked.
+        turned_away: Called with an institution that has too many connections, and the code.
     """
 
     def __init__(
@@ -47,13 +56,27 @@ class Server:
         context: Callable[[], ssl.SSLContext],
         agent: str,
         window: int,
+        bounds: Connections,
+        places: int,
         metrics: Metrics,
         clock_ns: Callable[[], int],
         opened: Callable[[Session], None],
-        refused: Callable[[Code, str], None],
+        refused: Callable[[Code, str, str], None],
+        turned_away: Callable[[str, Code], None],
     ) -> None:
         listener.setblocking(False)
-        self._places = trio.Semaphore(connections_per_worker_max)
+        self.gate = Gate(
+            places=places,
+            pending_per_address=bounds.pending_per_address,
+            per_institution=bounds.per_institution,
+        )
+        self._turns: Turns[tuple[Pending, trio.Event]] = Turns(
+            per_second=bounds.handshakes_per_second,
+            per_second_of_address=bounds.handshakes_per_second_per_address,
+            burst_of_address=bounds.pending_per_address,
+        )
+        self._has_waiting = trio.Event()
+        self._place_freed = trio.Event()
         self._listener = trio.socket.from_stdlib_socket(listener)
         self._context = context
         self._agent = agent
@@ -63,72 +86,180 @@ class Server:
         self._clock_ns = clock_ns
         self._opened = opened
         self._refused = refused
+        self._turned_away = turned_away
         self.accepting = trio.CancelScope()
         """Cancelled when nothing new is accepted; handshakes that began go on."""
-        self._handshakes = trio.CapacityLimiter(handshakes_at_once_max)
 
     async def serve(self) -> None:
         """Accept until cancelled. Where no place is free, the kernel's queue is the bound."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._give_turns)
             with self.accepting:
-                while True:
-                    await self._places.acquire()
-                    try:
-                        sock, _ = await self._listener.accept()
-                    except OSError as error:
-                        self._places.release()
-                        has_room = error.errno not in _NO_ROOM
-                        self._metrics.handshakes["lost" if has_room else "no_room"] += 1
-                        if not has_room:
-                            await trio.sleep(0.05)
-                        continue
-                    except BaseException:
-                        self._places.release()
-                        raise
-                    nursery.start_soon(self._greet, _detached(sock))
+                await self._accept(nursery)
+
+    async def _accept(self, nursery: trio.Nursery) -> None:
+        while True:
+            while self.gate.is_closed:
+                self._place_freed = trio.Event()
+                await self._place_freed.wait()
+            try:
+                accepted, peer = await self._listener.accept()
+            except OSError as error:
+                has_room = error.errno not in _NO_ROOM
+                self._metrics.handshakes["lost" if has_room else "no_room"] += 1
+                if not has_room:
+                    await trio.sleep(0.05)
+                continue
+            scope = trio.CancelScope()
+            pending = Pending(_detached(accepted), address_of(peer), scope.cancel)
+            refusal = self.gate.enter(pending)
+            if refusal:
+                pending.sock.close()
+                self._fail(pending, HandshakeError(Code.TOO_MANY_CONNECTIONS, refusal))
+            else:
+                nursery.start_soon(self._greet, pending, scope)
+
+    def left(self, session: Session) -> None:
+        """A session is over: its place is free."""
+        self.gate.part(session.uri)
+        self._free_place()
+
+    def _free_place(self) -> None:
+        self.gate.taken -= 1
+        self._place_freed.set()
+
+    async def _greet(self, pending: Pending, scope: trio.CancelScope) -> None:
+        """Take one connection from its first byte to its identity, or close it."""
+        begun_ns = self._clock_ns()
+        session = None
+        try:
+            with scope:
+                link = await self._shake_hands(pending)
+                session = await self._identify(link, pending)
+        except HandshakeError as error:
+            self._fail(pending, error)
+        finally:
+            self.gate.leave(pending)
+            if session is None:
+                pending.sock.close()
+                self._free_place()
+        if session is not None:
+            self._metrics.handshakes["done"] += 1
+            self._metrics.handshake.observe((self._clock_ns() - begun_ns) / 1e9)
+            self._opened(session)
+        elif scope.cancelled_caught:
+            self._fail(pending, HandshakeError(Code.PEER_TOO_SLOW, "gave way to others"))
 
     @property
     def is_greeting(self) -> bool:
         """Somebody is in the middle of a handshake."""
-        return self._handshakes.borrowed_tokens > 0
+        return self.gate.is_shaking
 
-    def left(self) -> None:
-        """A session is over: its place is free."""
-        self._places.release()
+    def _fail(self, pending: Pending, error: HandshakeError) -> None:
+        self._metrics.handshakes[error.result] += 1
+        self._refused(error.code, error.reason, pending.address)
 
-    async def _greet(self, sock: socket.socket) -> None:
-        """Take one connection from its first byte to its identity, or close it."""
-        begun_ns = self._clock_ns()
-        try:
-            link = await self._shake_hands(sock)
-        except BaseException as error:
-            sock.close()
-            self.left()
-            if not isinstance(error, HandshakeError):
-                raise
-            self._metrics.handshakes[error.result] += 1
-            self._refused(error.code, error.reason)
-            return
-        self._metrics.handshakes["done"] += 1
-        self._metrics.handshake.observe((self._clock_ns() - begun_ns) / 1e9)
-        self._opened(Session(link, link.peer_uri(), self._clock_ns()))
-
-    async def _shake_hands(self, sock: socket.socket) -> Link:
+    async def _shake_hands(self, pending: Pending) -> Link:
+        has_turn = trio.Event()
         try:
             with trio.fail_after(first_byte_seconds_max):
-                await trio.lowlevel.wait_readable(sock)
+                await trio.lowlevel.wait_readable(pending.sock)
             with trio.fail_after(handshake_seconds_max):
-                async with self._handshakes:
-                    connection = Connection(Side.FRONT, agent=self._agent, inflight_max=self.window)
-                    link = Link(sock, self._context(), connection)
-                    await link.handshake()
+                await self._hear_hello(pending)
+                await self._wait_for_turn(pending, has_turn)
+                self.gate.shakes_hands(pending)
+                connection = Connection(Side.FRONT, agent=self._agent, inflight_max=self.window)
+                link = Link(pending.sock, self._context(), connection)
+                await link.handshake()
+        except OSError as error:
+            raise HandshakeError(Code.CONNECTION_TRUNCATED, type(error).__name__) from None
         except trio.TooSlowError:
-            raise HandshakeError(Code.PEER_TOO_SLOW, "no handshake in time") from None
-        if not link.peer_uri():
+            if pending.is_silent or has_turn.is_set():
+                raise HandshakeError(Code.PEER_TOO_SLOW, "no handshake in time") from None
+            raise HandshakeError(Code.TOO_MANY_CONNECTIONS, "no turn in time") from None
+        return link
+
+    async def _hear_hello(self, pending: Pending) -> None:
+        """Wait until the whole ClientHello is in the kernel; no memory of ours is used for it."""
+        sock = pending.sock
+        waited_for = 0
+        try:
+            there, wanted = pending.hello_bytes()
+            while there < wanted and wanted != waited_for:  # woken without them: no more will come
+                waited_for = wanted
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, waited_for)
+                await trio.lowlevel.wait_readable(sock)
+                there, wanted = pending.hello_bytes()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+        except (EOFError, OSError):
+            there, wanted = 0, 1
+        if there < wanted:
+            raise HandshakeError(Code.CONNECTION_TRUNCATED, "no whole ClientHello")
+        self.gate.spoke(pending)
+
+    async def _wait_for_turn(self, pending: Pending, has_turn: trio.Event) -> None:
+        self._turns.join(pending.address, (pending, has_turn))
+        self._has_waiting.set()
+        try:
+            await has_turn.wait()
+        finally:
+            self._turns.leave(pending.address, (pending, has_turn))
+
+    async def _give_turns(self) -> None:
+        while True:
+            chosen = self._turns.next(trio.current_time())
+            if chosen is not None:
+                chosen[1].set()
+                await trio.lowlevel.checkpoint()  # one handshake, then whatever else there is
+                continue
+            self._has_waiting = trio.Event()
+            due_s = self._turns.due_s
+            with trio.CancelScope() if due_s is None else trio.move_on_at(due_s):
+                await self._has_waiting.wait()
+
+    async def _identify(self, link: Link, pending: Pending) -> Session | None:
+        """Say whose connection it is; None where that one has as many as it may."""
+        uri = link.peer_uri()
+        if not uri:
             link.turn_away(Code.CERTIFICATE_REFUSED)
             text = "the certificate needs one SAN URI"
             raise HandshakeError(Code.CERTIFICATE_REFUSED, text, Refused.NAMES)
-        return link
+        if self.gate.join(uri):
+            return Session(link, uri, self._clock_ns())
+        most = self.gate.per_institution
+        link.connection.end(Code.TOO_MANY_CONNECTIONS, f"at most {most} at once, per worker")
+        link.flush()
+        self._metrics.handshakes[Code.TOO_MANY_CONNECTIONS.name.lower()] += 1
+        self._turned_away(uri, Code.TOO_MANY_CONNECTIONS)
+        self.gate.leave(pending)
+        await _linger(pending.sock)
+        return None
+
+
+def places_of_worker() -> int:
+    """How many connections a worker may hold, so that descriptors are left for all the rest.
+
+    The soft limit of the process is raised to the hard one first. What is reserved is for the
+    log, the tables, sources, metrics and the control channel.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard == resource.RLIM_INFINITY:
+        return connections_per_worker_max
+    return max(1, min(connections_per_worker_max, hard - descriptors_reserved))
+
+
+async def _linger(sock: socket.socket) -> None:
+    """Let the peer read the Bye: a close over unread bytes would take it out of its hands."""
+    try:
+        sock.shutdown(socket.SHUT_WR)
+        with trio.move_on_after(_LINGER_SECONDS):
+            for _ in range(_LINGER_READS_MAX):
+                await trio.lowlevel.wait_readable(sock)
+                if not sock.recv(65_536):
+                    return
+    except OSError:
+        return
 
 
 def _detached(sock: trio.socket.SocketType) -> socket.socket:

@@ -8,7 +8,6 @@ import structlog
 import trio
 
 from ksz_router import __version__
-from ksz_router.codes import Code
 from ksz_router.config import Config
 from ksz_router.daemon.admission import Admission
 from ksz_router.daemon.contexts import Contexts
@@ -17,21 +16,20 @@ from ksz_router.daemon.exchange import Exchanges
 from ksz_router.daemon.gauges import gauges_of
 from ksz_router.daemon.housekeeping import Housekeeping
 from ksz_router.daemon.ids import ExchangeIds
+from ksz_router.daemon.incidents import Incidents
 from ksz_router.daemon.keeping import RecordKeeping
 from ksz_router.daemon.loop import Loop, Peer
 from ksz_router.daemon.metrics import Metrics
-from ksz_router.daemon.server import Server
+from ksz_router.daemon.server import Server, places_of_worker
 from ksz_router.daemon.session import Session
-from ksz_router.daemon.source import Source
 from ksz_router.daemon.tables import Tables
 from ksz_router.daemon.upstream import Upstream
 from ksz_router.directory.packing import DirectoryError
 from ksz_router.ledger import LedgerError
-from ksz_router.link import HandshakeError
-from ksz_router.model import Endpoint
+from ksz_router.limits import institutions_counted_max
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.rulebook.generation import RulebookError
-from ksz_router.tls import CERTIFICATE_FAULTS, Refused, TlsFilesError
+from ksz_router.tls import TlsFilesError
 from ksz_router.wire import Ended, State
 
 CANNOT_OPEN = (
@@ -75,6 +73,7 @@ class Worker:
         self.contexts = Contexts(settings.tls)
         self.metrics = Metrics()
         self.admission = Admission(settings.windows)
+        self.incidents = Incidents(log, self.metrics, self.admission)
         self.keeping = RecordKeeping(
             settings,
             index,
@@ -99,8 +98,8 @@ class Worker:
             clock_ns=time.monotonic_ns,
             nursery=nursery,
         )
-        self.upstream.breaker_turned = self._breaker_turned
-        self.upstream.refused = self._source_refused
+        self.upstream.breaker_turned = self.incidents.breaker_turned
+        self.upstream.refused = self.incidents.source_refused
         self.loop = self._make_loop()
         self.housekeeping = Housekeeping(
             loop=self.loop,
@@ -112,10 +111,13 @@ class Worker:
             context=self.contexts.server,
             agent=agent,
             window=settings.windows.connection,
+            bounds=settings.connections,
+            places=places_of_worker(),
             metrics=self.metrics,
             clock_ns=time.monotonic_ns,
             opened=self.loop.add,
-            refused=self._refused,
+            refused=self.incidents.refused,
+            turned_away=self.incidents.turned_away,
         )
         self.metrics.gauges |= gauges_of(self)
         self.metrics.generation = lambda: self.tables.generation
@@ -214,6 +216,7 @@ class Worker:
         self.loop.close()
         self._summarise()
         self.loop.finish()
+        self.incidents.write()
         self.tables.close()
         self.journal.close()
 
@@ -249,6 +252,10 @@ class Worker:
             due = max(due, trio.current_time() - 1.0)
             await self.keeping.look()
             self.housekeeping.tick()
+            self.incidents.write()
+            if self.admission.counted >= institutions_counted_max:
+                self._summarise()
+                self.loop.finish()
             try:
                 if self.tables.refresh_directory():
                     self._log.info("directory_loaded", version=self.tables.directory.version)
@@ -264,27 +271,5 @@ class Worker:
     def _ended(self, peer: Peer, ended: Ended) -> None:
         self.housekeeping.forget(peer)
         if isinstance(peer, Session):
-            self.server.left()
-            if ended.code is not Code.CLOSED_IN_PEACE:
-                self.admission.count(peer.uri, ended.code)
-                self.metrics.turned_away(ended.code)
-                self._log.info("connection_ended", uri=peer.uri, code=ended.code.name)
-        else:
-            self._log.info("source_ended", source=peer.source.kbo, code=ended.code.name)
-            if ended.by_peer and not peer.is_open and ended.code in CERTIFICATE_FAULTS:
-                self.metrics.source_handshakes_refused[Refused.BY_PEER] += 1
-
-    def _source_refused(self, endpoint: Endpoint, error: HandshakeError) -> None:
-        self.metrics.source_handshakes_refused[error.result] += 1
-        self._log.info(
-            "source_refused", uri=endpoint.uri, code=error.code.name, reason=error.reason
-        )
-
-    def _breaker_turned(self, source: Source) -> None:
-        if source.breaker.open_until_ns:
-            self._log.warning("source_left_alone", source=source.kbo)
-        else:
-            self._log.info("source_well_again", source=source.kbo)
-
-    def _refused(self, code: Code, reason: str) -> None:
-        self._log.info("handshake_refused", code=code.name, reason=reason)
+            self.server.left(peer)
+        self.incidents.ended(peer, ended)

@@ -151,10 +151,10 @@ class Connection:
             raise MessageTooLargeError(f"{length} bytes, the peer takes less")
         outgoing[start : start + frame_length_bytes] = length.to_bytes(frame_length_bytes, "big")
 
-    def end(self, code: Code = Code.CLOSED_IN_PEACE) -> None:
+    def end(self, code: Code = Code.CLOSED_IN_PEACE, text: str = "") -> None:
         """Queue a Bye; afterwards nothing may be sent or comes out."""
         if not self.is_ended:
-            self._end(code)
+            self._end(code, text)
 
     def data_to_send(self) -> bytes:
         """Return and forget the bytes that wait to be sent."""
@@ -176,6 +176,11 @@ class Connection:
     def has_more(self) -> bool:
         """Whole frames may be waiting in here: what came meant more than comes out at once."""
         return self._stopped_early and not self.is_ended
+
+    @property
+    def frames_count(self) -> int:
+        """How many whole frames have come."""
+        return self._frames.count
 
     @property
     def frame_in_part(self) -> int | None:

@@ -67,7 +67,7 @@ NAMES = (
     "process_start_time_seconds",
 )
 DOCUMENT = ROOT / "docs" / "operations.md"
-LOGGED = re.compile(r'log\.(?:debug|info|warning|error|critical)\(\s*"(\w+)"')
+LOGGED = re.compile(r'(?:log\.(?:debug|info|warning|error|critical)|tally\.add)\(\s*"(\w+)"')
 
 
 @pytest.fixture(scope="module")
