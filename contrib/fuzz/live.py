@@ -34,8 +34,15 @@ ASKER, HOSTILE_ASKER = "0999016460", "0999019232"
 INSTITUTIONS = (GOOD_SOURCE, HOSTILE_SOURCE, ASKER, HOSTILE_ASKER)
 PERSONS = landmarks(1)
 USER = "85073099734"
-OPTIONS = {"sources": {"breaker_failures": 1000, "breaker_open_seconds": 0.05}}
-"""So that the hostile source is asked on, whatever it does."""
+OPTIONS = {
+    "sources": {"breaker_failures": 1000, "breaker_open_seconds": 0.05},
+    "connections": {
+        "handshakes_per_second": 10_000.0,
+        "handshakes_per_second_per_address": 10_000.0,
+        "per_institution": 1_024,
+    },
+}
+"""So that the hostile source is asked on, whatever it does, and mutants are not kept waiting."""
 
 ASKED: v.Fields = {
     "service": "UnemploymentData", "version": 3, "user": USER, "sector": 17, "type": 1,
