@@ -1,6 +1,7 @@
 """``ksz-router check-config``: whether a router could start with this configuration."""
 
 import argparse
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         ("rulebook", _rulebook),
         ("directory", _directory),
         ("log keys", _log_keys),
+        ("ledger", _ledger),
     )
     code = OK
     for name, check in checks:
@@ -71,6 +73,18 @@ def _directory(settings: Config) -> str:
         return f"version {directory.version}, {directory.numbers_count} numbers"
     finally:
         directory.close()
+
+
+def _ledger(settings: Config) -> str:
+    """The ledger is made by ``run``; here it is enough that it can be."""
+    path = Path(settings.ledger.path)
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(
+            f"{there}: cannot be written, and the ledger goes to {path}; "
+            "give it to the service's user, or change ledger.path"
+        )
+    return str(path)
 
 
 def _log_keys(settings: Config) -> str:

@@ -145,7 +145,19 @@ def test_check_config_names_what_is_missing(stand: Town, part: str, file: str, w
     (line,) = [line for line in lines if "NOT OK" in line]
     assert line.startswith(part)
     assert words in line
-    assert len([line for line in lines if "  ok  " in line]) == 4
+    assert len([line for line in lines if "  ok  " in line]) == 5
+
+
+def test_check_config_names_a_ledger_that_cannot_be_made(stand: Town) -> None:
+    """Not at the first submission, and not only when the router starts."""
+    bad = stand.folder / "no-ledger.toml"
+    text = stand.config.read_text(encoding="utf-8")
+    bad.write_text(text.replace('path = "ledger"', 'path = "router.toml/ledger"'), encoding="utf-8")
+    done = command("check-config", "--config", bad)
+    assert done.returncode == BAD_CONFIG
+    (line,) = [line for line in done.stdout.splitlines() if "NOT OK" in line]
+    assert line.startswith("ledger")
+    assert "change ledger.path" in line
 
 
 def test_a_router_that_cannot_start_says_why_and_is_not_tried_again(stand: Town) -> None:
