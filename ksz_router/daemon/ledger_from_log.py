@@ -3,9 +3,12 @@
 It lies in memory that the machine loses with its power, so it names the uptime it was made in.
 """
 
+import os
+import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,10 +19,14 @@ from ksz_router.privacylog.entry import Entry, Kind, parse, parse_head
 from ksz_router.privacylog.frame import Frame
 from ksz_router.privacylog.header import PAGE, parse_file_header
 from ksz_router.privacylog.keys import KeyRing
-from ksz_router.privacylog.recovery import scan
+from ksz_router.privacylog.recovery import End, LogCorrupt, scan
 from ksz_router.privacylog.slots import file_numbers, file_of, opened, slot_folders
+from ksz_router.privacylog.taking import take_slot
 
 HOUR_NS = 3_600_000_000_000
+
+WORKER_SLOT = re.compile(r"w([0-9]+)")
+"""Slots of the log that belong to workers, by their index."""
 
 _BIN_16, _CONTENT_AT = b"\xc4\x10", 18
 """How ``content``, the last field of an entry, begins where there is one."""
@@ -50,6 +57,7 @@ def ready(config: Config, now_ns: int | None = None) -> int | None:
 
     Raises:
         LedgerError, OSError: it cannot be made; the message says what to do.
+        SlotTaken: it is to be made, and a worker of an earlier run still goes by the one before.
         PrivacyLogError: the log cannot be read.
     """
     boot_s = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -63,21 +71,33 @@ def ready(config: Config, now_ns: int | None = None) -> int | None:
             return None
     folder = Path(config.ledger.path)
     building = folder.with_name(folder.name + ".new")
-    shutil.rmtree(building, ignore_errors=True)
-    ledger = _open(building, config, boot_s)
-    try:
-        log = Path(config.privacy_log.path)
-        since_us = (now_ns or time.time_ns()) // 1000 - ledger.window_us
-        keys = KeyRing(Path(config.privacy_log.keys))
-        with Recall(ledger) as recall:
-            for slot in slot_folders(log) if log.is_dir() else ():
-                _recall_slot(slot, keys, recall, since_us)
-        recalled = ledger.rows
-    finally:
-        ledger.close()
-    shutil.rmtree(folder, ignore_errors=True)
-    building.rename(folder)
+    log = Path(config.privacy_log.path)
+    with _held(log) as slots:
+        shutil.rmtree(building, ignore_errors=True)
+        ledger = _open(building, config, boot_s)
+        try:
+            since_us = (now_ns or time.time_ns()) // 1000 - ledger.window_us
+            keys = KeyRing(Path(config.privacy_log.keys))
+            with Recall(ledger) as recall:
+                for slot in slots:
+                    _recall_slot(slot, keys, recall, since_us)
+            recalled = ledger.rows
+        finally:
+            ledger.close()
+        shutil.rmtree(folder, ignore_errors=True)
+        building.rename(folder)
     return recalled
+
+
+@contextmanager
+def _held(log: Path) -> Iterator[list[Path]]:
+    """Hold the slots of the workers: what one claims meanwhile would be in no ledger."""
+    slots = slot_folders(log) if log.is_dir() else []
+    with ExitStack() as held:
+        for slot in slots:
+            if WORKER_SLOT.fullmatch(slot.name):
+                held.callback(os.close, take_slot(log, slot))
+        yield slots
 
 
 def _open(folder: Path, config: Config, made_for_boot_s: float | None = None) -> Ledger:
@@ -90,14 +110,24 @@ def _open(folder: Path, config: Config, made_for_boot_s: float | None = None) ->
 
 
 def _recall_slot(slot: Path, keys: KeyRing, recall: Recall, since_us: int) -> None:
-    """Hand what one writer recorded since then to the ledger, oldest first."""
+    """Hand what one writer recorded since then to the ledger, oldest first.
+
+    Raises:
+        LogCorrupt: what was submitted cannot be known.
+    """
     numbers = file_numbers(slot)
     begin = len(numbers)
     while begin and (begin == len(numbers) or _created_us(slot, numbers[begin]) > since_us):
         begin -= 1
     attempts = _Attempts(recall, since_us)
     for number in numbers[begin:]:
-        scan(file_of(slot, number), keys, attempts.visit)
+        file = file_of(slot, number)
+        result = scan(file, keys, attempts.visit)
+        if result.end is End.CORRUPT:
+            raise LogCorrupt(
+                f"{file}: byte {result.offset}, behind frame {result.frames}: {result.what}; "
+                "what was submitted cannot be known without it, see docs/privacylog-format.md"
+            )
     attempts.end()
 
 
