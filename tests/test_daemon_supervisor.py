@@ -3,8 +3,10 @@
 import os
 import shutil
 import sys
+from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock
@@ -14,7 +16,8 @@ from ksz_router.daemon import ledger_from_log, oplog, orphans
 from ksz_router.daemon.control import Channel, Report, pair, stop_seconds
 from ksz_router.daemon.journal import Journal
 from ksz_router.daemon.supervisor import Supervisor
-from ksz_router.ledger import Claim
+from ksz_router.ledger import Claim, Granted
+from ksz_router.privacylog.entry import Entry, Kind, canonical
 from ksz_router.privacylog.header import PAGE
 from ksz_router.privacylog.keys import make, quarter_begin_ns
 from ksz_router.privacylog.recovery import LogCorrupt
@@ -52,6 +55,44 @@ def test_no_ledger_is_made_beside_a_worker_that_goes_by_the_one_before(
     journal.close()
     assert ledger_from_log.ready(settings, NOW_NS) == 0
     opened(settings, 0).close()
+
+
+@pytest.mark.parametrize("hours", [1, 23])
+def test_a_ticket_that_lives_on_by_its_retries_is_known_from_its_first_attempt(
+    settings: config.Config, tmp_path: Path, hours: int
+) -> None:
+    """The time of a ticket counts from its latest attempt; what came of the others still holds."""
+    first_us, hour_us = NOW_NS // 1000, 3_600_000_000
+    ids = [(first_us // 1000 + n).to_bytes(6, "big") + bytes(10) for n in range(3)]
+    ticket, content = b"t" * 16, b"c" * 16
+    journal = opened(settings, 0)
+    for n, (recipients, codes) in enumerate(
+        [(("1" * 10, "2" * 10), (10001, 9004)), (("2" * 10,), (9001,)), (("2" * 10,), (9001,))]
+    ):
+        at_us = first_us + n * hours * hour_us
+        attempt = Entry(
+            kind=Kind.REQUEST, at_us=at_us, exchange=ids[n], code=0, stage=10, ticket=ticket,
+            content=content, attempt=n + 1, first=ids[0] if n else None, destinations=recipients,
+            requester="0200000009",
+        )  # fmt: skip
+        ways = [
+            Entry(
+                kind=Kind.RECIPIENT, at_us=at_us + 1, exchange=ids[n], code=code,
+                stage=code // 1000, destinations=(kbo,), requester="0200000009",
+            )
+            for kbo, code in zip(recipients, codes, strict=True)
+        ]  # fmt: skip
+        end = msgspec.structs.replace(ways[0], kind=Kind.OUTCOME, destinations=recipients)
+        journal.recorder.submit([canonical(entry) for entry in (attempt, *ways, end)], None)
+        journal.recorder.commit()
+    journal.close()
+    shutil.rmtree(tmp_path / "ledger")
+    now_us = first_us + (2 * hours + 1) * hour_us
+    assert ledger_from_log.ready(settings, now_us * 1000) == 1
+    with closing(ledger_from_log.open_ledger(settings)) as ledger:
+        wish = Claim([(ticket, content)], bytes(16), 0, ("1" * 10, "2" * 10), is_to_all=True)
+        (held,) = ledger.claim([wish], now_us)
+    assert held == Granted(ids[0], 4, ("2" * 10,), frozenset({"2" * 10}), {"1" * 10: 10001})
 
 
 def test_no_ledger_is_made_from_a_damaged_log(settings: config.Config, tmp_path: Path) -> None:

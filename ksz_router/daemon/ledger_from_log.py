@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -79,8 +79,14 @@ def ready(config: Config, now_ns: int | None = None) -> int | None:
             since_us = (now_ns or time.time_ns()) // 1000 - ledger.window_us
             keys = KeyRing(Path(config.privacy_log.keys))
             with Recall(ledger) as recall:
+                all_of = _Attempts(recall, since_us)
                 for slot in slots:
-                    _recall_slot(slot, keys, recall, since_us)
+                    _recall_slot(slot, keys, all_of, since_us)
+                # A ticket lives on with each attempt: of some the first ones are older than that.
+                older_us = min(map(_made_us, all_of.began_before), default=since_us)
+                older = _Attempts(recall, older_us, of=all_of.began_before, before_us=since_us)
+                for slot in slots if all_of.began_before else ():
+                    _recall_slot(slot, keys, older, older_us)
             recalled = ledger.rows
         finally:
             ledger.close()
@@ -109,7 +115,12 @@ def _open(folder: Path, config: Config, made_for_boot_s: float | None = None) ->
     )
 
 
-def _recall_slot(slot: Path, keys: KeyRing, recall: Recall, since_us: int) -> None:
+def _made_us(exchange: bytes) -> int:
+    """When an exchange id was made, Unix microseconds: a UUIDv7 begins with it (RFC 9562 5.7)."""
+    return int.from_bytes(exchange[:6], "big") * 1000
+
+
+def _recall_slot(slot: Path, keys: KeyRing, attempts: "_Attempts", since_us: int) -> None:
     """Hand what one writer recorded since then to the ledger, oldest first.
 
     Raises:
@@ -119,7 +130,6 @@ def _recall_slot(slot: Path, keys: KeyRing, recall: Recall, since_us: int) -> No
     begin = len(numbers)
     while begin and (begin == len(numbers) or _created_us(slot, numbers[begin]) > since_us):
         begin -= 1
-    attempts = _Attempts(recall, since_us)
     for number in numbers[begin:]:
         file = file_of(slot, number)
         result = scan(file, keys, attempts.visit)
@@ -147,11 +157,24 @@ class _Attempt(NamedTuple):
 
 
 class _Attempts:
-    """The submissions of one writer, from its entries in their order."""
+    """The submissions of one writer after the other, from its entries in their order.
 
-    def __init__(self, recall: Recall, since_us: int) -> None:
+    Args:
+        recall: Is told of them.
+        since_us: Older ones are left out.
+        of: Where some only are wanted: first exchange ids of their tickets.
+        before_us: And of these no later attempts, which were told before.
+    """
+
+    def __init__(
+        self, recall: Recall, since_us: int, *, of: Container[bytes] = (), before_us: int = 0
+    ) -> None:
+        self.began_before: set[bytes] = set()
+        """First exchange ids of tickets whose first attempt is older than all that was read."""
         self._recall = recall
         self._since_us = since_us
+        self._of = of
+        self._before_us = before_us
         self._open: dict[bytes, _Attempt] = {}
 
     def visit(self, frame: Frame) -> None:
@@ -172,12 +195,17 @@ class _Attempts:
             return
         assert entry.exchange is not None
         assert entry.ticket is not None
+        first = entry.first or entry.exchange
+        if self._before_us and (entry.at_us >= self._before_us or first not in self._of):
+            return
+        if _made_us(first) < self._since_us:
+            self.began_before.add(first)
         self._open[entry.exchange] = _Attempt(entry.ticket, entry.attempt, entry.destinations)
         self._recall.request(
             key=entry.ticket,
             content=entry.content or bytes(16),
             exchange=entry.exchange,
-            first=entry.first or entry.exchange,
+            first=first,
             attempt=entry.attempt,
             at_us=entry.at_us,
         )
@@ -198,6 +226,7 @@ class _Attempts:
         """The log ends here: what is open has no outcome yet."""
         for attempt in self._open.values():
             self._tell(attempt, attempt.recipients, Code.OUTCOME_UNKNOWN)
+        self._open.clear()
 
     def _tell(
         self, attempt: _Attempt, recipients: Sequence[str], code: int, digest: bytes | None = None
