@@ -57,8 +57,8 @@ def refusal(exchange: Exchange, verdict: Refusal) -> Answer:
     )
 
 
-def held_back(exchange: Exchange, code: Code, retry_at_ms: int) -> Answer:
-    """The answer to a submission of which the ledger cannot say what became of it."""
+def bare(exchange: Exchange, code: Code, retry_at_ms: int = 0) -> Answer:
+    """The answer that the router gives in place of another, and that says only why."""
     return _answer(
         exchange.request.id,
         exchange.id,

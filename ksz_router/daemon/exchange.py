@@ -127,14 +127,16 @@ class Exchanges:
         if isinstance(verdict, Refusal):
             return answers.refusal(exchange, verdict)
         if verdict.service.kind is Kind.TEST:
-            return answers.connection_test(exchange, exchange.session.link.describe())
+            answer = answers.connection_test(exchange, exchange.session.link.describe())
+            fits = exchange.session.takes(answer.payload)
+            return answer if fits else answers.bare(exchange, Code.ANSWER_TOO_LARGE)
         if exchange.submission is None or exchange.granted is not None:
             return None
         held, retry_at_ms = exchange.submission.held, self._retry_at_ms(exchange)
         if isinstance(held, Earlier):
             return answers.earlier(exchange, held, retry_at_ms)
         assert isinstance(held, Code), "what is granted was forwarded"
-        return answers.held_back(exchange, held, retry_at_ms)
+        return answers.bare(exchange, held, retry_at_ms)
 
     def _retry_at_ms(self, exchange: Exchange) -> int:
         """The first moment at which a retry may come to more, by what is known of who lacks it."""
@@ -207,7 +209,8 @@ class Exchanges:
         passed_on = usable and verdict.service.kind is not Kind.DISTRIBUTION
         if passed_on and not errand.exchange.session.takes(reply.payload):
             code, usable = Code.ANSWER_TOO_LARGE, False
-        errand.source_code = reply.source_code[:source_code_chars_max]
+        if code is not Code.SOURCE_ANSWER_INVALID:
+            errand.source_code = reply.source_code[:source_code_chars_max]
         self._metrics.source_answered(errand.answered_ns - errand.sent_ns)
         self._settle(errand, code, reply if usable else None)
 
