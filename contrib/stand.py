@@ -223,26 +223,31 @@ class Stand:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports in a row that nobody listens on at this moment.
+    """Return ports in a row on which nobody listens, and that no other process is given.
 
     Below the range from which the kernel takes the local ends of connections, so that none of
-    them takes the place meanwhile; started from the process number, so that neighbours differ.
+    them takes the place meanwhile. They are this process's until it ends.
     """
     first = 10_000 + os.getpid() * 37 % 20_000
     for _ in range(500):
         first = 10_000 + (first + 61 - 10_000) % 20_000
-        if all(_is_free(first + n) for n in range(count)):
-            _taken.update(range(first, first + count))
+        if all(_take(first + n) for n in range(count)):
             return list(range(first, first + count))
     raise StandError("no free ports in a row")
 
 
-_taken: set[int] = set()
+def _take(port: int) -> bool:
+    """Take a port, unless it is taken or somebody listens there.
 
-
-def _is_free(port: int) -> bool:
-    if port in _taken:
+    A name in the kernel stands for it, which goes with the process: nobody has to clean up.
+    """
+    claim = socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind(f"\0ksz-router-port-{port}")
+    except OSError:
+        claim.close()
         return False
+    claim.detach()  # open until the process ends
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -60,7 +60,7 @@ def judged(ground: Ground, request: Request, name: str = uri(CENTRE)) -> Exchang
     (facts,) = ground.tables.look_up([(session, request)], 0)
     return Exchange(
         id=bytes(range(16)), session=session, request=request, received_ns=0, deadline_ns=0,
-        facts=facts, verdict=decide(request, facts, TODAY),
+        facts=facts, verdict=decide(request, facts, TODAY), generation=ground.tables.generation,
     )  # fmt: skip
 
 

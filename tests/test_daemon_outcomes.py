@@ -48,7 +48,7 @@ def settled(kind: Kind, *codes: Code, in_outage: tuple[Kbo, ...] = ()) -> Exchan
     )  # fmt: skip
     exchange = Exchange(
         id=bytes(16), session=cast("Session", None), request=ask(), received_ns=0, deadline_ns=0,
-        facts=Facts(caller=None), verdict=verdict,
+        facts=Facts(caller=None), verdict=verdict, generation="g",
     )  # fmt: skip
     for number, code in enumerate(codes):
         errand = Errand(exchange, Kbo(str(number)))
@@ -62,13 +62,13 @@ def settled(kind: Kind, *codes: Code, in_outage: tuple[Kbo, ...] = ()) -> Exchan
 def test_a_retry_moment_is_there_exactly_where_the_action_asks_for_one(code: Code) -> None:
     """Every code that may be an answer carries its whole meaning, as the registry has it."""
     if code.stage in (Stage.ROUTING, Stage.ANSWERED):
-        answer = answers.outcome(settled(Kind.CONSULTATION, code), "g", 77)
+        answer = answers.outcome(settled(Kind.CONSULTATION, code), 77)
     elif code.stage is Stage.LINK:
         answer = answers.not_admitted(ask(), code, limit=0, now_ms=77 - answers.RETRY_AFTER_MS)
     else:
         retry_at_ms = 77 if MEANINGS[code].action is Action.RETRY_AT else 0
         exchange = settled(Kind.CONSULTATION, code)
-        answer = answers.refusal(exchange, Refusal(code, retry_at_ms=retry_at_ms), "g")
+        answer = answers.refusal(exchange, Refusal(code, retry_at_ms=retry_at_ms))
     meaning = MEANINGS[code]
     if code.stage is not Stage.LINK or meaning.action is Action.RETRY_AT:
         assert answer.retry_at_ms == (77 if meaning.action is Action.RETRY_AT else None)
@@ -96,7 +96,7 @@ def test_a_distribution_is_one_answer_with_a_status_per_recipient(
     codes: tuple[Code, ...], in_outage: tuple[Kbo, ...], overall: Code
 ) -> None:
     """Also those in an announced outage are named; no recipient's payload is passed on."""
-    answer = answers.outcome(settled(Kind.DISTRIBUTION, *codes, in_outage=in_outage), "g", 77)
+    answer = answers.outcome(settled(Kind.DISTRIBUTION, *codes, in_outage=in_outage), 77)
     assert answer.code == overall
     assert [status.code for status in answer.recipients] == [
         *codes,

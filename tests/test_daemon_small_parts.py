@@ -37,6 +37,7 @@ def exchange(number: int, deadline_ns: int) -> Exchange:
         deadline_ns=deadline_ns,
         facts=Facts(caller=None),
         verdict=Refusal(Code.NO_GRANT),
+        generation="",
     )
 
 

@@ -211,13 +211,20 @@ async def test_a_recipient_in_an_announced_outage_is_spared_told_and_recorded(
         await p.until(lambda: sender.answers)
         (answer,) = sender.answers
         assert {s.kbo: s.code for s in answer.recipients} == {RVA: W, NIC: Code.ANNOUNCED_OUTAGE}
-        assert answer.code == Code.ANSWERED_IN_PART
+        assert (answer.code, answer.retry_at_ms) == (Code.ANSWERED_IN_PART, NOW_MS + 60_000)
         assert ways(p, answer.exchange) == {RVA: W, NIC: Code.ANNOUNCED_OUTAGE}
         assert p.entries_of(answer.exchange)[0].destinations == (RVA,)
 
+        sender.ask(mutate(id=4))  # nothing is left to send, and still not everybody has it
+        await p.until(lambda: len(sender.answers) == 2)
+        again = sender.answer_to(4)
+        assert {s.kbo: s.code for s in again.recipients} == {RVA: W, NIC: Code.ANNOUNCED_OUTAGE}
+        assert (again.code, again.retry_at_ms) == (Code.ANSWERED_IN_PART, NOW_MS + 60_000)
+        assert ways(p, bytes.fromhex(again.detail["retry"])) == {NIC: Code.ANNOUNCED_OUTAGE}
+
         announce(NIC, RVA)
         sender.ask(mutate(id=2))
-        await p.until(lambda: len(sender.answers) == 2)
+        await p.until(lambda: len(sender.answers) == 3)
         refused = sender.answer_to(2)
         assert (refused.code, refused.retry_at_ms) == (Code.ANNOUNCED_OUTAGE, NOW_MS + 60_000)
         assert not nic.deliveries
@@ -226,12 +233,52 @@ async def test_a_recipient_in_an_announced_outage_is_spared_told_and_recorded(
         sender.ask(mutate(id=3))
         await p.until(lambda: nic.deliveries)
         nic.reply(payload=b"")
-        await p.until(lambda: len(sender.answers) == 3)
+        await p.until(lambda: len(sender.answers) == 4)
         retried = sender.answer_to(3)
         assert sorted((s.kbo, s.code) for s in retried.recipients) == [(RVA, W), (NIC, W)]
         assert (retried.code, retried.exchange) == (W, answer.exchange)
         assert ways(p, bytes.fromhex(retried.detail["retry"])) == {NIC: W}
         assert len(rva.deliveries) == 1
+
+
+@in_trio
+async def test_a_late_receipt_is_one_entry_and_repeats_no_other(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who was spared stands in the log once, whoever answers after the deadline."""
+    table = ground.tables._snapshot._tables["MutationsSender", 1]
+    spared = Outage(kbo=Kbo(NIC), begin_ms=0, end_ms=NOW_MS + 60_000)
+    monkeypatch.setattr(table, "outages", (spared,))
+    async with parts(ground) as p:
+        rva, sender = p.add_source(RVA), await p.connect(REGISTER)
+        sender.ask(mutate())
+        await p.until(lambda: rva.deliveries)
+        p.pass_time(10.01)
+        await p.until(lambda: sender.answers)
+        (answer,) = sender.answers
+        before = len(p.entries_of(answer.exchange))
+        p.pass_time(2)
+        rva.reply(payload=b"")
+        await p.until(lambda: len(p.entries_of(answer.exchange)) > before)
+        (late,) = p.entries_of(answer.exchange)[before:]
+        assert (late.kind, late.code) == (Kind.OUTCOME, Code.ANSWER_DISCARDED)
+        assert (late.destinations, late.generation) == ((RVA,), answer.generation)
+        assert late.source_us >= 12_000_000 > late.router_us
+
+
+@in_trio
+async def test_a_receipt_is_not_held_until_the_last_recipient(ground: Ground) -> None:
+    """Nobody gets it, and nothing would bound the memory that many of them take."""
+    async with parts(ground) as p:
+        rva, nic, sender = p.add_source(RVA), p.add_source(NIC), await p.connect(REGISTER)
+        sender.ask(mutate())
+        await p.until(lambda: rva.deliveries and nic.deliveries)
+        (session,) = p.loop.sessions
+        rva.reply(payload=bytes(500_000))
+        exchange = session.inflight[1]
+        assert exchange is not None
+        await p.until(lambda: exchange.open_errands == 1)
+        assert exchange.reply is None
 
 
 @in_trio

@@ -4,12 +4,16 @@ from collections.abc import Iterator
 from enum import Enum, auto
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ksz_router.codes import MEANINGS, Action, Code, Stage
 from ksz_router.config import Sources, Windows
+from ksz_router.decision import Facts
+from ksz_router.identifiers import Kbo
+from ksz_router.limits import hello_bytes_max
 from ksz_router.messages import Answer, Delivery, Outcome, Request
 from ksz_router.privacylog.entry import Kind
 from tests.daemon_ground import NEIGHBOUR, NOBODY, Ground
@@ -241,3 +245,49 @@ class Acting:
             and all(link.is_open for link in links if self.source.reads)
             and sum(len(link.pending) for link in links) <= len(sent) == self.done
         )
+
+
+@in_trio
+async def test_a_connection_test_that_does_not_fit_is_told_so(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever acts for hundreds of members, and takes small frames only, harms no worker."""
+    look_up = ground.tables.look_up
+
+    def with_members(*arguments: Any) -> list[Facts]:
+        (facts,) = look_up(*arguments)
+        assert facts.caller is not None
+        members = tuple(Kbo(f"{number:010}") for number in range(400))
+        caller = msgspec.structs.replace(facts.caller, members=members)
+        return [msgspec.structs.replace(facts, caller=caller)]
+
+    monkeypatch.setattr(ground.tables, "look_up", with_members)
+    async with parts(ground) as p:
+        caller = await p.connect()
+        test = ask(service="TestConnectionService", version=1, person=None)
+        caller.ask(test)
+        await p.until(lambda: caller.answers)
+        (session,) = p.loop.sessions
+        session.link.connection.peer_frame_bytes_max = hello_bytes_max
+        caller.ask(msgspec.structs.replace(test, id=2))
+        await p.until(lambda: len(caller.answers) == 2)
+        codes = [answer.code for answer in caller.answers]
+        assert codes == [Code.ANSWERED_WITH_DATA, Code.ANSWER_TOO_LARGE]
+        assert len(caller.answers[0].payload) > hello_bytes_max
+        assert caller.answers[1].payload == b""
+
+
+@in_trio
+async def test_a_source_s_own_code_is_passed_on_only_where_it_is_well_formed(
+    ground: Ground,
+) -> None:
+    """Sixteen characters may be sixty-four bytes, and sixty-four recipients more than a frame."""
+    async with parts(ground) as p:
+        source, caller = p.add_source(RVA), await p.connect()
+        for number, said in enumerate(("E17", "\U0001f511" * 16), 1):
+            caller.ask(ask(id=number))
+            await p.until(lambda n=number: len(source.deliveries) == n)
+            source.reply(source_code=said)
+            await p.until(lambda n=number: len(caller.answers) == n)
+        assert [answer.recipients[0].source_code for answer in caller.answers] == ["E17", ""]
+        assert caller.answers[1].code == Code.SOURCE_ANSWER_INVALID

@@ -1,5 +1,6 @@
 """Law 4: everything is bounded; at a bound there is a typed refusal that names it, never a loss."""
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -73,6 +74,27 @@ async def test_a_full_window_is_a_refusal_that_names_its_bound(
         await p.until(lambda: p.recorder.commits or p.durable[-1].kind is Kind.SUMMARY)
         assert p.durable[-1].counts == ((code, 3),)
         assert p.durable[-1].requester == callers[-1].uri
+
+
+@in_trio
+async def test_what_is_given_up_keeps_nothing_of_who_asked(ground: Ground) -> None:
+    """A source that hangs for hours: neither payloads nor connections pile up behind it."""
+    async with parts(ground) as p:
+        source, caller = p.add_source(RVA), await p.connect()
+        caller.ask(ask(payload=bytes(1_000)))
+        await p.until(lambda: source.deliveries)
+        (session,) = p.loop.sessions
+        exchange = session.inflight[1]
+        assert exchange is not None
+        p.pass_time(10.01)
+        await p.until(lambda: caller.answers)
+        (link,) = p.upstream.sources[RVA].links
+        assert len(link.late) == 1
+        assert p.admission.held_bytes == 0
+        reachable: list[object] = [link.late]
+        for _ in range(4):
+            reachable = gc.get_referents(*reachable)
+            assert not any(found is session or found is exchange for found in reachable)
 
 
 @in_trio

@@ -23,6 +23,7 @@ from ksz_router.ledger import (
     Noted,
     Recall,
 )
+from ksz_router.limits import recipients_max
 
 HOUR_US = 3_600_000_000
 A, B, C = "0200000001", "0200000002", "0200000003"
@@ -135,6 +136,32 @@ def test_a_distribution_goes_to_who_lacks_it(ledger: Ledger) -> None:
     assert held == Granted(name(10), 2, (B, C), frozenset({B}), {A: Code.ANSWERED_WITHOUT_DATA})
 
 
+def test_a_retry_is_told_of_the_recipient_that_has_a_submission(ledger: Ledger) -> None:
+    """Not of one that it never left for in an earlier attempt."""
+    ledger.claim([claim(1, 10)], 5)
+    went(ledger, 1, 10, a=Code.SOURCE_UNREACHABLE)
+    ledger.claim([claim(1, 11, to=(B,))], 6)
+    went(ledger, 1, 11, b=Code.ANSWERED_WITH_DATA)
+    (held,) = ledger.claim([claim(1, 12, to=(A, B))], 7)
+    assert held == Earlier(name(10), {B: Code.ANSWERED_WITH_DATA}, b"\x11" * 32)
+
+
+def test_a_ticket_has_no_more_recipients_than_an_answer_names(ledger: Ledger) -> None:
+    """However often the recipients of a distribution change: nothing is sent that goes unnamed."""
+    crowd = tuple(f"{number:010}" for number in range(recipients_max + 1))
+    held: list[Granted | Earlier | Code] = []
+    for number, to in enumerate((crowd[:-1], crowd[1:])):
+        held = ledger.claim([claim(1, 10 + number, to=to, is_to_all=True)], 5)
+        if number == 0:
+            codes = dict.fromkeys(to, int(Code.ANSWERED_WITH_DATA))
+            ledger.note([Noted(name(1), name(10), codes, is_whole=True)])
+            ledger.settle([(name(1), name(10))])
+    assert held == [Code.TOO_MANY_RECIPIENTS]
+    spared = claim(1, 12, to=crowd[:-1], is_to_all=True)._replace(spared=crowd[-1:])
+    assert ledger.claim([spared], 6) == [Code.TOO_MANY_RECIPIENTS]
+    assert isinstance(ledger.claim([spared._replace(spared=crowd[:1])], 7)[0], Earlier)
+
+
 def test_a_full_ledger_refuses_and_forgets_what_is_old(tmp_path: Path) -> None:
     """Never a ticket within its time, nor one that is under way."""
     ledger = open_ledger(tmp_path / "small", rows_max=3, made=True)
@@ -194,6 +221,29 @@ def test_attempts_come_to_the_same_in_whatever_order_they_are_read(
     assert ledger.rows == 1
     ledger.claim([claim(2, 100)], 3 * HOUR_US)
     assert ledger.rows == 1, "and its time counts from then on"
+    ledger.close()
+
+
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+def test_attempts_on_both_sides_of_a_quarter_are_one_ticket(
+    tmp_path: Path, order: tuple[int, ...]
+) -> None:
+    """Each quarter hashes a ticket anew: the id of the first attempt says that it is the same."""
+    ledger = open_ledger(tmp_path / "ledger", made=True)
+    codes = {1: {A: Code.ANSWERED_WITH_DATA, B: Code.SOURCE_SILENT}, 2: {B: Code.SOURCE_SILENT}}
+    with Recall(ledger) as recall:
+        for attempt in order:
+            key = name(100 * attempt)
+            recall.request(
+                key=key, content=name(7 + attempt), exchange=name(9 + attempt), first=name(10),
+                attempt=attempt, at_us=attempt,
+            )  # fmt: skip
+            told = {kbo: int(code) for kbo, code in codes[attempt].items()}
+            recall.outcome(key, attempt, told)
+    assert ledger.rows == 1
+    names = [(name(200), name(9)), (name(100), name(8))]
+    (held,) = ledger.claim([Claim(names, name(99), 0, (A, B), is_to_all=True)], 9)
+    assert held == Granted(name(10), 3, (B,), frozenset({B}), {A: int(Code.ANSWERED_WITH_DATA)})
     ledger.close()
 
 

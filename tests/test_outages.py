@@ -99,6 +99,24 @@ async def test_a_consultation_passes_a_source_in_an_outage_by(ground: Ground) ->
         assert [e.destinations for e in p.entries_of(answer.exchange)] == [(HANDICAP,)] * 2
 
 
+@in_trio
+async def test_an_exchange_names_the_rulebook_that_decided_it(ground: Ground) -> None:
+    """In its answer and in each entry, though another was put in force while it was open."""
+    announce(ground)
+    decided = ground.tables.generation
+    async with parts(ground) as p:
+        source, caller = p.add_source(RVA), await p.connect()
+        caller.ask(ask())
+        await p.until(lambda: source.deliveries)
+        announce(ground, (POD_MI, "A036", 0, 60))
+        assert ground.tables.generation != decided
+        source.reply()
+        await p.until(lambda: caller.answers)
+        (answer,) = caller.answers
+        assert answer.generation == decided
+        assert [e.generation for e in p.entries_of(answer.exchange)] == [decided] * 2
+
+
 @pytest.mark.parametrize("service", ["UnemploymentData", ""], ids=["one service", "all services"])
 @in_trio
 async def test_where_every_source_is_out_the_first_end_is_the_moment_to_retry(

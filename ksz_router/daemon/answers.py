@@ -36,7 +36,7 @@ def not_admitted(request: Request, code: Code, *, limit: int, now_ms: int) -> An
     return _answer(request.id, b"", code, "", detail=detail, retry_at_ms=now_ms + RETRY_AFTER_MS)
 
 
-def refusal(exchange: Exchange, verdict: Refusal, generation: str) -> Answer:
+def refusal(exchange: Exchange, verdict: Refusal) -> Answer:
     """The answer to a request that the control refused."""
     detail = {}
     if verdict.field:
@@ -51,24 +51,28 @@ def refusal(exchange: Exchange, verdict: Refusal, generation: str) -> Answer:
         exchange.request.id,
         exchange.id,
         verdict.code,
-        generation,
+        exchange.generation,
         detail=detail,
         retry_at_ms=verdict.retry_at_ms or None,
     )
 
 
-def held_back(exchange: Exchange, code: Code, generation: str, retry_at_ms: int) -> Answer:
-    """The answer to a submission of which the ledger cannot say what became of it."""
+def bare(exchange: Exchange, code: Code, retry_at_ms: int = 0) -> Answer:
+    """The answer that the router gives in place of another, and that says only why."""
     return _answer(
-        exchange.request.id, exchange.id, code, generation, retry_at_ms=_if_later(code, retry_at_ms)
+        exchange.request.id,
+        exchange.id,
+        code,
+        exchange.generation,
+        retry_at_ms=_if_later(code, retry_at_ms),
     )
 
 
-def earlier(exchange: Exchange, held: Earlier, generation: str, retry_at_ms: int) -> Answer:
+def earlier(exchange: Exchange, held: Earlier, retry_at_ms: int) -> Answer:
     """The answer to a retry: what became of the submission before, without its payload."""
     verdict = exchange.verdict
     assert isinstance(verdict, Forward)
-    recipients = _statuses(held.codes)
+    recipients = _statuses(held.codes) + _spared(exchange)
     codes = [Code(recipient.code) for recipient in recipients]
     code = _overall(codes) if verdict.service.kind is Kind.DISTRIBUTION else codes[0]
     detail = {"retry": exchange.id.hex()}
@@ -78,14 +82,14 @@ def earlier(exchange: Exchange, held: Earlier, generation: str, retry_at_ms: int
         exchange.request.id,
         held.first,
         code,
-        generation,
+        exchange.generation,
         detail=detail,
         retry_at_ms=_if_later(code, retry_at_ms),
         recipients=recipients,
     )
 
 
-def outcome(exchange: Exchange, generation: str, retry_at_ms: int) -> Answer:
+def outcome(exchange: Exchange, retry_at_ms: int) -> Answer:
     """The answer once every destination is settled."""
     verdict, reply = exchange.verdict, exchange.reply
     assert isinstance(verdict, Forward)
@@ -96,9 +100,7 @@ def outcome(exchange: Exchange, generation: str, retry_at_ms: int) -> Answer:
         RecipientStatus(errand.kbo, int(errand.code or 0), errand.source_code) for errand in errands
     )
     if verdict.service.kind is Kind.DISTRIBUTION:
-        recipients += tuple(
-            RecipientStatus(kbo, int(Code.ANNOUNCED_OUTAGE)) for kbo in exchange.left_out
-        )
+        recipients += _spared(exchange)
         recipients += _statuses(granted.earlier) if granted is not None else ()
         code = _overall([Code(recipient.code) for recipient in recipients])
         reply = None
@@ -107,7 +109,7 @@ def outcome(exchange: Exchange, generation: str, retry_at_ms: int) -> Answer:
         exchange.request.id,
         exchange.delivered_as,
         code,
-        generation,
+        exchange.generation,
         detail={"retry": exchange.id.hex()} if is_retry else {},
         retry_at_ms=_if_later(code, retry_at_ms),
         source_us=max(
@@ -119,7 +121,7 @@ def outcome(exchange: Exchange, generation: str, retry_at_ms: int) -> Answer:
     )
 
 
-def connection_test(exchange: Exchange, generation: str, peer: dict[str, str]) -> Answer:
+def connection_test(exchange: Exchange, peer: dict[str, str]) -> Answer:
     """The answer of the router's own test-connection service: how it sees the caller."""
     caller = exchange.facts.caller
     assert caller is not None
@@ -131,14 +133,14 @@ def connection_test(exchange: Exchange, generation: str, peer: dict[str, str]) -
         "uri": exchange.session.uri,
         "protocol": VERSION,
         "router": __version__,
-        "generation": generation,
+        "generation": exchange.generation,
         **peer,
     }
     return _answer(
         exchange.request.id,
         exchange.id,
         Code.ANSWERED_WITH_DATA,
-        generation,
+        exchange.generation,
         payload=msgspec.json.encode(seen),
     )
 
@@ -159,6 +161,12 @@ def _if_later(code: Code, retry_at_ms: int) -> int | None:
 def _statuses(codes: Mapping[str, int]) -> tuple[RecipientStatus, ...]:
     """How recipients did in an earlier attempt."""
     return tuple(RecipientStatus(kbo, code) for kbo, code in codes.items())
+
+
+def _spared(exchange: Exchange) -> tuple[RecipientStatus, ...]:
+    """Recipients of a distribution that were left out for an announced outage."""
+    code = int(Code.ANNOUNCED_OUTAGE)
+    return tuple(RecipientStatus(kbo, code) for kbo in exchange.left_out)
 
 
 def _overall(codes: list[Code]) -> Code:

@@ -10,17 +10,13 @@ from collections.abc import Callable
 import msgspec
 
 from ksz_router.codes import Code, Stage
-from ksz_router.daemon.opened import Errand, Exchange, Submission
+from ksz_router.daemon.opened import Errand, Exchange, Late, Submission
+from ksz_router.daemon.well_formed import public, well_formed_part
 from ksz_router.decision import Forward, Refusal
-from ksz_router.identifiers import Kbo, is_application, is_insz, is_kbo
+from ksz_router.identifiers import Kbo
 from ksz_router.ledger import NO_DIGEST, Earlier
-from ksz_router.limits import (
-    framework_chars_max,
-    means_chars_max,
-    service_chars_max,
-    ticket_chars_max,
-)
-from ksz_router.messages import Reply, Request
+from ksz_router.limits import means_chars_max
+from ksz_router.messages import Reply
 from ksz_router.model import OPEN, Kind
 from ksz_router.privacylog.entry import Entry, canonical
 from ksz_router.privacylog.entry import Kind as EntryKind
@@ -52,7 +48,7 @@ class EntryMaker:
         )
         request = exchange.request
         if isinstance(verdict, Refusal):
-            request = _well_formed_part(request)
+            request = well_formed_part(request)
         named = request.member or request.kbo
         passed = verdict if isinstance(verdict, Forward) else None
         person = request.person if passed is None else passed.person
@@ -79,7 +75,7 @@ class EntryMaker:
                 legal_framework=request.legal_framework,
                 user=tokens.user(request.user) if request.user is not None else None,
                 application=request.application,
-                means=_public(request.means, means_chars_max),
+                means=public(request.means, means_chars_max),
                 level=request.level,
                 ticket=tokens.ticket(Kbo(requester), request.ticket),
                 person=tokens.person(person) if person is not None else None,
@@ -88,7 +84,7 @@ class EntryMaker:
                 begin=passed.begin if passed is not None else None,
                 end=passed.end if passed is not None and passed.end != OPEN else None,
                 destinations=exchange.destinations,
-                generation=self.generation,
+                generation=exchange.generation,
                 rights_version=self.rights_version,
                 directory_version=self.directory_version,
                 grant=grant.id if grant is not None else _grant_of(verdict),
@@ -132,6 +128,28 @@ class EntryMaker:
         entry = self._end(EntryKind.RECIPIENT, exchange, code, errand, reply)
         return [canonical(entry), *self._further(exchange, entry, reply)]
 
+    def discarded(self, late: Late, now_ns: int) -> bytes:
+        """Return the entry of an answer that came after its deadline, at this monotonic moment."""
+        code, source_ns = Code.ANSWER_DISCARDED, now_ns - late.sent_ns
+        return canonical(
+            Entry(
+                kind=EntryKind.OUTCOME,
+                at_us=self.now_us(),
+                exchange=late.exchange,
+                code=int(code),
+                stage=int(code.stage),
+                service=late.service,
+                service_version=late.service_version,
+                requester=late.requester,
+                acting=late.acting if late.acting != late.requester else None,
+                person=self.tokens.person(late.person) if late.person is not None else None,
+                destinations=(late.kbo,),
+                generation=late.generation,
+                source_us=source_ns // 1000,
+                router_us=(now_ns - late.received_ns - source_ns) // 1000,
+            )
+        )
+
     def _end(
         self,
         kind: EntryKind,
@@ -160,7 +178,7 @@ class EntryMaker:
             application=reply.application if reply is not None else None,
             person=self.tokens.person(passed.person) if passed and passed.person else None,
             destinations=(errand.kbo,) if errand is not None else exchange.destinations,
-            generation=self.generation,
+            generation=exchange.generation,
             answer_bytes=len(reply.payload) if reply is not None else 0,
             digest=_digest_answered(exchange.submission, reply),
             source_us=(errand.answered_ns - errand.sent_ns) // 1000 if errand and answered else 0,
@@ -252,44 +270,3 @@ def _digest_answered(submission: Submission | None, reply: Reply | None) -> byte
 
 def _digest(payload: bytes) -> bytes:
     return hashlib.sha256(payload).digest()
-
-
-def _well_formed_part(request: Request) -> Request:
-    """What of a refused request can stand in an entry.
-
-    Not every field was judged: the others could be anything, and of any length.
-    """
-    return Request(
-        id=request.id,
-        service=_public(request.service, service_chars_max),
-        version=_small(request.version) or 0,
-        ticket=request.ticket[:ticket_chars_max],
-        user=_if(is_insz, request.user),
-        application=_if(is_application, request.application),
-        means=_public(request.means, means_chars_max),
-        level=_small(request.level) or 0,
-        kbo=_if(is_kbo, request.kbo),
-        sector=_small(request.sector),
-        type=_small(request.type),
-        capacity=_small(request.capacity),
-        legal_framework=_public(request.legal_framework or "", framework_chars_max) or None,
-        member=_if(is_kbo, request.member),
-        final_client=_if(is_kbo, request.final_client),
-        person=_if(is_insz, request.person),
-        enterprise=_if(is_kbo, request.enterprise),
-        payload=request.payload,
-    )
-
-
-def _if(is_well_formed: Callable[[str], bool], text: str | None) -> str | None:
-    return text if text is not None and is_well_formed(text) else None
-
-
-def _public(text: str, chars_max: int) -> str:
-    """Text that a peer chose freely, unless somebody's number could be in it."""
-    text = text[:chars_max]
-    return "(withheld)" if sum(map(text.count, "0123456789")) >= 9 else text
-
-
-def _small(number: int | None) -> int | None:
-    return number if number is not None and 0 <= number < 1 << 31 else None

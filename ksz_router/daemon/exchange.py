@@ -27,8 +27,8 @@ from ksz_router.daemon.tables import Tables
 from ksz_router.daemon.upstream import Failed, Upstream
 from ksz_router.days import brussels_day
 from ksz_router.decision import Forward, Refusal, decide
-from ksz_router.identifiers import Kbo, is_application, is_insz
-from ksz_router.ledger import Earlier
+from ksz_router.identifiers import is_application, is_insz
+from ksz_router.ledger import NOT_SENT, UNKNOWN, Earlier
 from ksz_router.limits import further_persons_max, payload_bytes_max, source_code_chars_max
 from ksz_router.link import Link
 from ksz_router.messages import Answer, Reply, Request
@@ -98,6 +98,7 @@ class Exchanges:
                 deadline_ns=now_ns + _time_allowed_ns(request, verdict),
                 facts=facts,
                 verdict=verdict,
+                generation=self._tables.generation,
             )
             session.inflight[request.id] = exchange
             exchanges.append(exchange)
@@ -122,24 +123,34 @@ class Exchanges:
 
     def _own_answer(self, exchange: Exchange) -> Answer | None:
         """What the router answers without asking anybody; None where it is to be forwarded."""
-        verdict, generation = exchange.verdict, self._tables.generation
+        verdict = exchange.verdict
         if isinstance(verdict, Refusal):
-            return answers.refusal(exchange, verdict, generation)
+            return answers.refusal(exchange, verdict)
         if verdict.service.kind is Kind.TEST:
-            peer = exchange.session.link.describe()
-            return answers.connection_test(exchange, generation, peer)
+            answer = answers.connection_test(exchange, exchange.session.link.describe())
+            fits = exchange.session.takes(answer.payload)
+            return answer if fits else answers.bare(exchange, Code.ANSWER_TOO_LARGE)
         if exchange.submission is None or exchange.granted is not None:
             return None
-        held, retry_at_ms = exchange.submission.held, self._retry_at_ms()
+        held, retry_at_ms = exchange.submission.held, self._retry_at_ms(exchange)
         if isinstance(held, Earlier):
-            return answers.earlier(exchange, held, generation, retry_at_ms)
+            return answers.earlier(exchange, held, retry_at_ms)
         assert isinstance(held, Code), "what is granted was forwarded"
-        return answers.held_back(exchange, held, generation, retry_at_ms)
+        return answers.bare(exchange, held, retry_at_ms)
 
-    def _retry_at_ms(self, kbo: Kbo | None = None) -> int:
-        """When to come back, where nothing is known but perhaps of one source's breaker."""
-        wait_ms = self._upstream.retry_after_ms(kbo) if kbo is not None else 0
-        return self._wall_ns() // 1_000_000 + (wait_ms or answers.RETRY_AFTER_MS)
+    def _retry_at_ms(self, exchange: Exchange) -> int:
+        """The first moment at which a retry may come to more, by what is known of who lacks it."""
+        soon_ms = self._wall_ns() // 1_000_000
+        moments = [
+            soon_ms + (self._upstream.retry_after_ms(errand.kbo) or answers.RETRY_AFTER_MS)
+            for errand in exchange.errands
+            if errand.code in NOT_SENT or errand.code in UNKNOWN
+        ]
+        moments += [
+            max(outage.end_ms for outage in exchange.facts.outages if outage.kbo == kbo)
+            for kbo in exchange.left_out
+        ]
+        return min(moments, default=soon_ms + answers.RETRY_AFTER_MS)
 
     def _admit(self, session: "Session", request: Request, wall_ns: int) -> bool:
         ended = session.link.connection.ended
@@ -188,12 +199,7 @@ class Exchanges:
             late = link.late.pop(reply.id, None)
             self._metrics.turned_away(Code.ANSWER_DISCARDED)
             if late is not None:
-                exchange = late.exchange
-                total_us = (self._clock_ns() - exchange.received_ns) // 1000
-                records = self._entries.outcome(
-                    exchange, Code.ANSWER_DISCARDED, router_us=total_us, errand=late
-                )
-                self._recorder.submit(records, None)
+                self._recorder.submit([self._entries.discarded(late, self._clock_ns())], None)
             return
         verdict = errand.exchange.verdict
         assert isinstance(verdict, Forward)
@@ -203,7 +209,8 @@ class Exchanges:
         passed_on = usable and verdict.service.kind is not Kind.DISTRIBUTION
         if passed_on and not errand.exchange.session.takes(reply.payload):
             code, usable = Code.ANSWER_TOO_LARGE, False
-        errand.source_code = reply.source_code[:source_code_chars_max]
+        if code is not Code.SOURCE_ANSWER_INVALID:
+            errand.source_code = reply.source_code[:source_code_chars_max]
         self._metrics.source_answered(errand.answered_ns - errand.sent_ns)
         self._settle(errand, code, reply if usable else None)
 
@@ -219,7 +226,7 @@ class Exchanges:
                 if errand.code is None:
                     self._settle(errand, self._upstream.give_up(errand), None)
             self._admission.held_bytes -= len(exchange.request.payload)
-            # A late answer is still told from others, but what was asked is not kept for it.
+            # The answer is still to be recorded; what was asked is not kept for it.
             exchange.request = msgspec.structs.replace(exchange.request, payload=b"")
 
     def _settle(self, errand: Errand, code: Code, reply: Reply | None) -> None:
@@ -232,11 +239,12 @@ class Exchanges:
             errand.sent_ns = errand.sent_ns or exchange.forwarded_ns
             errand.answered_ns = self._clock_ns()
         exchange.open_errands -= 1
-        exchange.reply = reply
         verdict = exchange.verdict
         assert isinstance(verdict, Forward)
         is_distribution = verdict.service.kind is Kind.DISTRIBUTION
-        if is_distribution:
+        if not is_distribution:  # of which no payload is passed on, and none kept for the others
+            exchange.reply = reply
+        else:
             self._recorder.submit(self._entries.recipient(exchange, code, errand, reply), None)
         if exchange.submission is not None:
             self._submissions.came(exchange, errand, code, reply)
@@ -244,7 +252,7 @@ class Exchanges:
             return
         self._deadlines.remove(exchange)
         now_ns = self._clock_ns()
-        answer = answers.outcome(exchange, self._tables.generation, self._retry_at_ms(errand.kbo))
+        answer = answers.outcome(exchange, self._retry_at_ms(exchange))
         records = self._entries.outcome(
             exchange,
             Code(answer.code),

@@ -29,7 +29,7 @@ def gauges_of(worker: "Worker") -> Gauges:
         ),
         "ledger_tickets": (
             "Submissions that the ledger remembers.",
-            lambda: journal.ledger.rows,
+            lambda: journal.tickets,
         ),
         "directory_version": ("Person directory in force.", lambda: tables.directory.version),
         "directory_numbers": ("Numbers it knows.", lambda: tables.directory.numbers_count),

@@ -66,6 +66,8 @@ class Journal:
         self.entries = EntryMaker(cast("Tokens", None), self._now_us)
         self._before: Tokens | None = None
         self.ledger = open_ledger(config)
+        self.tickets = 0
+        """How many the ledger held when it was last looked at."""
         self.submissions = Submissions(self.ledger, index, self.entries, self._tokens_before)
         self.recorder: Recorder[Continuation] = Recorder(self._commit, clock_ns)
 
@@ -156,6 +158,10 @@ class Journal:
             except KeysError:
                 return None
         return self._before
+
+    def count_tickets(self) -> None:
+        """Look how many tickets the ledger holds; no other thread may ask it that."""
+        self.tickets = self.ledger.rows
 
     def prefill(self) -> bool:
         """Fill the next file ahead of its use, unhurried; say whether one is ready now.

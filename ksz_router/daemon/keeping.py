@@ -86,6 +86,7 @@ class RecordKeeping:
             self._log.info("quarter_began")
         elif self.journal.keys_error:
             self._note(self.journal.keys_error)
+        self.journal.count_tickets()
         self._tell()
 
     async def keep_ahead(self) -> None:

@@ -3,9 +3,12 @@
 It lies in memory that the machine loses with its power, so it names the uptime it was made in.
 """
 
+import os
+import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,10 +19,14 @@ from ksz_router.privacylog.entry import Entry, Kind, parse, parse_head
 from ksz_router.privacylog.frame import Frame
 from ksz_router.privacylog.header import PAGE, parse_file_header
 from ksz_router.privacylog.keys import KeyRing
-from ksz_router.privacylog.recovery import scan
+from ksz_router.privacylog.recovery import End, LogCorrupt, scan
 from ksz_router.privacylog.slots import file_numbers, file_of, opened, slot_folders
+from ksz_router.privacylog.taking import take_slot
 
 HOUR_NS = 3_600_000_000_000
+
+WORKER_SLOT = re.compile(r"w([0-9]+)")
+"""Slots of the log that belong to workers, by their index."""
 
 _BIN_16, _CONTENT_AT = b"\xc4\x10", 18
 """How ``content``, the last field of an entry, begins where there is one."""
@@ -50,6 +57,7 @@ def ready(config: Config, now_ns: int | None = None) -> int | None:
 
     Raises:
         LedgerError, OSError: it cannot be made; the message says what to do.
+        SlotTaken: it is to be made, and a worker of an earlier run still goes by the one before.
         PrivacyLogError: the log cannot be read.
     """
     boot_s = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -63,21 +71,39 @@ def ready(config: Config, now_ns: int | None = None) -> int | None:
             return None
     folder = Path(config.ledger.path)
     building = folder.with_name(folder.name + ".new")
-    shutil.rmtree(building, ignore_errors=True)
-    ledger = _open(building, config, boot_s)
-    try:
-        log = Path(config.privacy_log.path)
-        since_us = (now_ns or time.time_ns()) // 1000 - ledger.window_us
-        keys = KeyRing(Path(config.privacy_log.keys))
-        with Recall(ledger) as recall:
-            for slot in slot_folders(log) if log.is_dir() else ():
-                _recall_slot(slot, keys, recall, since_us)
-        recalled = ledger.rows
-    finally:
-        ledger.close()
-    shutil.rmtree(folder, ignore_errors=True)
-    building.rename(folder)
+    log = Path(config.privacy_log.path)
+    with _held(log) as slots:
+        shutil.rmtree(building, ignore_errors=True)
+        ledger = _open(building, config, boot_s)
+        try:
+            since_us = (now_ns or time.time_ns()) // 1000 - ledger.window_us
+            keys = KeyRing(Path(config.privacy_log.keys))
+            with Recall(ledger) as recall:
+                all_of = _Attempts(recall, since_us)
+                for slot in slots:
+                    _recall_slot(slot, keys, all_of, since_us)
+                # A ticket lives on with each attempt: of some the first ones are older than that.
+                older_us = min(map(_made_us, all_of.began_before), default=since_us)
+                older = _Attempts(recall, older_us, of=all_of.began_before, before_us=since_us)
+                for slot in slots if all_of.began_before else ():
+                    _recall_slot(slot, keys, older, older_us)
+            recalled = ledger.rows
+        finally:
+            ledger.close()
+        shutil.rmtree(folder, ignore_errors=True)
+        building.rename(folder)
     return recalled
+
+
+@contextmanager
+def _held(log: Path) -> Iterator[list[Path]]:
+    """Hold the slots of the workers: what one claims meanwhile would be in no ledger."""
+    slots = slot_folders(log) if log.is_dir() else []
+    with ExitStack() as held:
+        for slot in slots:
+            if WORKER_SLOT.fullmatch(slot.name):
+                held.callback(os.close, take_slot(log, slot))
+        yield slots
 
 
 def _open(folder: Path, config: Config, made_for_boot_s: float | None = None) -> Ledger:
@@ -89,15 +115,29 @@ def _open(folder: Path, config: Config, made_for_boot_s: float | None = None) ->
     )
 
 
-def _recall_slot(slot: Path, keys: KeyRing, recall: Recall, since_us: int) -> None:
-    """Hand what one writer recorded since then to the ledger, oldest first."""
+def _made_us(exchange: bytes) -> int:
+    """When an exchange id was made, Unix microseconds: a UUIDv7 begins with it (RFC 9562 5.7)."""
+    return int.from_bytes(exchange[:6], "big") * 1000
+
+
+def _recall_slot(slot: Path, keys: KeyRing, attempts: "_Attempts", since_us: int) -> None:
+    """Hand what one writer recorded since then to the ledger, oldest first.
+
+    Raises:
+        LogCorrupt: what was submitted cannot be known.
+    """
     numbers = file_numbers(slot)
     begin = len(numbers)
     while begin and (begin == len(numbers) or _created_us(slot, numbers[begin]) > since_us):
         begin -= 1
-    attempts = _Attempts(recall, since_us)
     for number in numbers[begin:]:
-        scan(file_of(slot, number), keys, attempts.visit)
+        file = file_of(slot, number)
+        result = scan(file, keys, attempts.visit)
+        if result.end is End.CORRUPT:
+            raise LogCorrupt(
+                f"{file}: byte {result.offset}, behind frame {result.frames}: {result.what}; "
+                "what was submitted cannot be known without it, see docs/privacylog-format.md"
+            )
     attempts.end()
 
 
@@ -117,11 +157,24 @@ class _Attempt(NamedTuple):
 
 
 class _Attempts:
-    """The submissions of one writer, from its entries in their order."""
+    """The submissions of one writer after the other, from its entries in their order.
 
-    def __init__(self, recall: Recall, since_us: int) -> None:
+    Args:
+        recall: Is told of them.
+        since_us: Older ones are left out.
+        of: Where some only are wanted: first exchange ids of their tickets.
+        before_us: And of these no later attempts, which were told before.
+    """
+
+    def __init__(
+        self, recall: Recall, since_us: int, *, of: Container[bytes] = (), before_us: int = 0
+    ) -> None:
+        self.began_before: set[bytes] = set()
+        """First exchange ids of tickets whose first attempt is older than all that was read."""
         self._recall = recall
         self._since_us = since_us
+        self._of = of
+        self._before_us = before_us
         self._open: dict[bytes, _Attempt] = {}
 
     def visit(self, frame: Frame) -> None:
@@ -142,12 +195,17 @@ class _Attempts:
             return
         assert entry.exchange is not None
         assert entry.ticket is not None
+        first = entry.first or entry.exchange
+        if self._before_us and (entry.at_us >= self._before_us or first not in self._of):
+            return
+        if _made_us(first) < self._since_us:
+            self.began_before.add(first)
         self._open[entry.exchange] = _Attempt(entry.ticket, entry.attempt, entry.destinations)
         self._recall.request(
             key=entry.ticket,
             content=entry.content or bytes(16),
             exchange=entry.exchange,
-            first=entry.first or entry.exchange,
+            first=first,
             attempt=entry.attempt,
             at_us=entry.at_us,
         )
@@ -168,6 +226,7 @@ class _Attempts:
         """The log ends here: what is open has no outcome yet."""
         for attempt in self._open.values():
             self._tell(attempt, attempt.recipients, Code.OUTCOME_UNKNOWN)
+        self._open.clear()
 
     def _tell(
         self, attempt: _Attempt, recipients: Sequence[str], code: int, digest: bytes | None = None

@@ -43,6 +43,41 @@ class Errand:
         self.source_code = ""
 
 
+class Late(NamedTuple):
+    """All that is kept of an errand that was given up: what the entry of a late answer says."""
+
+    exchange: bytes
+    kbo: Kbo
+    service: str
+    service_version: int
+    requester: Kbo
+    acting: Kbo
+    person: str | None
+    generation: str
+    received_ns: int
+    sent_ns: int
+
+    @classmethod
+    def of(cls, errand: Errand) -> "Late":
+        """Keep this of an errand."""
+        exchange = errand.exchange
+        verdict, caller = exchange.verdict, exchange.facts.caller
+        assert isinstance(verdict, Forward), "only what passed the control is sent"
+        assert caller is not None
+        return cls(
+            exchange=exchange.id,
+            kbo=errand.kbo,
+            service=exchange.request.service,
+            service_version=exchange.request.version,
+            requester=caller.kbo,
+            acting=verdict.acting,
+            person=verdict.person,
+            generation=exchange.generation,
+            received_ns=exchange.received_ns,
+            sent_ns=errand.sent_ns,
+        )
+
+
 class Submission(NamedTuple):
     """What the ledger says of a submission or distribution."""
 
@@ -57,8 +92,8 @@ class Exchange:
     """One request and everything that follows from it."""
 
     __slots__ = (
-        "deadline_ns", "destinations", "errands", "facts", "forwarded_ns", "id", "open_errands",
-        "received_ns", "reply", "request", "session", "submission", "verdict",
+        "deadline_ns", "destinations", "errands", "facts", "forwarded_ns", "generation", "id",
+        "open_errands", "received_ns", "reply", "request", "session", "submission", "verdict",
     )  # fmt: skip
 
     def __init__(
@@ -71,6 +106,7 @@ class Exchange:
         deadline_ns: int,
         facts: Facts,
         verdict: Forward | Refusal,
+        generation: str,
     ) -> None:
         self.id = id
         self.session = session
@@ -79,6 +115,8 @@ class Exchange:
         self.deadline_ns = deadline_ns
         self.facts = facts
         self.verdict = verdict
+        self.generation = generation
+        """The rulebook that decided; another may be in force when the answer comes."""
         self.destinations: tuple[str, ...] = (
             tuple([found.kbo for found in verdict.put_to]) if isinstance(verdict, Forward) else ()
         )
@@ -115,9 +153,11 @@ class Exchange:
             return ()
         if submission is None:
             return verdict.in_outage
-        if not isinstance(submission.held, Granted):
+        held = submission.held
+        if isinstance(held, Code):
             return ()
-        return tuple(kbo for kbo in verdict.in_outage if kbo not in submission.held.earlier)
+        told = held.earlier if isinstance(held, Granted) else held.codes
+        return tuple(kbo for kbo in verdict.in_outage if kbo not in told)
 
     @property
     def delivered_as(self) -> bytes:

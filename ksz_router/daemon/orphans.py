@@ -1,8 +1,10 @@
 """Slots of the log whose worker exists no more: after a start with fewer workers."""
 
-import re
 import time
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 import trio
@@ -11,50 +13,46 @@ from ksz_router.config import Config
 from ksz_router.daemon import systemd
 from ksz_router.daemon.control import stop_seconds
 from ksz_router.daemon.journal import open_writer
-from ksz_router.daemon.ledger_from_log import open_ledger
+from ksz_router.daemon.ledger_from_log import WORKER_SLOT, open_ledger
 from ksz_router.privacylog.keys import KeyRing
 from ksz_router.privacylog.recovery import open_exchanges
 from ksz_router.privacylog.slots import slot_folders
 from ksz_router.privacylog.taking import LogNotWritable, SlotTaken
 
-WORKER_SLOT = re.compile(r"w([0-9]+)")
-"""Slots of the log that belong to workers, by their index."""
-
 _AGAIN_SECONDS = 1.0
 
+T = TypeVar("T")
 
-async def settle_when_possible(
-    settings: Config, log: structlog.typing.FilteringBoundLogger
-) -> None:
-    """Settle them before anybody is served; as long as there is no room for it, wait for room.
+
+async def when_possible(
+    settings: Config, log: structlog.typing.FilteringBoundLogger, work: Callable[[], T]
+) -> T:
+    """Do what writes the log before anybody is served, in a thread; return what it returns.
+
+    As long as an earlier run drains, or there is no room, it is tried again.
 
     Raises:
-        PrivacyLogError: as :func:`settle_orphans`, but for want of room.
-        OSError: the log cannot be listed.
+        SlotTaken: an earlier run lives longer than a stop may take.
+        Exception: anything else that the work raises, but for want of room.
     """
     told = ""
     ends_at = trio.current_time() + stop_seconds(settings)
     while True:
         try:
-            settled = await trio.to_thread.run_sync(settle_orphans, settings, time.time_ns())
+            return await trio.to_thread.run_sync(work)
         except SlotTaken:  # an earlier run that drains
             if trio.current_time() > ends_at:
                 raise
             await trio.sleep(0.1)
-            continue
         except LogNotWritable as error:
             if str(error) != told:
                 told = str(error)
                 log.critical("log_not_writable", reason=told)
             systemd.notify_starting(f"not ready: {told}")
             await trio.sleep(_AGAIN_SECONDS)
-            continue
-        if settled:
-            log.info("orphans_settled", slots=settled)
-        return
 
 
-def settle_orphans(config: Config, now_ns: int) -> list[str]:
+def settle_orphans(config: Config, now_ns: int | None = None) -> list[str]:
     """Give an outcome to what a worker left open whose place exists no more; return the slots.
 
     A worker settles its own slot when it starts. After a start with fewer workers nobody would
@@ -66,14 +64,13 @@ def settle_orphans(config: Config, now_ns: int) -> list[str]:
     """
     log, keys = Path(config.privacy_log.path), Path(config.privacy_log.keys)
     settled = []
-    ledger = open_ledger(config)
-    for folder in slot_folders(log) if log.is_dir() else ():
-        found = WORKER_SLOT.fullmatch(folder.name)
-        if found is None or int(found[1]) < config.node.workers:
-            continue
-        index = int(found[1])
-        if ledger.has_open(index) or open_exchanges(folder, KeyRing(keys)).open:
-            open_writer(config, index, now_ns, ledger).close()
-            settled.append(folder.name)
-    ledger.close()
+    with closing(open_ledger(config)) as ledger:
+        for folder in slot_folders(log) if log.is_dir() else ():
+            found = WORKER_SLOT.fullmatch(folder.name)
+            if found is None or int(found[1]) < config.node.workers:
+                continue
+            index = int(found[1])
+            if ledger.has_open(index) or open_exchanges(folder, KeyRing(keys)).open:
+                open_writer(config, index, now_ns or time.time_ns(), ledger).close()
+                settled.append(folder.name)
     return settled

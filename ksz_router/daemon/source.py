@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from ksz_router import routing
 from ksz_router.codes import Code
-from ksz_router.daemon.opened import Errand
+from ksz_router.daemon.opened import Errand, Late
 from ksz_router.decision import Forward
 from ksz_router.identifiers import Kbo
 from ksz_router.limits import connection_outgoing_soft_bytes
@@ -34,7 +34,7 @@ class SourceLink:
         self.heard_ns = now_ns
         self.pinged_ns = 0
         self.pending: dict[int, Errand] = {}
-        self.late: dict[int, Errand] = {}
+        self.late: dict[int, Late] = {}
         self.is_open = False
         """The Welcome came."""
         self.is_draining = False
@@ -69,7 +69,7 @@ class SourceLink:
         if self.pending.pop(errand.number, None) is not None:
             if len(self.late) >= _LATE_MAX:
                 del self.late[next(iter(self.late))]
-            self.late[errand.number] = errand
+            self.late[errand.number] = Late.of(errand)
 
 
 class Source:

@@ -74,6 +74,7 @@ class Submissions:
             slot=self._slot,
             candidates=tuple(destination.kbo for destination in verdict.destinations),
             is_to_all=verdict.service.kind is Kind.DISTRIBUTION,
+            spared=verdict.in_outage,
         )
 
     def came(self, exchange: Exchange, errand: Errand, code: Code, reply: Reply | None) -> None:

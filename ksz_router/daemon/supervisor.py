@@ -70,10 +70,16 @@ class Supervisor:
         settings = self.force.settings
         self.force.certificates = reload.digest_of(settings.tls)
         self.force.generation = await trio.to_thread.run_sync(reload.verified_generation, settings)
-        recalled = await trio.to_thread.run_sync(ledger_from_log.ready, settings)
+        recalled = await orphans.when_possible(
+            settings, self._log, lambda: ledger_from_log.ready(settings)
+        )
         if recalled is not None:
             self._log.info("ledger_made", tickets=recalled)
-        await orphans.settle_when_possible(settings, self._log)
+        settled = await orphans.when_possible(
+            settings, self._log, lambda: orphans.settle_orphans(settings)
+        )
+        if settled:
+            self._log.info("orphans_settled", slots=settled)
         self._listener = await self._listen()
 
     async def run(self) -> bool:
@@ -239,11 +245,17 @@ class Supervisor:
                 if worker.report is None or worker.channel is None or worker.process is None:
                     continue
                 await worker.channel.send(Ask())
-                if trio.current_time() - worker.heard_at > _SILENT_SECONDS_MAX:
+                if trio.current_time() - worker.heard_at > self._silence_s(worker):
                     self._log.error("worker_mute", worker=worker.index)
                     worker.process.kill()
             systemd.notify("WATCHDOG=1")
             self._tell_status()
+
+    def _silence_s(self, worker: WorkerHandle) -> float:
+        """How long a worker may say nothing; one that drains does so until it ends."""
+        if worker.is_leaving:
+            return stop_seconds(self.force.settings)
+        return _SILENT_SECONDS_MAX
 
     def _tell_status(self) -> None:
         """Tell systemd in words how it is; only what is news."""

@@ -15,6 +15,7 @@ Keys and contents are keyed hashes made by the caller; nothing here names a pers
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import lmdb
@@ -31,7 +32,7 @@ from ksz_router.ledger.row import (
     State,
     recipients_of,
 )
-from ksz_router.limits import MIB
+from ksz_router.limits import MIB, recipients_max
 
 READERS_MAX = 512
 ROOM_BYTES = 64 * MIB
@@ -146,9 +147,11 @@ class Ledger:
                 return Code.LEDGER_FULL
             row, found_as = Row.new(content), key
             row.first = claim.exchange
+        if claim.is_to_all and len({*row.codes, *claim.candidates, *claim.spared}) > recipients_max:
+            return Code.TOO_MANY_RECIPIENTS  # the answer has to name them all
         recipients = recipients_of(row, claim)
         if not recipients:
-            return Earlier(row.first, row.plain_codes(), row.digest)
+            return Earlier(row.first, row.told(claim), row.digest)
         repeats = frozenset(kbo for kbo in recipients if row.codes.get(kbo, (0,))[0] in UNKNOWN)
         earlier = {kbo: code for kbo, code in row.plain_codes().items() if kbo not in recipients}
         transaction.delete(TIME.pack(row.at_us) + found_as, db=self.times)
@@ -185,9 +188,9 @@ class Ledger:
         """Write down what became of attempts, before that is recorded.
 
         Raises:
-            lmdb.Error: there is no room. The process must end; ``resolve`` mends it.
+            LedgerError: there is no room. The process must end; ``resolve`` mends it.
         """
-        with self.environment.begin(write=True) as transaction:
+        with self._writing() as transaction:
             for noted in outcomes:
                 row = self._attempt(transaction, noted.key, noted.exchange)
                 row.came(noted.codes, row.attempt)
@@ -199,9 +202,9 @@ class Ledger:
         """Let what was noted be seen, now that it is recorded: keys with their exchange ids.
 
         Raises:
-            lmdb.Error: as for ``note``.
+            LedgerError: as for ``note``.
         """
-        with self.environment.begin(write=True) as transaction:
+        with self._writing() as transaction:
             for key, exchange in attempts:
                 row = self._attempt(transaction, key, exchange)
                 self._close(transaction, key, row)
@@ -212,8 +215,11 @@ class Ledger:
         Args:
             slot: Of the worker, which does not run.
             left_open: Exchanges that its log holds without an outcome, and where each was put to.
+
+        Raises:
+            LedgerError: as for ``note``; it may be tried again.
         """
-        with self.environment.begin(write=True) as transaction:
+        with self._writing() as transaction:
             found = list(self._open_of(transaction, slot))
             for key, exchange in found:
                 row = self._attempt(transaction, key, exchange)
@@ -226,6 +232,15 @@ class Ledger:
                 else:
                     self._forget(transaction, key, row)
         return len(found)
+
+    @contextmanager
+    def _writing(self) -> Iterator[lmdb.Transaction]:
+        try:
+            with self.environment.begin(write=True) as transaction:
+                yield transaction
+        except lmdb.Error as error:
+            where = self.environment.path()
+            raise LedgerError(f"{where}: the submission ledger takes nothing: {error}") from error
 
     def has_open(self, slot: int) -> bool:
         """Say whether a worker holds, or left, a claim open."""

@@ -27,6 +27,8 @@ _HEAD = struct.Struct(">16s16s16s32sHQHB")
 _RECIPIENT = struct.Struct(">10sHH")
 
 NO_DIGEST = bytes(32)
+FIRST_BYTES = 16
+"""A row begins with the exchange id of its first attempt."""
 ROW_BYTES_MAX = _HEAD.size + recipients_max * _RECIPIENT.size
 
 
@@ -55,6 +57,8 @@ class Claim(NamedTuple):
     """KBO numbers of everybody to whom it may be sent, the preferred one first."""
     is_to_all: bool
     """A distribution goes to all of them, a submission to one."""
+    spared: tuple[str, ...] = ()
+    """Recipients of a distribution that this attempt leaves out; its answer names them too."""
 
 
 class Granted(NamedTuple):
@@ -142,8 +146,23 @@ class Row:
         lost = [kbo for kbo in recipients if self.codes.get(kbo, (0, 0))[1] < self.attempt]
         self.came(dict.fromkeys(lost, int(Code.OUTCOME_UNKNOWN)), self.attempt)
 
+    def join(self, other: "Row") -> None:
+        """Take in what another row of the same ticket says of other attempts."""
+        for kbo, (code, attempt) in other.codes.items():
+            old = self.codes.get(kbo)
+            if old is None or _certainty(old[0]) < _certainty(code):
+                self.codes[kbo] = code, attempt
+        self.digest = self.digest if self.digest != NO_DIGEST else other.digest
+
     def plain_codes(self) -> dict[str, int]:
         return {kbo: code for kbo, (code, _) in self.codes.items()}
+
+    def told(self, claim: Claim) -> dict[str, int]:
+        """What a retry that is not sent is told: of a submission, where it is or may be."""
+        codes = self.plain_codes()
+        if claim.is_to_all:
+            return codes
+        return {kbo: code for kbo, code in codes.items() if code not in NOT_SENT}
 
 
 def _certainty(code: int) -> int:

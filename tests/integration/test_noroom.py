@@ -144,7 +144,7 @@ async def ask_many(client: Client, count: int) -> list[Answer]:
     answers: list[Answer] = []
 
     async def one() -> None:
-        answers.append(await client.ask(connection_test(), deadline_s=5.0))
+        answers.append(await client.ask(connection_test(), deadline_s=10.0))
 
     async with trio.open_nursery() as nursery:
         for _ in range(count):
@@ -168,7 +168,7 @@ async def test_a_next_file_that_cannot_be_made_is_refused_for_in_time(stand: Tow
                 assert len(answers) < 20_000
             assert_refused(answers[-1])
             asked = len(source.asked)
-            assert_refused(await client.ask(request(), deadline_s=1.0))
+            assert_refused(await client.ask(request(), deadline_s=10.0))
             assert len(source.asked) == asked == 1
             await assert_says_why(stand, "log_file_short")
             assert stand.metric("ksz_router_privacy_log_next_file_failures_total") > 0
@@ -241,12 +241,12 @@ async def test_a_disk_that_is_full_stops_the_router_and_room_lets_it_go_on(stand
                 while True:
                     file.write(bytes(65_536))
             await assert_says_why(stand, "log_disk_short")
-            assert_refused(await client.ask(request(), deadline_s=1.0))
+            assert_refused(await client.ask(request(), deadline_s=10.0))
             os.kill(worker_pid(stand), signal.SIGKILL)
             await until(lambda: stand.events("worker_ended"))
             await assert_says_why(stand, "log_not_open")
             assert "No space left on device" in stand.events("log_not_writable")[-1]["reason"]
-            assert_refused(await client.ask(request(), deadline_s=2.0, resend=True))
+            assert_refused(await client.ask(request(), deadline_s=10.0, resend=True))
             assert len(source.asked) == 1
             ballast.unlink()
             await assert_ready_again(stand)
