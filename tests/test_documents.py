@@ -81,6 +81,15 @@ def test_no_document_knows_the_machine_it_was_written_on(path: Path) -> None:
     assert re.findall(rf"(?<![\w.]){'/'}{machine}/[\w.]+|file:/+\w+", path.read_text("utf-8")) == []
 
 
+@pytest.mark.parametrize("path", MARKDOWN, ids=name_of)
+def test_every_table_is_whole(path: Path) -> None:
+    """Rows without a head above them are shown as text, and a cell too many is not shown."""
+    for table in re.findall(r"(?:^\|.*\n)+", prose(path), re.MULTILINE):
+        rows = [re.sub(r"`[^`]*`|\\\|", "", row).count("|") for row in table.splitlines()]
+        assert re.fullmatch(r"\|[ :|-]+\|", table.splitlines()[1]), table[:80]
+        assert len(set(rows)) == 1, table[:80]
+
+
 @pytest.mark.parametrize("name", ["protocol", "operations", "runbook", "sdk", "rulebook"])
 def test_every_code_that_a_document_names_exists(name: str) -> None:
     """A code that is gone or misspelt would be looked for in vain."""
