@@ -227,11 +227,11 @@ MOST = {
 ANSWER = {
     "id": 1, "exchange": EXCHANGE, "code": 10001, "stage": 10, "official": "MSG00000",
     "status": "DATA_FOUND", "action": 0, "generation": "b2f6c01d", "router_us": 840,
-    "source_us": 21500, "payload": b"<data/>",
+    "source_us": 21500, "recipients": [[SOURCE, 10001, "OK"]], "payload": b"<data/>",
 }  # fmt: skip
 REFUSED = ANSWER | {
     "code": 4001, "stage": 4, "official": "MSG00013", "status": "NO_RESULT", "action": 2,
-    "source_us": 0, "payload": b"",
+    "source_us": 0, "recipients": [], "payload": b"",
 }  # fmt: skip
 REPLACED = REFUSED | {
     "code": 6002, "stage": 6, "official": "MSG00006", "action": 1, "detail": {"newSSIN": OTHER},

@@ -9,6 +9,8 @@ Every line printed is one JSON object: what was done, and what came of it.
 """
 
 import argparse
+import contextlib
+import hashlib
 import importlib.util
 import json
 import os
@@ -16,6 +18,8 @@ import signal
 import socket
 import ssl
 import threading
+import time
+import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -23,6 +27,13 @@ if TYPE_CHECKING:
     from tests.stranger_bytes import ALPN, FRAME_MAX, Fault, Fields, Reader, frame_of
 else:
     from stranger_bytes import ALPN, FRAME_MAX, Fault, Fields, Reader, frame_of
+
+
+ITEM = ("service", "version", "person", "enterprise", "begin", "end", "source", "ticket", "payload")
+SUBMISSION_OPEN = 9013
+
+# Payloads that say how our own source is to behave.
+FURTHER, HOLD, LET_GO, BREAK_OFF = b"one question", b"hold this", b"let go", b"break off"
 
 
 # A connection.
@@ -100,12 +111,18 @@ class Requester:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.asking = options, json.loads(options.asking)
+        self.submitting = {**self.asking, **json.loads(options.submitting)}
+        self.ticket = str(uuid.uuid4())
+        self.dial()
+        self.throttles: list[Fields] = []
+        self.drains: list[Fields] = []
+
+    def dial(self) -> None:
+        options = self.options
         sock = socket.create_connection((options.host, options.port), timeout=options.patience)
         tls = context(options, ssl.PROTOCOL_TLS_CLIENT).wrap_socket(sock)
         self.connection = Connection("requester", tls, options.router_uri)
         self.next_id, self.window, self.waiting = 1, 1, set[int]()
-        self.throttles: list[Fields] = []
-        self.drains: list[Fields] = []
 
     def request(self, **fields: Any) -> tuple[str, Fields]:
         number, self.next_id = self.next_id, self.next_id + 1
@@ -150,7 +167,7 @@ class Requester:
         say("test", **shown(answer), seen=json.loads(answer["payload"]))
 
     def consult(self) -> None:
-        (answer,) = self.ask(self.request(**self.asking, payload=b"one question"))
+        (answer,) = self.ask(self.request(**self.asking, payload=FURTHER))
         say("consult", **shown(answer))
 
     def pipeline(self) -> None:
@@ -174,6 +191,73 @@ class Requester:
         wrong = {**self.asking, **json.loads(self.options.refused)}
         (answer,) = self.ask(self.request(**wrong))
         say("refuse", **shown(answer))
+
+    def envelope(self) -> None:
+        """What is no item, what is refused and what is answered, in one; one Answer each."""
+        service, version, person = (self.asking[name] for name in ("service", "version", "person"))
+        whole = [service, version, person, None, None, None, None, "own", b"enclosed"]
+        items = ["no item", [service, version + 90, person], whole]
+        first, self.next_id = self.next_id, self.next_id + len(items)
+        self.waiting.update(range(first, self.next_id))
+        shared = {name: value for name, value in self.asking.items() if name not in ITEM}
+        self.connection.send(
+            ("Envelope", {"id": first, "requests": items, "ticket": "shared", **shared})
+        )
+        answers = sorted((self.await_("Answer") for _ in items), key=lambda answer: answer["id"])
+        exchanges = {answer["exchange"] for answer in answers}
+        say("envelope", answers=[shown(answer) for answer in answers], exchanges=len(exchanges))
+
+    def submission(self, payload: bytes, ticket: str) -> tuple[str, Fields]:
+        return self.request(**{**self.submitting, "payload": payload, "ticket": ticket})
+
+    def settled(self, payload: bytes, ticket: str) -> tuple[Fields, int]:
+        """Send a submission until it is not under way any more, each time when it is told to."""
+        for times in range(10):
+            (answer,) = self.ask(self.submission(payload, ticket))
+            if answer["code"] != SUBMISSION_OPEN:
+                return answer, times
+            self.listen_until(answer["retry_at_ms"])
+        stop("a submission stays under way")
+
+    def listen_until(self, moment_ms: int) -> None:
+        """Wait for a moment, and answer Pings meanwhile."""
+        sock = self.connection.sock
+        while (left_s := moment_ms / 1000 - time.time()) > 0:
+            sock.settimeout(left_s)
+            with contextlib.suppress(TimeoutError):
+                name, fields = self.connection.receive()
+                if name in ("Bye", "Truncated"):
+                    stop(f"{name} {fields} while it waited")
+        sock.settimeout(self.options.patience)
+
+    def submit(self) -> None:
+        """Be told that it is under way, lose the connection, and come again as told."""
+        twice = [self.submission(HOLD, self.ticket) for _ in range(2)]
+        self.connection.send(*twice)
+        under_way = self.await_("Answer")
+        if under_way["id"] != twice[1][1]["id"]:
+            stop("the first was answered, though the source holds it")
+        self.connection.sock.close()  # neither Bye nor a TLS close
+        self.dial()
+        self.hello()
+        self.listen_until(under_way["retry_at_ms"])
+        (freed,) = self.ask(self.submission(LET_GO, str(uuid.uuid4())))
+        answer, _ = self.settled(HOLD, self.ticket)
+        again, _ = self.settled(HOLD, self.ticket)
+        say("submit", under_way=shown(under_way), freed=freed["code"], first=shown(answer),
+            again=shown(again), digest=hashlib.sha256(b"taken: " + HOLD).hexdigest())  # fmt: skip
+
+    def reuse(self) -> None:
+        """The ticket of that submission, with other content."""
+        (answer,) = self.ask(self.submission(b"another decision", self.ticket))
+        say("reuse", **shown(answer))
+
+    def unknown(self) -> None:
+        """The source breaks off before it replies; the retry reaches it as a repeat."""
+        ticket = str(uuid.uuid4())
+        (lost,) = self.ask(self.submission(BREAK_OFF, ticket))
+        answer, _ = self.settled(BREAK_OFF, ticket)
+        say("unknown", lost=shown(lost), answer=shown(answer))
 
     def overrun(self) -> None:
         """More than the window at once: what is beyond it is refused, with a notice."""
@@ -229,21 +313,66 @@ def ask(options: argparse.Namespace) -> None:
 # The source.
 
 
+class Supplier:
+    """What the connections of a source share: what it acted on, and what it holds back."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options, self.stopping = options, threading.Event()
+        self.lock, self.replies = threading.Lock(), dict[bytes, Fields]()
+        self.held: list[tuple[Connection, Fields]] | None = []
+
+    def take(self, connection: Connection, delivery: Fields) -> bool:
+        """Act on a delivery, once for each exchange, and reply; say whether to break off."""
+        exchange, question = delivery["exchange"], delivery["payload"]
+        say("delivered", **{key: value for key, value in delivery.items()
+                            if key not in ("payload", "exchange")},
+            exchange=exchange.hex(), question=question.decode())  # fmt: skip
+        with self.lock:
+            is_new = exchange not in self.replies
+            if not is_new and not delivery["repeat"]:
+                stop("delivered before, and not marked as a repeat")
+            if is_new:
+                self.replies[exchange] = self.act(delivery)
+            reply = {"id": delivery["id"], **self.replies[exchange]}
+            due = [(connection, reply)]
+            if question == HOLD and self.held is not None:
+                self.held.append(due.pop())
+            if question == LET_GO and self.held is not None:
+                due, self.held = self.held + due, None
+        if is_new and question == BREAK_OFF:
+            return True
+        for asker, what in due:
+            asker.send(("Reply", what))
+        return False
+
+    def act(self, delivery: Fields) -> Fields:
+        """What the section "What a source does" asks; the reply, without its id."""
+        say("acted", exchange=delivery["exchange"].hex())
+        question, groups = delivery["payload"], " ".join(delivery["groups"]).encode()
+        is_submitted = delivery["service"] == self.options.takes
+        return {
+            "outcome": 0, "person": delivery["person"],
+            "persons": json.loads(self.options.further) if question == FURTHER else [],
+            "application": self.options.application, "source_code": "OK",
+            "payload": (b"taken: " if is_submitted else b"groups " + groups + b"; ") + question,
+        }  # fmt: skip
+
+
 def supply(options: argparse.Namespace) -> None:
     """Accept routers until told to stop; SIGTERM drains."""
     tls, listener = context(options, ssl.PROTOCOL_TLS_SERVER), socket.create_server(
         ("127.0.0.1", options.port)
     )  # fmt: skip
-    stopping = threading.Event()
+    supplier = Supplier(options)
 
     def leave(*_: object) -> None:
-        stopping.set()
+        supplier.stopping.set()
         listener.shutdown(socket.SHUT_RDWR)
 
     signal.signal(signal.SIGTERM, leave)
     say("listening")
     threads = []
-    while not stopping.is_set():
+    while not supplier.stopping.is_set():
         try:
             sock, _ = listener.accept()
             sock.settimeout(options.patience)
@@ -251,18 +380,18 @@ def supply(options: argparse.Namespace) -> None:
                                     options.router_uri)  # fmt: skip
         except OSError:
             continue
-        threads.append(threading.Thread(target=serve, args=(connection, options, stopping)))
+        threads.append(threading.Thread(target=serve, args=(connection, supplier)))
         threads[-1].start()
     for thread in threads:
         thread.join()
     say("done")
 
 
-def serve(connection: Connection, options: argparse.Namespace, stopping: threading.Event) -> None:
+def serve(connection: Connection, supplier: Supplier) -> None:
     ends = False
     connection.sock.settimeout(0.2)
     while True:
-        if stopping.is_set() and not ends:
+        if supplier.stopping.is_set() and not ends:
             connection.send(("Drain", {"seconds": 5}))
             ends = True
         try:
@@ -276,31 +405,19 @@ def serve(connection: Connection, options: argparse.Namespace, stopping: threadi
             say("greeted", speaker=fields["speaker"])
             connection.send(
                 ("Welcome", {"version": 1, "agent": "stranger", "frame_bytes_max": FRAME_MAX,
-                             "inflight_max": options.many}),
+                             "inflight_max": supplier.options.many}),
                 ("Ping", {"number": 5}),
             )  # fmt: skip
         elif name == "Pong":
             say("ping", pong=fields["number"])
         elif name == "Delivery":
-            connection.send(("Reply", reply_to(fields, options)))
+            if supplier.take(connection, fields):
+                connection.sock.close()
+                return
         elif name in ("Bye", "Truncated"):
             say("left", how=name, code=fields.get("code"))
             break
     connection.close()
-
-
-def reply_to(delivery: Fields, options: argparse.Namespace) -> Fields:
-    """What the section "What a source does" asks; the payload of a question may ask for more."""
-    say("delivered", **{key: value for key, value in delivery.items()
-                        if key not in ("payload", "exchange")},
-        exchange=delivery["exchange"].hex())  # fmt: skip
-    question = delivery["payload"]
-    further = json.loads(options.further) if question == b"one question" else []
-    return {
-        "id": delivery["id"], "outcome": 0, "person": delivery["person"], "persons": further,
-        "application": options.application, "source_code": "OK",
-        "payload": b"groups " + " ".join(delivery["groups"]).encode() + b"; " + question,
-    }  # fmt: skip
 
 
 def main() -> None:
@@ -318,6 +435,8 @@ def main() -> None:
         sub.add_argument("--steps", default="hello,test,consult,pipeline,refuse,ping,bye")
         sub.add_argument("--asking", default="{}")
         sub.add_argument("--refused", default="{}")
+        sub.add_argument("--submitting", default="{}")
+        sub.add_argument("--takes", default="", help="the service that is a submission")
         sub.add_argument("--further", default="[]")
         sub.add_argument("--application")
         sub.add_argument("--many", type=int, default=20)

@@ -19,6 +19,7 @@ from ksz_router.daemon.deadlines import Deadlines
 from ksz_router.daemon.ids import ExchangeIds
 from ksz_router.daemon.opened import Exchange
 from ksz_router.daemon.session import Session
+from ksz_router.daemon.tally import Tally
 from ksz_router.decision import Facts, Refusal
 from ksz_router.privacylog.entry import Kind
 from tests.daemon_ground import NEIGHBOUR, Ground
@@ -224,3 +225,21 @@ def test_lines_of_several_threads_do_not_run_into_each_other(
     structlog.reset_defaults()
     lines = capsys.readouterr().err.splitlines()
     assert Counter(json.loads(line)["number"] for line in lines) == dict.fromkeys(range(50), 4)
+
+
+def test_what_a_peer_can_cause_at_will_is_a_bounded_number_of_lines(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A line a kind with its count; of many kinds the further ones together; then none."""
+    tally = Tally(oplog.set_up("worker-0"))
+    for _ in range(1_000):
+        for address in range(100):
+            tally.add("handshake_refused", code="PEER_TOO_SLOW", address=str(address))
+    tally.write()
+    tally.write()
+    structlog.reset_defaults()
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert len(lines) == 33
+    assert sum(line["count"] for line in lines) == 100_000
+    assert [line["count"] for line in lines if line.get("others")] == [68_000]
+    assert {line["event"] for line in lines} == {"handshake_refused"}

@@ -1,5 +1,6 @@
 """The demonstration: its table, its checks, and one run of the whole."""
 
+import hashlib
 import json
 import os
 import re
@@ -14,9 +15,10 @@ import msgspec
 import pytest
 
 from contrib.demo import audit, table
+from contrib.demo.cast import CENTRE, NIC, PENSIONS, POD_MI, RVA, Step
 from contrib.demo.conversation import Told, faults_of
 from contrib.demo.sources import Sources, payload
-from contrib.demo.story import CENTRE, NIC, PENSIONS, RVA, Step, chapters
+from contrib.demo.story import chapters
 from ksz_router.codes import MEANINGS, Code, Stage
 from ksz_router.directory.synthesise import landmarks
 from ksz_router.messages import Answer, RecipientStatus
@@ -26,6 +28,7 @@ PERSONS = landmarks(1)
 STEPS = [s for chapter in chapters(PERSONS, PERSONS["answered"]) for s in chapter.steps]
 EXCHANGE = uuid.UUID(int=7).bytes
 ANSWERED = next(s for s in STEPS if s.went_to == (RVA,))
+AGAIN = next(s for s in STEPS if s.told_again)
 FOLLOWED = next(s for s in STEPS if s.delivered)
 
 
@@ -44,9 +47,14 @@ def as_expected(step: Step) -> tuple[Answer, Sources]:
     sources = Sources()
     for kbo in set(step.went_to) - {PENSIONS}:
         sources.delivered[EXCHANGE, kbo] = step.delivered or step.request.person
+        sources.times[EXCHANGE, kbo] += 1
     has_payload = len(step.went_to) == 1 and step.expected is Code.ANSWERED_WITH_DATA
     body = payload(step.went_to[0], step.request.service) if has_payload else b""
-    return answer(step.expected, step.went_to, detail=dict(step.detail), payload=body), sources
+    detail = dict(step.detail)
+    if step.told_again:
+        detail |= {"retry": "08" * 16, "payloadDigest": hashlib.sha256(body).hexdigest()}
+        body = b""
+    return answer(step.expected, step.went_to, detail=detail, payload=body), sources
 
 
 @pytest.mark.parametrize("step", STEPS, ids=repr)
@@ -69,6 +77,10 @@ def test_a_step_that_goes_as_told_has_no_fault_and_fits_the_table(step: Step) ->
         (ANSWERED, {"recipients": (RecipientStatus(NIC, 10001),)}, "instead of"),
         (ANSWERED, {"exchange": bytes(16)}, "reached nobody"),
         (ANSWERED, {"payload": b"other"}, "not what the source answered"),
+        (ANSWERED, {"detail": {"retry": "08" * 16}}, "was told again"),
+        (AGAIN, {"detail": {}}, "was not told again"),
+        (AGAIN, {"payload": b"again"}, "not what the source answered"),
+        (AGAIN, {"detail": {"retry": "08" * 16}}, "not that of what the source answered"),
     ],
 )
 def test_every_deviation_is_named(step: Step, change: dict[str, Any], fault: str) -> None:
@@ -79,12 +91,15 @@ def test_every_deviation_is_named(step: Step, change: dict[str, Any], fault: str
 
 
 def test_a_wrong_person_a_wrong_detail_and_a_late_answer_are_named() -> None:
-    """A source that was asked for the old number, a missing new number, and the clock."""
+    """A source asked for the old number, one asked twice, a missing new number, and the clock."""
     given, sources = as_expected(FOLLOWED)
     sources.delivered[EXCHANGE, NIC] = FOLLOWED.request.person
     assert list(faults_of(FOLLOWED, given, 0.1, sources)) == [
         "a source was asked for another person"
     ]
+    given, sources = as_expected(AGAIN)
+    sources.times[EXCHANGE, POD_MI] += 1
+    assert list(faults_of(AGAIN, given, 0.1, sources)) == ["was delivered more than once"]
     refused = next(s for s in STEPS if s.detail)
     bare = msgspec.structs.replace(as_expected(refused)[0], detail={"newSSIN": ""})
     assert len(list(faults_of(refused, bare, 0.1, Sources()))) == 1
@@ -135,6 +150,19 @@ def test_one_flaw_fails_the_demonstration(flaw: str) -> None:
     assert told.summary()["demo"] == "ok"
     setattr(told, flaw, ["something"] if flaw == "faults" else 0)
     assert told.summary()["demo"] == "failed"
+
+
+def test_a_retry_is_looked_for_under_its_own_exchange_id() -> None:
+    """The answer names the first attempt; the log has both, under two ids."""
+    told_again = answer(Code.ANSWERED_WITH_DATA, detail={"retry": uuid.UUID(int=8).hex})
+    first, retry = row_of(0, 10001), row_of(0, 10001, exchange=8)
+    assert audit.compare([first, retry], [answer(Code.ANSWERED_WITH_DATA), told_again]) == (2, [])
+    assert audit.compare([first], [told_again])[0] == 0
+
+
+def test_the_readme_says_how_many_exchanges_there_are() -> None:
+    """As many as the story has steps."""
+    assert f"{len(STEPS)} exchanges, explained" in (ROOT / "README.md").read_text("utf-8")
 
 
 def test_of_many_logged_rows_both_ends_are_shown() -> None:

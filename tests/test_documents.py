@@ -9,6 +9,7 @@ import pytest
 
 from ksz_router import __version__
 from ksz_router.cli import VERBS
+from ksz_router.codes import MEANINGS, Action, Code, Stage
 
 ROOT = Path(__file__).parents[1]
 DECISIONS = ROOT / "docs" / "decisions"
@@ -78,6 +79,24 @@ def test_no_document_knows_the_machine_it_was_written_on(path: Path) -> None:
     """No path of a developer's machine, in pieces here so that this file is none."""
     machine = "(?:wo" + "rk|ro" + "ot|ho" + "me|t" + "mp)"
     assert re.findall(rf"(?<![\w.]){'/'}{machine}/[\w.]+|file:/+\w+", path.read_text("utf-8")) == []
+
+
+@pytest.mark.parametrize("path", MARKDOWN, ids=name_of)
+def test_every_table_is_whole(path: Path) -> None:
+    """Rows without a head above them are shown as text, and a cell too many is not shown."""
+    for table in re.findall(r"(?:^\|.*\n)+", prose(path), re.MULTILINE):
+        rows = [re.sub(r"`[^`]*`|\\\|", "", row).count("|") for row in table.splitlines()]
+        assert re.fullmatch(r"\|[ :|-]+\|", table.splitlines()[1]), table[:80]
+        assert len(set(rows)) == 1, table[:80]
+
+
+@pytest.mark.parametrize("name", ["protocol", "operations", "runbook", "sdk", "rulebook"])
+def test_every_code_that_a_document_names_exists(name: str) -> None:
+    """A code that is gone or misspelt would be looked for in vain."""
+    text = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    statuses = {meaning.status for meaning in MEANINGS.values()}
+    known = {member.name for names in (Code, Action, Stage) for member in names} | statuses
+    assert set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)`", text)) <= known
 
 
 def test_the_index_lists_every_decision_with_its_status() -> None:

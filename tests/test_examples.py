@@ -8,10 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import pytest
+import trio
 
+from contrib.examples import source
 from contrib.stand import ROUTER_URI, Stand, free_ports
 from ksz_router.directory.synthesise import landmarks
+from ksz_router.sdk import Delivery
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "contrib" / "examples"
@@ -103,6 +107,21 @@ def test_a_source_that_is_told_to_stop_drains(world: World) -> None:
     lines = ask(world, landmarks(1)["answered"])
     assert lines[0] == "person 1: SOURCE_UNREACHABLE: not our fault; try later"
     assert lines[1] == "submission: ANSWERED_WITH_DATA, 0 bytes"
+
+
+def test_a_submission_that_comes_again_is_not_acted_on_twice() -> None:
+    """A repeat of what we have gets the reply that it got; one that never came is taken."""
+    delivery = Delivery(
+        id=1, exchange=b"1" * 16, service="A036", version=1, requester=CENTRE, begin=20260101,
+        deadline_ms=1000,
+    )  # fmt: skip
+    first = trio.run(source.decision, delivery)
+    assert list(source.taken) == [delivery.exchange]
+    repeat = msgspec.structs.replace(delivery, id=2, repeat=True)
+    assert trio.run(source.decision, repeat) is first
+    lost_on_the_way = msgspec.structs.replace(repeat, exchange=b"2" * 16)
+    assert trio.run(source.decision, lost_on_the_way) is not first
+    assert list(source.taken) == [delivery.exchange, lost_on_the_way.exchange]
 
 
 def test_what_the_document_shows_is_what_runs() -> None:

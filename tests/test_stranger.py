@@ -41,7 +41,9 @@ ALONE = ("-E", "-s", "-S")
 """No environment and no installed packages: neither the router nor what it needs is there."""
 
 T = TypeVar("T")
-PORT = free_ports(1)[0]
+PORT, RECIPIENT_PORT = free_ports(2)
+RECIPIENT = "0999013688"
+SUBMITTING = {"service": "A036", "version": 1}
 WINDOW = 4
 ASKING = {
     "service": UNEMPLOYMENT[0], "version": UNEMPLOYMENT[1], "user": USER, "sector": 17, "type": 1,
@@ -95,7 +97,11 @@ def files(pki: Path, kbo: str) -> list[object]:
 def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
     windows = {"connection": WINDOW}
     folder = tmp_path_factory.mktemp("stranger") / "stand"
-    with town(folder, endpoints={RVA: PORT}, options={"windows": windows}) as made:
+    endpoints = {RVA: PORT, RECIPIENT: RECIPIENT_PORT}
+    institutions = [RVA, CENTRE, STRANGER, RECIPIENT]
+    with town(
+        folder, endpoints=endpoints, institutions=institutions, options={"windows": windows}
+    ) as made:
         made.start()
         yield made
 
@@ -105,6 +111,18 @@ def source(stand: Town) -> Iterator[Stranger]:
     """The stranger as the source of what it asks itself."""
     words = ("--port", PORT, "--application", "00901234567", "--further", json.dumps([FURTHER]))
     running = Stranger("supply", *files(stand.folder / "tls", RVA), *words)
+    try:
+        running.until("listening")
+        yield running
+    finally:
+        running.close()
+
+
+@pytest.fixture
+def recipient(stand: Town) -> Iterator[Stranger]:
+    """The stranger as the recipient of what it submits itself."""
+    words = ("--port", RECIPIENT_PORT, "--application", "00901234567", "--takes", "A036")
+    running = Stranger("supply", *files(stand.folder / "tls", RECIPIENT), *words)
     try:
         running.until("listening")
         yield running
@@ -125,7 +143,8 @@ def asking(stand: Town, *words: object, kbo: str = CENTRE) -> Stranger:
     """The stranger as a requester."""
     return Stranger(
         "ask", *files(stand.folder / "tls", kbo), "--port", stand.port,
-        "--asking", json.dumps(ASKING), "--refused", '{"capacity": 6}', *words,
+        "--asking", json.dumps(ASKING), "--refused", '{"capacity": 6}',
+        "--submitting", json.dumps(SUBMITTING), *words,
     )  # fmt: skip
 
 
@@ -157,6 +176,76 @@ def test_a_stranger_on_both_sides_of_the_router_has_a_whole_conversation(
     assert delivered["exchange"] == consulted["exchange"]
     assert {said["step"] for said in source.said} >= {"greeted", "ping"}
     stand.verify_log()
+
+
+def test_a_stranger_is_answered_once_for_each_item_of_its_envelope(
+    stand: Town, source: Stranger, asker: list[Stranger]
+) -> None:
+    """What is no item, what is refused, what is answered: none of them hurts another."""
+    asker.append(asking(stand, "--steps", "hello,envelope,bye"))
+    said = asker[0].rest()["envelope"]
+    malformed, refused, answered = said["answers"]
+
+    assert (malformed["code"], malformed["detail"]) == (Code.FIELD_MALFORMED, {"field": "service"})
+    assert refused["code"] == Code.SERVICE_UNKNOWN
+    assert answered["code"] == Code.ANSWERED_WITH_DATA
+    assert answered["payload"].endswith("; enclosed")
+    assert said["exchanges"] == len(said["answers"]), "an exchange id each"
+    delivered = source.until("delivered")
+    assert (delivered["exchange"], delivered["question"]) == (answered["exchange"], "enclosed")
+    source.process.send_signal(signal.SIGTERM)
+    source.rest()
+    assert sum(said["step"] == "delivered" for said in source.said) == 1
+
+
+def test_a_stranger_that_lost_its_connection_learns_what_became_of_its_submission(
+    stand: Town, recipient: Stranger, asker: list[Stranger]
+) -> None:
+    """Under way, then the first outcome, as often as it asks; other content is refused."""
+    asker.append(asking(stand, "--steps", "hello,submit,reuse,bye"))
+    said = asker[0].rest()
+    submitted, reused = said["submit"], said["reuse"]
+    under_way, first, again = (submitted[name] for name in ("under_way", "first", "again"))
+
+    assert under_way["code"] == Code.SUBMISSION_OPEN
+    assert submitted["freed"] == Code.ANSWERED_WITH_DATA
+    assert first["code"] == again["code"] == Code.ANSWERED_WITH_DATA
+    assert first["exchange"] == again["exchange"]
+    assert first["payload"] == again["payload"] == ""
+    assert first["recipients"] == again["recipients"] != []
+    assert first["detail"]["payloadDigest"] == submitted["digest"]
+    assert again["detail"]["payloadDigest"] == submitted["digest"]
+    own = {first["detail"]["retry"], again["detail"]["retry"], under_way["exchange"]}
+    assert len(own | {first["exchange"]}) == 4, "each retry is recorded under an id of its own"
+    assert (reused["code"], reused["detail"]) == (Code.TICKET_REUSED, {})
+
+    recipient.process.send_signal(signal.SIGTERM)
+    recipient.rest()
+    held = [s for s in recipient.said if s.get("question") == "hold this"]
+    assert [(s["exchange"], s["repeat"]) for s in held] == [(first["exchange"], False)]
+    assert all(s.get("question") != "another decision" for s in recipient.said)
+
+
+def test_a_stranger_that_supplies_does_not_act_twice_on_a_repeat(
+    stand: Town, recipient: Stranger, asker: list[Stranger]
+) -> None:
+    """It acted and broke off; the retry comes as a repeat and gets the reply that was due."""
+    asker.append(asking(stand, "--steps", "hello,unknown,bye"))
+    said = asker[0].rest()["unknown"]
+    lost, answer = said["lost"], said["answer"]
+
+    assert lost["code"] == Code.SOURCE_CONNECTION_LOST
+    assert answer["code"] == Code.ANSWERED_WITH_DATA
+    assert answer["payload"] == "taken: break off"
+    assert answer["exchange"] == lost["exchange"] != answer["detail"]["retry"]
+
+    recipient.process.send_signal(signal.SIGTERM)
+    recipient.rest()
+    delivered = [s for s in recipient.said if s["step"] == "delivered"]
+    assert [(s["exchange"], s["repeat"]) for s in delivered] == [
+        (lost["exchange"], False), (lost["exchange"], True),
+    ]  # fmt: skip
+    assert sum(s["step"] == "acted" for s in recipient.said) == 1
 
 
 def test_a_stranger_beyond_its_window_is_told_the_bound(stand: Town, asker: list[Stranger]) -> None:

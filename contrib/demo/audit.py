@@ -36,7 +36,8 @@ def compare(rows: Sequence[Mapping[str, Any]], answers: Sequence[Answer]) -> tup
     found = {row["exchange"]: row for row in rows if row["kind"] == "REQUEST"}
     logged = 0
     for answer in answers:
-        exchange = str(uuid.UUID(bytes=answer.exchange))
+        own = answer.detail.get("retry") or answer.exchange.hex()
+        exchange = str(uuid.UUID(hex=own))
         row = found.pop(exchange, None)
         if row is None:
             faults.append(f"exchange {exchange} is not in the log")

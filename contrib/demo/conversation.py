@@ -3,6 +3,7 @@
 What does not go as the step says is kept and shown; nothing is asked twice to make it go right.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -11,8 +12,9 @@ import msgspec
 import trio
 
 from contrib.demo import table
+from contrib.demo.cast import ASKING, Chapter, Step
 from contrib.demo.sources import DOWN, Sources, payload
-from contrib.demo.story import ASKING, Chapter, Step, chapters
+from contrib.demo.story import chapters
 from contrib.demo.terminal import bold, show
 from contrib.stand import ROUTER_URI, Stand, StandError
 from ksz_router.codes import Code
@@ -62,20 +64,36 @@ async def _ask_chapter(
     chapter: Chapter, clients: Mapping[str, Client], sources: Sources, told: Told
 ) -> None:
     show(f"\n{bold(chapter.title)}\n{chapter.text}")
-    for step in chapter.steps:
-        told.sent += 1
+    if chapter.in_one_envelope:
         begun_at = trio.current_time()
-        answer: Answer | None = None
+        requests = [step.request for step in chapter.steps]
+        results = await clients[chapter.steps[0].who].ask_together(requests, deadline_s=10)
+        for step, result in zip(chapter.steps, results, strict=True):
+            _tell(step, result, trio.current_time() - begun_at, sources, told)
+        return
+    for step in chapter.steps:
+        begun_at = trio.current_time()
         try:
-            answer = await clients[step.who].ask(step.request, deadline_s=10)
+            found: Answer | Exception = await clients[step.who].ask(step.request, deadline_s=10)
         except SdkError as error:
-            faults = [f"{type(error).__name__}: {error}"]
-        else:
-            told.answers.append((step, answer))
-            faults = list(faults_of(step, answer, trio.current_time() - begun_at, sources))
-        told.faults += [f"exchange {told.sent}: {fault}" for fault in faults]
-        for line in table.row(told.sent, step, answer, faults):
-            show(line)
+            found = error
+        _tell(step, found, trio.current_time() - begun_at, sources, told)
+
+
+def _tell(
+    step: Step, result: Answer | Exception, took_s: float, sources: Sources, told: Told
+) -> None:
+    """Judge what came of a step, and show it."""
+    told.sent += 1
+    answer = result if isinstance(result, Answer) else None
+    if answer is None:
+        faults = [f"{type(result).__name__}: {result}"]
+    else:
+        told.answers.append((step, answer))
+        faults = list(faults_of(step, answer, took_s, sources))
+    told.faults += [f"exchange {told.sent}: {fault}" for fault in faults]
+    for line in table.row(told.sent, step, answer, faults):
+        show(line)
 
 
 def faults_of(step: Step, answer: Answer, took_s: float, sources: Sources) -> Iterator[str]:
@@ -91,10 +109,18 @@ def faults_of(step: Step, answer: Answer, took_s: float, sources: Sources) -> It
     person = step.delivered or step.request.person
     if any(sources.delivered[answer.exchange, kbo] != person for kbo in reached):
         yield "a source was asked for another person"
+    if any(sources.times[answer.exchange, kbo] != 1 for kbo in reached):
+        yield "was delivered more than once"
+    if step.told_again != ("retry" in answer.detail):
+        yield "was not told again" if step.told_again else "was told again"
     if len(reached) == 1 and step.expected is Code.ANSWERED_WITH_DATA:
         (kbo,) = reached
-        if answer.payload != payload(kbo, step.request.service):
+        answered = payload(kbo, step.request.service)
+        digest = hashlib.sha256(answered).hexdigest()
+        if answer.payload != (b"" if step.told_again else answered):
             yield "the answer is not what the source answered"
+        if step.told_again and answer.detail.get("payloadDigest") != digest:
+            yield "the digest is not that of what the source answered"
     if not step.detail.items() <= answer.detail.items():
         yield f"the detail {' and '.join(step.detail)} is missing or another"
     if took_s > step.within_s:

@@ -19,9 +19,9 @@ from pathlib import Path
 import trio
 
 from contrib.demo import audit, table
+from contrib.demo.cast import ASKING, NAMES
 from contrib.demo.conversation import Told, ask_all
 from contrib.demo.sources import DOWN, HANGS, SERVICES, Sources
-from contrib.demo.story import ASKING, NAMES
 from contrib.demo.terminal import heading, show
 from contrib.stand import Stand, free_ports
 from ksz_router.directory.synthesise import landmarks

@@ -3,11 +3,12 @@
 Six of them answer. One takes what is delivered and never answers; one does not run at all.
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import trio
 
-from contrib.demo.story import (
+from contrib.demo.cast import (
     DISEASES,
     HANDICAP,
     NAMES,
@@ -38,10 +39,12 @@ class Sources:
 
     Attributes:
         delivered: INSZ asked for, by exchange id and KBO number of the source.
+        times: How often each of these came.
     """
 
     def __init__(self) -> None:
         self.delivered: dict[tuple[bytes, str], str | None] = {}
+        self.times = Counter[tuple[bytes, str]]()
         self._over = trio.Event()
 
     async def serve(
@@ -78,6 +81,7 @@ class Sources:
     def _handler(self, kbo: str) -> Callable[[Delivery], Awaitable[Supply]]:
         async def answer(delivery: Delivery) -> Supply:
             self.delivered[delivery.exchange, kbo] = delivery.person
+            self.times[delivery.exchange, kbo] += 1
             if kbo == HANGS:
                 # Shielded: the SDK would otherwise say FAILED when the deadline has passed.
                 with trio.CancelScope(shield=True):

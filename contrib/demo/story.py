@@ -10,54 +10,31 @@ from typing import Any
 
 import msgspec
 
+from contrib.demo.cast import (
+    CENTRE,
+    DEPARTMENT,
+    DISEASES,
+    FUND,
+    HANDICAP,
+    MANAGER,
+    MEMBER,
+    NIC,
+    NOBODY,
+    PENSIONS,
+    POD_MI,
+    REGISTER,
+    RSZ,
+    RVA,
+    STOPPED,
+    Chapter,
+    Step,
+)
 from ksz_router.codes import Code
 from ksz_router.messages import Request
 from ksz_router.sdk import new_ticket
 
-RVA, NIC, HANDICAP, RSZ = "0999010126", "0999010819", "0999011512", "0999012205"
-REGISTER, POD_MI, PENSIONS, DISEASES = "0999012995", "0999013688", "0999015074", "0999015767"
-CENTRE, MEMBER, MANAGER = "0999016460", "0999017153", "0999017846"
-DEPARTMENT, FUND, STOPPED = "0999018539", "0999019232", "0999019925"
-NOBODY = "0999020519"
-"""Gets a certificate of the right authority, and stands in no rulebook."""
-
-NAMES = {
-    RVA: "RVA", NIC: "NIC", HANDICAP: "DG Handicap", RSZ: "RSZ", REGISTER: "Rijksregister",
-    POD_MI: "POD MI", PENSIONS: "RVP", DISEASES: "FBZ", CENTRE: "OCMW Zandbergen",
-    MEMBER: "OCMW Waterhoek", MANAGER: "Beheersinstelling OCMW", DEPARTMENT: "Vlaams dept. WSE",
-    FUND: "Ziekenfonds De Brug", STOPPED: "OCMW Oudenbos", NOBODY: "a stranger",
-}  # fmt: skip
-ASKING = (CENTRE, MANAGER, DEPARTMENT, FUND, STOPPED, NOBODY, REGISTER, RVA, NIC)
-
 _USER_A, _USER_B = "85073099734", "85073099833"  # published test numbers, given to nobody
 _BATCH, _MUTATIONS = "00901000101", "00901000202"
-
-
-class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """One request and what must come of it. ``about`` names the person by the part played."""
-
-    who: str
-    """KBO number of the certificate that asks."""
-    about: str
-    request: Request
-    expected: Code
-    went_to: tuple[str, ...] = ()
-    delivered: str | None = None
-    """The INSZ that the source must be asked for, where it is not the request's."""
-    detail: Mapping[str, str] = {}
-    """What the answer's detail must hold at least."""
-    within_s: float = 5.0
-
-    def __repr__(self) -> str:
-        return f"Step({self.about!r})"
-
-
-class Chapter(msgspec.Struct, frozen=True):
-    """Steps that show one thing."""
-
-    title: str
-    text: str
-    steps: tuple[Step, ...]
 
 
 def _request(**fields: Any) -> Request:
@@ -91,8 +68,15 @@ def chapters(persons: Mapping[str, str], of_fund: str) -> Iterator[Chapter]:
     )
     yield Chapter(
         "Sending instead of asking",
-        "A submission has one recipient; a distribution goes to all who know the person.",
+        "A submission has one recipient; a distribution goes to all who know the person.\n"
+        "Sent again with its ticket, a submission is not delivered again: its outcome is told.",
         tuple(_sendings(known)),
+    )
+    yield Chapter(
+        "Several requests in one envelope",
+        "Each has a verdict, an entry and an answer of its own; a bad one hurts no other.",
+        tuple(_enclosed(known)),
+        in_one_envelope=True,
     )
     yield Chapter(
         "Numbers that were replaced",
@@ -160,10 +144,19 @@ def _frameworks(known: str, persons: Mapping[str, str]) -> Iterator[Step]:
 
 
 def _sendings(known: str) -> Iterator[Step]:
+    submission = _centre("A036", 1, known, payload=b"decision")
+    other = msgspec.structs.replace(submission, payload=b"another decision")
     yield Step(
         who=CENTRE, about="submission: living wage for a known person",
-        request=_centre("A036", 1, known, payload=b"decision"),
-        expected=Code.ANSWERED_WITH_DATA, went_to=(POD_MI,),
+        request=submission, expected=Code.ANSWERED_WITH_DATA, went_to=(POD_MI,),
+    )  # fmt: skip
+    yield Step(
+        who=CENTRE, about="the same again, with its ticket",
+        request=submission, expected=Code.ANSWERED_WITH_DATA, went_to=(POD_MI,), told_again=True,
+    )  # fmt: skip
+    yield Step(
+        who=CENTRE, about="another decision under that ticket",
+        request=other, expected=Code.TICKET_REUSED,
     )  # fmt: skip
     yield Step(
         who=REGISTER, about="distribution: a known person has moved",
@@ -172,6 +165,23 @@ def _sendings(known: str) -> Iterator[Step]:
             legal_framework="RR:MUTATIONS", person=known, payload=b"mutation",
         ),
         expected=Code.ANSWERED_WITH_DATA, went_to=(RVA, NIC),
+    )  # fmt: skip
+
+
+def _enclosed(known: str) -> Iterator[Step]:
+    yield Step(
+        who=CENTRE, about="a known person",
+        request=_centre("UnemploymentData", 3, known), expected=Code.ANSWERED_WITH_DATA,
+        went_to=(RVA,),
+    )  # fmt: skip
+    yield Step(
+        who=CENTRE, about="a number with wrong check digits",
+        request=_centre("UnemploymentData", 3, _misspelt(known)), expected=Code.PERSON_MALFORMED,
+    )  # fmt: skip
+    yield Step(
+        who=CENTRE, about="the known person, of another source",
+        request=_centre("HealthCareInsurance", 1, known), expected=Code.ANSWERED_WITH_DATA,
+        went_to=(NIC,),
     )  # fmt: skip
 
 
@@ -200,7 +210,6 @@ def _refused_for_who_asks(known: str) -> Iterator[Step]:
     usual = _centre("UnemploymentData", 3, known)
     as_rva = _centre("HealthCareInsurance", 1, known, sector=18, type=0, capacity=1)
     as_nic = _centre("Handi", 1, known, sector=11, type=0, capacity=1)
-    wrong = f"{known[:9]}{int(known[9:]) % 97 + 1:02}"
     yield step(NOBODY, "its certificate is nobody's", Code.CERTIFICATE_NOT_REGISTERED, usual)
     yield step(STOPPED, "the institution ended in 2024", Code.INSTITUTION_NOT_ACTIVE, usual)
     yield step(CENTRE, "for a centre it does not manage", Code.MEMBER_NOT_MANAGED,
@@ -208,7 +217,7 @@ def _refused_for_who_asks(known: str) -> Iterator[Step]:
     yield step(CENTRE, "a version that does not exist", Code.SERVICE_UNKNOWN,
                _centre("UnemploymentData", 9, known))  # fmt: skip
     yield step(CENTRE, "a number with wrong check digits", Code.PERSON_MALFORMED,
-               _centre("UnemploymentData", 3, wrong))  # fmt: skip
+               _centre("UnemploymentData", 3, _misspelt(known)))  # fmt: skip
     yield step(CENTRE, "no person named", Code.SUBJECT_NOT_AS_DECLARED,
                _centre("UnemploymentData", 3, None))  # fmt: skip
     yield step(CENTRE, "by a user without any access right", Code.NO_ACCESS_RIGHT,
@@ -265,6 +274,10 @@ def _failures(known: str) -> Iterator[Step]:
         request=_centre("UnemploymentData", 3, known), expected=Code.ANSWERED_WITH_DATA,
         went_to=(RVA,),
     )  # fmt: skip
+
+
+def _misspelt(known: str) -> str:
+    return f"{known[:9]}{int(known[9:]) % 97 + 1:02}"
 
 
 def _work_permit(person: str) -> Request:

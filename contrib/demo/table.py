@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from contrib.demo.story import NAMES, Step
+from contrib.demo.cast import NAMES, Step
 from ksz_router.codes import Code, Stage
 from ksz_router.messages import Answer
 
@@ -35,7 +35,7 @@ def row(number: int, step: Step, answer: Answer | None, faults: Iterable[str]) -
     else:
         took = f"{answer.router_us / 1000:.1f} ms"
         waited = f"{answer.source_us / 1000:.1f} ms" if answer.source_us else "-"
-        yield _ROW.format(number, who, service, _verdict(answer), took)
+        yield _ROW.format(number, who, service, _verdict(step, answer), took)
         yield _BELOW.format(step.about, name_of(answer.code), waited)
     for fault in faults:
         yield f"     NOT AS EXPECTED: {fault}"
@@ -46,11 +46,15 @@ def is_refusal(answer: Answer) -> bool:
     return Stage.LINK < answer.stage < Stage.ROUTING
 
 
-def _verdict(answer: Answer) -> str:
+def _verdict(step: Step, answer: Answer) -> str:
     if answer.stage == Stage.LINK:
         return "turned away before control"
     if is_refusal(answer):
         return f"refused: {_STAGES[Stage(answer.stage)]}"
+    if answer.code == Code.TICKET_REUSED:
+        return "not sent: used ticket"
+    if step.told_again:
+        return "told again, not sent"
     where = ", ".join(NAMES.get(r.kbo, r.kbo) for r in answer.recipients)
     return f"passed -> {where or 'the router'}"
 

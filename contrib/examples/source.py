@@ -26,10 +26,12 @@ async def unemployment(delivery: Delivery) -> Supply:
 
 
 async def decision(delivery: Delivery) -> Supply:
-    """Take a submission. ``exchange`` names it for good: store it, and never act on it twice."""
-    is_new = delivery.exchange not in taken
-    taken.add(delivery.exchange)
-    return Supply(Outcome.DATA, source_code="TAKEN" if is_new else "TAKEN-BEFORE")
+    """Take a submission. ``exchange`` names it for good: act on it once, reply the same again."""
+    if delivery.repeat and delivery.exchange in taken:  # we have it; our reply was lost
+        return taken[delivery.exchange]
+    supply = Supply(Outcome.DATA, source_code="TAKEN")
+    taken[delivery.exchange] = supply  # together with what the decision changes, or not at all
+    return supply
 
 
 async def find_periods(person: str, begin: int, end: int | None) -> list[list[int | None]]:
@@ -38,7 +40,7 @@ async def find_periods(person: str, begin: int, end: int | None) -> list[list[in
     return [[begin, end]] if person else []
 
 
-taken: set[bytes] = set()  # in a database, in earnest
+taken: dict[bytes, Supply] = {}  # in earnest: in your database, in the transaction of the change
 
 
 async def drain_on_sigterm(provider: Provider) -> None:

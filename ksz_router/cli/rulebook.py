@@ -29,7 +29,8 @@ _EXAMPLES = """examples:
   ksz-router rulebook show --store /var/lib/ksz-router/rulebook
   ksz-router rulebook user-key --institution 0999016460 < insz.txt
 
-A router takes an activated generation over at the next SIGHUP. docs/rulebook.md has the format.
+A router takes an activated generation over at its next reload (`ksz-router status --reload`).
+docs/rulebook.md has the format.
 """
 
 

@@ -43,6 +43,11 @@ examples:
   ksz-router send ... --service DmfaConsultationService --legal-framework VO:WORK_PERMIT \\
       --user - --level 2 --person - --payload @request.xml --json < user-and-person
 
+  # a submission; where no answer came, the same again with its ticket: it is delivered once, and
+  # says what became of it. Without --ticket a new one is made, and printed with the outcome
+  ksz-router send ... --service A036 --sector 17 --type 1 --capacity 2 \\
+      --user - --person - --payload @decision.xml --ticket D-2026-118 < user-and-person
+
 A command line is seen by everyone on the machine, so real numbers of persons go in with "-".
 exit status: 0 answered; 1 refused, failed, or no answer; 2 wrong usage.
 """
@@ -99,7 +104,12 @@ def add(parser: ArgumentParser) -> None:
     for name in _DAYS:
         ask.add_argument(f"--{name}", metavar="YYYY-MM-DD", help=f"{name} of the period, included")
     ask.add_argument("--source", metavar="KBO", help="ask this source only")
-    ask.add_argument("--ticket", default=None, metavar="TEXT", help="our reference; default: new")
+    ask.add_argument(
+        "--ticket",
+        default=None,
+        metavar="TEXT",
+        help="our reference, the same in a retry; default: new",
+    )
     ask.add_argument("--payload", default="", metavar="TEXT|@FILE", help="what the source gets")
     ask.add_argument(
         "--deadline",
