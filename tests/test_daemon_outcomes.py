@@ -234,3 +234,10 @@ def test_somebody_is_to_act_on_every_code(code: Code) -> None:
     """The blame label has four values, and nobody is to act where the source answered."""
     assert blame(code) in {"none", "requester", "source", "router"}
     assert (blame(code) == "none") >= (code.stage is Stage.ANSWERED)
+
+
+def test_what_a_retry_or_the_ledger_settles_is_not_blamed_on_a_source() -> None:
+    """An alert on failing sources stays quiet, and one on the router hears of a full ledger."""
+    assert blame(Code.LEDGER_FULL) == "router"
+    codes = (Code.TICKET_REUSED, Code.SUBMISSION_OPEN, Code.DELIVERY_TOO_LARGE)
+    assert {blame(code) for code in codes} == {"requester"}

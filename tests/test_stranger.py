@@ -354,10 +354,11 @@ def test_what_the_stranger_reads_in_the_vectors_is_what_they_say() -> None:
 
     assert len(found) == len(VALID) + len(INVALID)
     for row, valid in zip(found, VALID, strict=False):
+        expected = dict(valid["is"])
         if "again" not in row:  # requests in an envelope that are none: it cannot write them
             assert row["kind"] == "Envelope"
-            del row["fields"]["requests"], valid["is"]["requests"]
-        assert {"kind": row["kind"]} | row["fields"] == valid["is"], row["name"]
+            del row["fields"]["requests"], expected["requests"]
+        assert {"kind": row["kind"]} | row["fields"] == expected, row["name"]
         if valid["canonical"] and "again" in row:
             assert row["again"] == valid["hex"], row["name"]
     for row, invalid in zip(found[len(VALID) :], INVALID, strict=True):

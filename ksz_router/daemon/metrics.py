@@ -232,10 +232,26 @@ class Metrics(Collector):
         yield _family("handshake_duration_seconds", "TLS handshakes.", "", {"": self.handshake})
 
 
+_ROUTER_S_OWN = frozenset(
+    {Code.LOG_NOT_WRITABLE, Code.OUTCOME_UNKNOWN, Code.DEADLINE_PASSED, Code.LEDGER_FULL}
+)
+_REQUESTER_S_OWN = frozenset(
+    {
+        Code.TICKET_REUSED,
+        Code.SUBMISSION_OPEN,
+        Code.ANSWER_TOO_LARGE,
+        Code.DELIVERY_TOO_LARGE,
+    }
+)
+"""Settled after the record, and not by a source."""
+
+
 def blame(code: Code) -> str:
     """Who is to act on an outcome: nobody, the requester, the source or the router."""
-    if code in (Code.LOG_NOT_WRITABLE, Code.OUTCOME_UNKNOWN, Code.DEADLINE_PASSED):
+    if code in _ROUTER_S_OWN:
         return "router"
+    if code in _REQUESTER_S_OWN:
+        return "requester"
     if code.stage in (Stage.ANSWERED, Stage.SOURCE_INTEGRATION):
         return "none"
     return "source" if code.stage in (Stage.ROUTING, Stage.OUTAGE) else "requester"

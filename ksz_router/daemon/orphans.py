@@ -20,6 +20,7 @@ from ksz_router.privacylog.slots import slot_folders
 from ksz_router.privacylog.taking import LogNotWritable, SlotTaken
 
 _AGAIN_SECONDS = 1.0
+_TELL_SECONDS = 5.0
 
 T = TypeVar("T")
 
@@ -39,7 +40,7 @@ async def when_possible(
     ends_at = trio.current_time() + stop_seconds(settings)
     while True:
         try:
-            return await trio.to_thread.run_sync(work)
+            return await _told_meanwhile(work)
         except SlotTaken:  # an earlier run that drains
             if trio.current_time() > ends_at:
                 raise
@@ -50,6 +51,28 @@ async def when_possible(
                 log.critical("log_not_writable", reason=told)
             systemd.notify_starting(f"not ready: {told}")
             await trio.sleep(_AGAIN_SECONDS)
+
+
+async def _told_meanwhile(work: Callable[[], T]) -> T:
+    """Do it in a thread, and tell systemd that the start goes on: a day of log takes a while."""
+
+    async def tell() -> None:
+        while True:
+            await trio.sleep(_TELL_SECONDS)
+            systemd.notify_starting("not ready: reading the privacy log")
+
+    found: list[T] = []
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tell)
+        try:
+            found.append(await trio.to_thread.run_sync(work))
+        except Exception as error:  # noqa: BLE001 - it comes out below as itself, and in no group
+            failure = error
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return found[0]
 
 
 def settle_orphans(config: Config, now_ns: int | None = None) -> list[str]:

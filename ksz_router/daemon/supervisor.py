@@ -40,7 +40,7 @@ class Supervisor:
 
     Args:
         settings: Checked configuration.
-        file: Where it was read from; the workers read it themselves.
+        file: Where it was read from, and is read again at a reload.
     """
 
     def __init__(
