@@ -129,6 +129,7 @@ async def running(folder: Path, authority: Authority | None = None) -> AsyncIter
         for caller in made.callers:
             caller.close()
         made.source.close()
+        made.listener.close()  # the worker's to close, unless it never came so far
         made.supervisor.close()
         made.channel.close()
         structlog.reset_defaults()
