@@ -115,7 +115,7 @@ class Link:
     def receive(
         self, bytes_max: int = read_bytes_max, events_max: int = events_per_receive_max
     ) -> list[Event]:
-        """Return what it means that came, up to a bound; more is read once nothing is left of it."""
+        """Return what has come, up to a bound; what is left over comes before more is read."""
         if self.is_closed:
             return []
         connection = self.connection
