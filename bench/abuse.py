@@ -8,35 +8,30 @@ answered in time. ``docs/benchmarks.md`` says more.
 
 import argparse
 import json
-import os
 import resource
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-import urllib.request
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench import machine
-from bench.attackers import Peer, Words
+from bench.attackers import Words
 from bench.bad_source import BAD_SOURCE, LINE
-from bench.world import CENTRE, BenchError, World, finish
+from bench.watch import Watch, rss_mib
+from bench.world import BenchError, World, finish
 from contrib.stand import StandError, free_ports
 from ksz_router.limits import log_file_bytes
 
 RESULTS = Path(__file__).with_name("results")
 GOOD_PER_S, GOOD_CONNECTIONS = 200, 4
 GOOD_P99_MS_MAX, GOOD_HANDSHAKE_P99_MS_MAX, GROWTH_MIB_MAX = 50.0, 500.0, 40.0
-DESCRIPTORS = 256
-_GOOD_ADDRESS = "127.0.0.1"
-_PROBE_SECONDS, _WATCH_SECONDS = 0.2, 1.0
+DESCRIPTORS, DESCRIPTORS_LEFT_MIN = 256, 64
+FLOOD_SECONDS = 30.0
 _ATTACK_SECONDS_MAX = 240.0
-_PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 class Case(NamedTuple):
@@ -62,68 +57,15 @@ CASES = (
 """The last one restarts the router with few descriptors."""
 
 
-class Watch:
-    """What goes on beside a case: new connections of the good client, metrics, status, memory."""
-
-    def __init__(self, world: World, words: Words) -> None:
-        assert world.stand.process is not None
-        self.handshakes_ms: list[float] = []
-        self.faults: list[str] = []
-        self.rss_mib: list[float] = []
-        self.most_sessions = 0
-        self._world = world
-        self._words = words
-        self._router = world.stand.process.pid
-        self._ended = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._probe, daemon=True),
-            threading.Thread(target=self._look, daemon=True),
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def close(self) -> None:
-        """Stop watching."""
-        self._ended.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _probe(self) -> None:
-        while not self._ended.wait(_PROBE_SECONDS):
-            begun_s = time.perf_counter()
-            try:
-                peer = Peer(self._words, CENTRE, address=_GOOD_ADDRESS, seconds=5.0)
-                peer.greet()
-                peer.close()
-            except OSError as error:
-                self.faults.append(f"a good client did not get in: {error!r}")
-            self.handshakes_ms.append((time.perf_counter() - begun_s) * 1e3)
-
-    def _look(self) -> None:
-        ports = [self._world.stand.metrics_port + index for index in range(2)]
-        while True:
-            self.rss_mib.append(rss_mib(self._router))
-            for port in ports:
-                try:
-                    with urllib.request.urlopen(
-                        f"http://127.0.0.1:{port}/metrics", timeout=5
-                    ) as answer:
-                        answer.read()
-                except OSError as error:
-                    self.faults.append(f"no metrics: {error!r}")
-            workers = self._world.status().get("workers", [])
-            if len(workers) != len(ports) or any(worker["restarts"] for worker in workers):
-                self.faults.append("a worker ended, or the status does not answer")
-            if self._ended.wait(_WATCH_SECONDS):
-                return
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=30.0, help="of the flood (default 30)")
-    parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument(
+        "--seconds", type=float, default=FLOOD_SECONDS, help="of the flood (default %(default)s)"
+    )
+    parser.add_argument(
+        "--only", default="", help="cases whose name contains this; nothing is kept"
+    )
     parser.add_argument("--folder", type=Path, help="where to work; choose a real disk")
-    parser.add_argument("--keep", action="store_true", help="keep the result with the others")
     arguments = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -135,7 +77,7 @@ def main() -> int:
         return 1
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    if arguments.keep:
+    if not arguments.only and arguments.seconds >= FLOOD_SECONDS:
         RESULTS.mkdir(exist_ok=True)
         file = RESULTS / f"{result['date']}-abuse.json"
         file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -239,6 +181,8 @@ def _faults(run: dict[str, Any], report: dict[str, Any], watch: Watch) -> list[s
     ):
         if run[name] > most:
             faults.append(f"{name} {run[name]} > {most}")
+    if watch.descriptors_left < DESCRIPTORS_LEFT_MIN:
+        faults.append(f"only {watch.descriptors_left} descriptors were left")
     if report["lost"] or report["doubled"] or report["wrong"]:
         codes = json.dumps(report["codes"])
         faults.append(f"lost {report['lost']}, doubled {report['doubled']}, codes {codes}")
@@ -276,17 +220,6 @@ def _tell(case: Case, run: dict[str, Any]) -> None:
         file=sys.stderr,
         flush=True,
     )
-
-
-def rss_mib(pid: int) -> float:
-    """Memory of a process and all that it started."""
-    pages = 0
-    for one in machine.processes_under(pid):
-        try:
-            pages += int(Path(f"/proc/{one}/statm").read_text("ascii").split()[1])
-        except OSError:
-            continue  # it ended meanwhile
-    return pages * _PAGE_MIB
 
 
 def _p99(values: list[float]) -> float:

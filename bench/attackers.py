@@ -6,8 +6,9 @@ import itertools
 import select
 import socket
 import ssl
+import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +43,48 @@ def client_hello() -> bytes:
     with contextlib.suppress(ssl.SSLWantReadError):
         context.wrap_bio(ssl.MemoryBIO(), outgoing).do_handshake()
     return outgoing.read()
+
+
+class Raw:
+    """Many raw connections, kept in number: one that the router closes may be opened again."""
+
+    def __init__(self, port: int) -> None:
+        self.opened = self.closed = 0
+        self.longest_s = 0.0
+        self._port = port
+        self._addresses = addresses(50)
+        self._epoll = select.epoll()
+        self.open: dict[int, tuple[socket.socket, float]] = {}
+
+    def connect(self) -> None:
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.bind((next(self._addresses), 0))
+        sock.connect_ex(("127.0.0.1", self._port))
+        self.open[sock.fileno()] = sock, time.monotonic()
+        self._epoll.register(sock.fileno(), select.EPOLLIN)
+        self.opened += 1
+
+    def forget(self, fd: int) -> None:
+        sock, since_s = self.open.pop(fd)
+        self.longest_s = max(self.longest_s, time.monotonic() - since_s)
+        sock.close()
+        self.closed += 1
+
+    def wait(self, seconds: float, read: Callable[[int], None] | None = None) -> None:
+        """Take note of what the router closed; ``read`` is called where bytes came."""
+        for fd, _ in self._epoll.poll(max(0.0, seconds)):
+            try:
+                data = self.open[fd][0].recv(8_192)
+            except BlockingIOError:
+                continue
+            except OSError:
+                data = b""
+            if not data:
+                self.forget(fd)
+            elif read is not None:
+                read(fd)
 
 
 @functools.cache
@@ -85,8 +128,8 @@ class Peer:
         """Say Hello and wait for the Welcome."""
         self._tls.sendall(self._hello)
         while not any(isinstance(event, Welcome) for event in self._receive(5.0)):
-            if self.connection.is_ended:
-                raise OSError("no Welcome")
+            if self.connection.ended is not None:
+                raise OSError(self.connection.ended.code.name)
 
     def ask(self, request: Request) -> None:
         """Send a request in order."""

@@ -10,10 +10,7 @@ the clients with a certificate are few. The last line on standard output is what
 import contextlib
 import json
 import resource
-import select
-import socket
 import ssl
-import struct
 import sys
 import time
 from collections import Counter
@@ -21,12 +18,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.attackers import Peer, Words, addresses, client_hello, greeted
-from bench.bad_source import misbehave
+import msgspec
+
+from bench.attackers import Peer, Raw, Words, client_hello, greeted
+from bench.bad_source import BadSource, misbehave, request
 from bench.world import CENTRE, SOURCE, request_frame
 from ksz_router.codes import Code
 from ksz_router.limits import (
     first_byte_seconds_max,
+    frame_length_bytes,
     handshake_seconds_max,
     slow_reader_seconds_max,
     slow_sender_seconds_max,
@@ -37,48 +37,6 @@ from ksz_router.wire import Ended, Throttle
 Seen = dict[str, Any]
 _SLACK_S = 3.0
 """What a busy machine may add to a time that the router keeps."""
-
-
-class Raw:
-    """Many raw connections, kept in number: one that the router closes may be opened again."""
-
-    def __init__(self, port: int) -> None:
-        self.opened = self.closed = 0
-        self.longest_s = 0.0
-        self._port = port
-        self._addresses = addresses(50)
-        self._epoll = select.epoll()
-        self.open: dict[int, tuple[socket.socket, float]] = {}
-
-    def connect(self) -> None:
-        sock = socket.socket()
-        sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        sock.bind((next(self._addresses), 0))
-        sock.connect_ex(("127.0.0.1", self._port))
-        self.open[sock.fileno()] = sock, time.monotonic()
-        self._epoll.register(sock.fileno(), select.EPOLLIN)
-        self.opened += 1
-
-    def forget(self, fd: int) -> None:
-        sock, since_s = self.open.pop(fd)
-        self.longest_s = max(self.longest_s, time.monotonic() - since_s)
-        sock.close()
-        self.closed += 1
-
-    def wait(self, seconds: float, read: Callable[[int], None] | None = None) -> None:
-        """Take note of what the router closed; ``read`` is called where bytes came."""
-        for fd, _ in self._epoll.poll(max(0.0, seconds)):
-            try:
-                data = self.open[fd][0].recv(8_192)
-            except BlockingIOError:
-                continue
-            except OSError:
-                data = b""
-            if not data:
-                self.forget(fd)
-            elif read is not None:
-                read(fd)
 
 
 def silent(words: Words) -> Seen:
@@ -189,14 +147,23 @@ def giant_length(words: Words) -> Seen:
 
 
 def pipelining_flood(words: Words) -> Seen:
-    """Case 13: 100,000 requests at once on one connection; every one of them is answered."""
-    count = 100_000
-    peer = greeted(words, CENTRE)
+    """Case 13: 100,000 requests at once on one connection; every one of them is answered.
+
+    The source of the last thousand hangs, so that the window of the connection fills.
+    """
+    count, hanging = 100_000, 1_000
+    source, peer = BadSource(words), greeted(words, CENTRE)
+    source.way = "hang"
+    person = words.numbers.read_text("ascii")[:11]
+    frames = list(_requests(words, count - hanging))
+    for number in range(count - hanging, count):
+        body = msgspec.msgpack.encode(request(number + 1, person))
+        frames.append(len(body).to_bytes(frame_length_bytes, "big") + body)
     codes: Counter[int] = Counter()
     answered: set[int] = set()
     notices = 0
     begun_s = time.monotonic()
-    for event in peer.exchange(b"".join(_requests(words, count)), seconds_max=200.0):
+    for event in peer.exchange(b"".join(frames), seconds_max=200.0):
         if isinstance(event, Answer):
             answered.add(event.id)
             codes[event.code] += 1
@@ -210,27 +177,40 @@ def pipelining_flood(words: Words) -> Seen:
     held = len(answered) == codes.total() == count and 0 < notices <= seconds + 2
     names = {Code(code).name: n for code, n in codes.items()}
     why = f"{codes.total()} answers, {notices} notices"
-    return _seen(held, why, seconds=round(seconds, 1), codes=names)
+    return _seen(held, why, seconds=round(seconds, 1), notices=notices, codes=names)
 
 
 def descriptors(words: Words) -> Seen:
-    """Case 26: 150 institutions' connections and 150 silent ones, at a router with 256 files."""
+    """Case 26: 150 connections of one institution and 150 silent ones, at a router with 256 files.
+
+    Some of the institution get in and stay; the others are told why not. Once all have gone, the
+    institution gets in again. That descriptors are left meanwhile is seen from outside.
+    """
     raw = Raw(words.port)
     peers: list[Peer] = []
-    refused = 0
-    ends_s = time.monotonic() + words.seconds
+    codes: Counter[str] = Counter()
+    ends_s = time.monotonic() + words.seconds - _SLACK_S
     while time.monotonic() < ends_s:
         while len(raw.open) < 150:
             raw.connect()
-        raw.wait(0.05)
-        if len(peers) + refused < 150:
+        raw.wait(0.0 if codes.total() < 150 else 0.05)
+        if codes.total() < 150:
             try:
-                peers.append(Peer(words, SOURCE, seconds=2.0))
-            except OSError:
-                refused += 1
+                peers.append(greeted(words, SOURCE))
+                codes["in"] += 1
+            except OSError as error:
+                codes[str(error)] += 1
+    is_open = [peer.ended(0.0) is None for peer in peers]
     for peer in peers:
         peer.close()
-    return _seen(held=True, why="", connected=len(peers), refused=refused)
+    for sock, _ in raw.open.values():
+        sock.close()
+    try:
+        greeted(words, SOURCE).close()
+    except OSError as error:
+        return _seen(held=False, why=f"nobody gets in afterwards: {error}", codes=codes)
+    held = all(is_open) and codes["in"] > 0 and codes.keys() == {"in", "TOO_MANY_CONNECTIONS"}
+    return _seen(held, f"{dict(codes)}, of those in {sum(is_open)} stayed", codes=codes)
 
 
 def _requests(words: Words, count: int, *, payload_bytes: int = 0) -> Iterator[bytes]:
@@ -241,8 +221,8 @@ def _requests(words: Words, count: int, *, payload_bytes: int = 0) -> Iterator[b
     at, person_at = places["id_at"], places["person_at"]
     for number in range(1, count + 1):
         made[at : at + 4] = number.to_bytes(4, "big")
-        first = number * 11 % (len(numbers) // 11 * 11)
-        made[person_at : person_at + 11] = numbers[first : first + 11]
+        digits_at = number * 11 % (len(numbers) // 11 * 11)
+        made[person_at : person_at + 11] = numbers[digits_at : digits_at + 11]
         yield bytes(made)
 
 

@@ -75,7 +75,7 @@ def misbehave(words: Words) -> dict[str, Any]:
         nonlocal longest_s, number
         number += 1
         begun_s = time.monotonic()
-        peer.ask(_request(number, person))
+        peer.ask(request(number, person))
         answer = _answer_to(peer, number, begun_s + 10)
         longest_s = max(longest_s, time.monotonic() - begun_s)
         return Code(answer.code) if answer is not None else None
@@ -116,7 +116,8 @@ def _answer_to(peer: Peer, number: int, ends_s: float) -> Answer | None:
     return None
 
 
-def _request(number: int, person: str) -> Request:
+def request(number: int, person: str) -> Request:
+    """What only the bad source answers."""
     return Request(
         id=number,
         service=SERVICE,

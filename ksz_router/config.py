@@ -92,7 +92,7 @@ class Connections(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Windows(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Requests in flight at once, per worker, and the bytes that they and answers may hold."""
 
-    connection: int = limits.connection_inflight_max
+    connection: int = limits.connection_inflight_default
     institution: int = limits.institution_inflight_max
     router: int = limits.router_inflight_max
     source: int = limits.source_inflight_max

@@ -43,7 +43,9 @@ recipients_max = 64
 envelope_requests_max = 64
 
 # Windows: requests in flight. A connection may not fill an institution, nor that the router. One
-# institution alone gets half of a source's: as much as one connection may ask.
+# institution alone gets half of a source's, which takes several connections unless the operator
+# lets one have more.
+connection_inflight_default = 256
 connection_inflight_max = 1_024
 institution_inflight_max = 4_096
 router_inflight_max = 16_384
@@ -67,6 +69,7 @@ requester_read_bytes_max = 32 * KIB
 links_per_turn_max = 256
 events_per_receive_max = 256
 requests_per_turn_max = 256
+requester_events_per_turn_max = 32  # at more, who pipelines makes long turns for the others
 slow_reader_seconds_max = 10.0
 slow_sender_seconds_max = 10.0
 
@@ -97,6 +100,7 @@ record_bytes_max = 4 * KIB
 assert payload_bytes_max + answer_header_bytes_max < frame_bytes_max
 assert answer_header_bytes_max < hello_bytes_max  # every peer takes an answer without a payload
 assert hello_bytes_max <= frame_bytes_max
+assert connection_inflight_default <= connection_inflight_max
 assert connection_inflight_max <= institution_inflight_max <= router_inflight_max
 assert 2 * connection_inflight_max <= source_inflight_max
 assert frame_bytes_max <= connection_outgoing_hard_bytes

@@ -14,7 +14,7 @@ from typing import cast
 import trio
 
 from ksz_router.codes import Code
-from ksz_router.limits import read_bytes_max
+from ksz_router.limits import events_per_receive_max, read_bytes_max
 from ksz_router.tls import ALPN, Chain, Context, Refused, fault_of, verified_chain
 from ksz_router.wire import Connection, Ended, Event, Message, Side
 
@@ -112,16 +112,15 @@ class Link:
         except OSError as error:
             raise HandshakeError(Code.CONNECTION_TRUNCATED, type(error).__name__) from None
 
-    def receive(self, bytes_max: int = read_bytes_max) -> list[Event]:
-        """Read what has come, up to so many bytes, and return what it means.
-
-        Nothing is read as long as the connection has more of what came before.
-        """
+    def receive(
+        self, bytes_max: int = read_bytes_max, events_max: int = events_per_receive_max
+    ) -> list[Event]:
+        """Return what has come, up to a bound; what is left over comes before more is read."""
         if self.is_closed:
             return []
         connection = self.connection
         data = b"" if connection.has_more else self._read(bytes_max)
-        events = connection.receive_data(data) if data or connection.has_more else []
+        events = connection.receive_data(data, events_max)
         if self._fault is None or connection.has_more:
             return events
         if self._fault is Code.CONNECTION_TRUNCATED:

@@ -1,7 +1,9 @@
 """Who gets in and who gives way: real sockets at a real listener, in stages and behind bounds."""
 
 import contextlib
+import errno
 import functools
+import itertools
 import resource
 import socket
 import ssl
@@ -23,14 +25,13 @@ from ksz_router.limits import (
     first_byte_seconds_max,
     handshake_seconds_max,
 )
-from ksz_router.link import HandshakeError
 from ksz_router.privacylog.entry import Kind
 from ksz_router.tls import ALPN
 from ksz_router.wire import Ended
 from tests.daemon_ground import Ground
 from tests.daemon_parts import Parts, in_trio, parts
 from tests.daemon_peers import Caller, context_of
-from tests.worlds import CENTRE, MANAGER, PENSIONS, POD_MI, REGISTER, RVA, ask, uri
+from tests.worlds import CENTRE, MANAGER, PENSIONS, REGISTER, RVA, ask, uri
 
 P = ParamSpec("P")
 
@@ -234,13 +235,10 @@ async def test_full_places_of_silent_ones_make_way(ground: Ground, knock: Knock)
 async def test_full_places_of_institutions_wait_in_the_kernel_until_one_is_free(
     ground: Ground,
 ) -> None:
-    """Nobody who is in is put out. One finds out; the next ones wait, and are taken by itself as
-    soon as somebody leaves."""
+    """Nobody who is in is put out, and nobody is refused: who comes waits, where another worker
+    may take it, and is taken by itself as soon as somebody leaves."""
     async with parts(ground, places=4) as p:
         callers = [await p.connect(kbo) for kbo in (CENTRE, MANAGER, RVA, PENSIONS)]
-        with pytest.raises(HandshakeError):
-            await p.connect(POD_MI)
-        assert p.refused == [(Code.TOO_MANY_CONNECTIONS, "no place is free")]
         assert p.server.gate.is_closed
         async with trio.open_nursery() as nursery:
             nursery.start_soon(p.connect, REGISTER)
@@ -250,6 +248,25 @@ async def test_full_places_of_institutions_wait_in_the_kernel_until_one_is_free(
             callers[0].link.connection.receive_end()
             await p.until(lambda: p.callers[-1] is not callers[-1] and p.callers[-1].is_open)
         assert len(p.loop.sessions) == 4
+        assert p.refused == []
+
+
+@at_a_standstill
+async def test_a_crowd_at_the_door_is_taken_in_by_a_few_at_a_time(
+    ground: Ground, knock: Knock
+) -> None:
+    """Of many that wait in the kernel each look takes several and leaves the others for the other
+    workers; nobody is forgotten there."""
+    async with router(ground) as (p, _):
+        many = [knock(p, f"127.0.0.{2 + n % 4}") for n in range(50)]
+        taken = [0]
+        while taken[-1] < len(many):
+            await trio.lowlevel.checkpoint()
+            if p.server.gate.pending > taken[-1]:
+                taken.append(p.server.gate.pending)
+        steps = [later - earlier for earlier, later in itertools.pairwise(taken)]
+        assert 8 <= max(steps) <= 16, "at most two looks between two of ours"
+        assert not any(map(is_closed, many))
 
 
 @in_trio
@@ -332,14 +349,20 @@ async def test_descriptors_that_run_out_stop_nothing_for_good(
     accepting resumes by itself."""
     async with parts(ground) as p:
         source, caller = p.add_source(RVA), await p.connect()
-        accept, failing = p.server._listener.accept, True
+        listener, failing = p.server._listener, True
 
-        async def accept_or_fail() -> object:
-            if failing:
-                raise OSError(24, "Too many open files")
-            return await accept()
+        class Exhausted:
+            def fileno(self) -> int:
+                return listener.fileno()
 
-        monkeypatch.setattr(p.server._listener, "accept", accept_or_fail)
+            def accept(self) -> object:
+                if failing:
+                    raise OSError(errno.EMFILE, "Too many open files")
+                return listener.accept()
+
+        knock(p)  # the server waits at the real one; it comes back to the other
+        await p.until(lambda: p.server.gate.pending)
+        monkeypatch.setattr(p.server, "_listener", Exhausted())
         knock(p)
         await p.until(lambda: p.metrics.handshakes["no_room"])
         caller.ask(ask())

@@ -23,6 +23,7 @@ from ksz_router.daemon.upstream import Failed, Upstream
 from ksz_router.limits import (
     connection_outgoing_hard_bytes,
     connection_outgoing_soft_bytes,
+    requester_events_per_turn_max,
     requester_read_bytes_max,
     requests_per_turn_max,
 )
@@ -141,7 +142,7 @@ class Loop:
                 break
             frames_before = link.connection.frames_count
             if isinstance(peer, Session):
-                events = link.receive(requester_read_bytes_max)
+                events = link.receive(requester_read_bytes_max, requester_events_per_turn_max)
             else:
                 events = link.receive()
             if link.connection.frames_count > frames_before:

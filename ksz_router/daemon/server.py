@@ -29,6 +29,8 @@ from ksz_router.tls import Refused
 from ksz_router.wire import Connection, Side
 
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_ACCEPTED_AT_ONCE_MAX = 8
+"""Few, since the other workers take from the same queue, and should get their share."""
 _LINGER_SECONDS = 1.0
 _LINGER_READS_MAX = 16
 
@@ -77,7 +79,7 @@ class Server:
         )
         self._has_waiting = trio.Event()
         self._place_freed = trio.Event()
-        self._listener = trio.socket.from_stdlib_socket(listener)
+        self._listener = listener
         self._context = context
         self._agent = agent
         self.window = window
@@ -102,19 +104,33 @@ class Server:
             while self.gate.is_closed:
                 self._place_freed = trio.Event()
                 await self._place_freed.wait()
+            await trio.lowlevel.wait_readable(self._listener)
             try:
-                accepted, peer = await self._listener.accept()
+                self._take_in(nursery)
+            except BlockingIOError:  # there are no more, or another worker had them
+                continue
             except OSError as error:
                 has_room = error.errno not in _NO_ROOM
                 self._metrics.handshakes["lost" if has_room else "no_room"] += 1
                 if not has_room:
                     await trio.sleep(0.05)
-                continue
+
+    def _take_in(self, nursery: trio.Nursery) -> None:
+        """Accept a few of those that wait in the kernel, which is quicker than one at a time.
+
+        Raises:
+            OSError: what ``accept`` does.
+        """
+        for _ in range(_ACCEPTED_AT_ONCE_MAX):
+            if self.gate.is_closed:
+                return
+            accepted, peer = self._listener.accept()
+            accepted.setblocking(False)
             scope = trio.CancelScope()
-            pending = Pending(_detached(accepted), address_of(peer), scope.cancel)
+            pending = Pending(accepted, address_of(peer), scope.cancel)
             refusal = self.gate.enter(pending)
             if refusal:
-                pending.sock.close()
+                accepted.close()
                 self._fail(pending, HandshakeError(Code.TOO_MANY_CONNECTIONS, refusal))
             else:
                 nursery.start_soon(self._greet, pending, scope)
@@ -260,8 +276,3 @@ async def _linger(sock: socket.socket) -> None:
                     return
     except OSError:
         return
-
-
-def _detached(sock: trio.socket.SocketType) -> socket.socket:
-    """The plain socket of an accepted connection; the loop drives it from here."""
-    return socket.socket(fileno=sock.detach())

@@ -84,11 +84,12 @@ class Connection:
                 )
             )
 
-    def receive_data(self, data: bytes) -> list[Event]:
+    def receive_data(self, data: bytes, events_max: int = events_per_receive_max) -> list[Event]:
         """Take bytes in and return what they mean, in order; after an Ended nothing comes.
 
-        A few bytes may mean thousands of requests, so that only some come at once. Where
-        :attr:`has_more` says so, the next call gives more, without new bytes too.
+        A few bytes may mean thousands of requests, so that only some come at once: no frame is
+        begun once there are ``events_max``. Where :attr:`has_more` says so, the next call gives
+        more, without new bytes too.
         """
         if self.is_ended:
             return []
@@ -112,7 +113,7 @@ class Connection:
                     events.append(event)
             if self.is_ended:
                 break
-            if len(events) >= events_per_receive_max:
+            if len(events) >= events_max:
                 self._stopped_early = True
                 break
         bodies.close()
