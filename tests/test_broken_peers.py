@@ -29,6 +29,8 @@ ROWS = {
     "a TLS older than 1.3": "test_link_handshake.py::test_an_older_tls_is_not_spoken",
     "many connections of one address that have not shaken hands":
         "test_daemon_server.py::test_a_flood_of_silent_ones_of_the_own_address_locks_nobody_out",
+    "more than 2,048 connections at a worker that have not shaken hands":
+        "test_daemon_server.py::test_full_places_of_silent_ones_make_way",
     "many handshakes at once":
         "test_daemon_server.py::test_a_flood_of_handshakes_is_paced_and_a_good_one_is_next",
     "more connections of one institution than it may have":

@@ -89,15 +89,21 @@ class Server:
         self._opened = opened
         self._refused = refused
         self._turned_away = turned_away
-        self.accepting = trio.CancelScope()
-        """Cancelled when nothing new is accepted; handshakes that began go on."""
+        self._accepting = trio.CancelScope()
+        self._has_stopped = trio.Event()
 
     async def serve(self) -> None:
         """Accept until cancelled. Where no place is free, the kernel's queue is the bound."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._give_turns)
-            with self.accepting:
+            with self._accepting:
                 await self._accept(nursery)
+            self._has_stopped.set()
+
+    async def stop_accepting(self) -> None:
+        """Accept nothing new; handshakes that began go on. Then the listener may be closed."""
+        self._accepting.cancel()
+        await self._has_stopped.wait()
 
     async def _accept(self, nursery: trio.Nursery) -> None:
         while True:

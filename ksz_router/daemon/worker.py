@@ -157,7 +157,7 @@ class Worker:
         while (order := await self._channel.order()) is not None and not isinstance(order, Stop):
             assert not isinstance(order, Begin), "a worker begins once"
             await self._channel.send(await self._obey(order))
-        self.server.accepting.cancel()
+        await self.server.stop_accepting()
         self._listener.close()  # ours alone: the supervisor and the other workers have their own
         await self._drain()
         await self._channel.send(self.report("stop"))
