@@ -153,35 +153,6 @@ async def ask_many(client: Client, count: int) -> list[Answer]:
 
 
 @on_trio
-async def test_a_next_file_that_cannot_be_made_is_refused_for_in_time(stand: Town) -> None:
-    """What has room is used, half a file is kept for what is open, and no worker ends."""
-    source = Source()
-    with running(stand):
-        await until((stand.log / "w0" / "prepared").exists)
-        await until(lambda: (stand.log / "w0" / "prepared").stat().st_size == FILE_BYTES)
-        pid = worker_pid(stand)
-        limit(pid, resource.RLIMIT_FSIZE, FILE_BYTES - 4096)
-        async with providing(stand, PORT, source), asking(stand) as client:
-            answers = [await client.ask(request())]
-            while answers[-1].code != Code.LOG_NOT_WRITABLE:
-                answers += await ask_many(client, 200)
-                assert len(answers) < 20_000
-            assert_refused(answers[-1])
-            asked = len(source.asked)
-            assert_refused(await client.ask(request(), deadline_s=10.0))
-            assert len(source.asked) == asked == 1
-            await assert_says_why(stand, "log_file_short")
-            assert stand.metric("ksz_router_privacy_log_next_file_failures_total") > 0
-            limit(pid, resource.RLIMIT_FSIZE, None)
-            await assert_ready_again(stand)
-            answers.append(await client.ask(request()))
-            assert answers[-1].code == Code.ANSWERED_WITH_DATA
-            assert worker_pid(stand) == pid, "it was the same worker all the time"
-    assert_nothing_unrecorded(stand.entries(), source, answers)
-    stand.verify_log()
-
-
-@on_trio
 async def test_what_the_disk_does_not_take_is_not_forwarded(stand: Town) -> None:
     """A commit fails under load: the worker ends, its successor refuses until there is room."""
     source = Source()

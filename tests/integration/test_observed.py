@@ -142,10 +142,10 @@ async def converse(stand: Town) -> None:
         assert len(codes) > 8
         with socket.create_connection(("127.0.0.1", stand.port)) as broken:
             broken.sendall(f"{USER} is no TLS".encode())
+        await until(lambda: {"handshake_refused"} <= {e["event"] for e in stand.events()})
         os.kill(stand.worker_pids()[0], signal.SIGKILL)
         await until(lambda: stand.events("worker_ended") and stand.is_ready)
         assert (await client.ask(request(), resend=True)).code == Code.ANSWERED_WITH_DATA
-        await until(lambda: {"handshake_refused"} <= {e["event"] for e in stand.events()})
 
 
 @on_trio
