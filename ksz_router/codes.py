@@ -129,9 +129,16 @@ class Code(IntEnum):
     ANSWERED_WITHOUT_DATA = 10002
     ANSWERED_IN_PART = 10003
 
+    # As numbers: what an Enum brings goes by the name, in Python, and codes are keys everywhere.
+    __hash__ = int.__hash__
+
     @property
     def stage(self) -> Stage:
-        return Stage(self // 1000)
+        return _STAGES[self // 1000]
+
+
+_STAGES = tuple(Stage)
+"""By its number."""
 
 
 class Meaning(NamedTuple):

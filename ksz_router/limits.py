@@ -87,6 +87,9 @@ clock_step_seconds_max = 30.0
 clock_hold_seconds = 150.0
 clock_error_seconds_max = 7_200.0
 
+# What a worker remembers of requesters whom nothing stands in the way of: 1 KiB each, about.
+standings_kept_max = 16_384
+
 # Directory.
 person_numbers_max = 16
 person_lines_max = 4_096

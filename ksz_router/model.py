@@ -40,6 +40,8 @@ class Kind(IntEnum):
     DISTRIBUTION = 3
     TEST = 4
 
+    __hash__ = int.__hash__  # an Enum's own is written in Python
+
 
 @unique
 class Subject(IntEnum):

@@ -26,6 +26,10 @@ class Breaker(msgspec.Struct, frozen=True):
     is_trying: bool = False
 
 
+_ALL_GOOD = 1 << breaker_outcomes_kept
+"""Outcomes of a source that answered every time."""
+
+
 class BreakerSettings(msgspec.Struct, frozen=True):
     """When a breaker opens, and for how long."""
 
@@ -59,9 +63,9 @@ def after_success(breaker: Breaker, *, is_trial: bool) -> Breaker:
     """The source answered. Of an open breaker only the trial tells anything new."""
     if breaker.open_until_ns:
         return Breaker() if is_trial else breaker
-    outcomes = _appended(breaker.outcomes, 0)
-    if outcomes == breaker.outcomes and breaker.failures == 0:
+    if breaker.outcomes == _ALL_GOOD:
         return breaker  # a source that always answers costs nothing
+    outcomes = _appended(breaker.outcomes, 0)
     return Breaker(0, outcomes)
 
 

@@ -62,7 +62,7 @@ def settled(kind: Kind, *codes: Code, in_outage: tuple[Kbo, ...] = ()) -> Exchan
 def test_a_retry_moment_is_there_exactly_where_the_action_asks_for_one(code: Code) -> None:
     """Every code that may be an answer carries its whole meaning, as the registry has it."""
     if code.stage in (Stage.ROUTING, Stage.ANSWERED):
-        answer = answers.outcome(settled(Kind.CONSULTATION, code), 77)
+        answer = answers.outcome(settled(Kind.CONSULTATION, code), lambda _: 77)
     elif code.stage is Stage.LINK:
         answer = answers.not_admitted(ask(), code, limit=0, now_ms=77 - answers.RETRY_AFTER_MS)
     else:
@@ -96,7 +96,7 @@ def test_a_distribution_is_one_answer_with_a_status_per_recipient(
     codes: tuple[Code, ...], in_outage: tuple[Kbo, ...], overall: Code
 ) -> None:
     """Also those in an announced outage are named; no recipient's payload is passed on."""
-    answer = answers.outcome(settled(Kind.DISTRIBUTION, *codes, in_outage=in_outage), 77)
+    answer = answers.outcome(settled(Kind.DISTRIBUTION, *codes, in_outage=in_outage), lambda _: 77)
     assert answer.code == overall
     assert [status.code for status in answer.recipients] == [
         *codes,

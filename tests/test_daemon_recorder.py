@@ -119,16 +119,16 @@ from ksz_router.daemon.upstream import Upstream
 
 
 def f(u: Upstream, s: Session, d: Dispatch, r: Release) -> None:
-    u.forward(d, set())  # refused
+    u.forward(d)  # refused
     s.release(r, 0)  # refused
 
 
 def g(u: Upstream, s: Session, d: Recorded[Dispatch], r: Recorded[Release]) -> None:
-    u.forward(d, set())
+    u.forward(d)
     s.release(r, 0)
-    u.forward(r, set())  # refused
+    u.forward(r)  # refused
     s.release(d, 0)  # refused
-    u.forward(d.value, set())  # refused
+    u.forward(d.value)  # refused
     s.release(r.value, 0)  # refused
 
 

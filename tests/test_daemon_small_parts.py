@@ -132,9 +132,8 @@ def test_windows_count_exactly_what_is_in_flight(steps: list[tuple[int, bool, in
                 expected = Code.INSTITUTION_WINDOW_FULL, 3
             if len(somebody.inflight) == 2:
                 expected = Code.CONNECTION_WINDOW_FULL, 2
-            assert admission.refuse(session, size) == expected
+            assert admission.admit(session, size) == expected
             if expected is None:
-                admission.enter(session, size)
                 somebody.inflight[number] = size
         elif somebody.inflight:
             admission.leave(session, somebody.inflight.popitem()[1])
@@ -146,9 +145,9 @@ def test_a_draining_or_full_router_takes_nothing() -> None:
     admission = Admission(Windows())
     session = cast("Session", Somebody("a"))
     admission.is_log_full = True
-    assert admission.refuse(session, 0) == (Code.LOG_NOT_WRITABLE, 0)
+    assert admission.admit(session, 0) == (Code.LOG_NOT_WRITABLE, 0)
     admission.is_draining = True
-    assert admission.refuse(session, 0) == (Code.ROUTER_DRAINING, 0)
+    assert admission.admit(session, 0) == (Code.ROUTER_DRAINING, 0)
 
 
 @pytest.fixture(scope="module")

@@ -201,6 +201,7 @@ async def test_a_recipient_in_an_announced_outage_is_spared_told_and_recorded(
     def announce(*numbers: Kbo) -> None:
         rows = [Outage(kbo=n, begin_ms=0, end_ms=NOW_MS + 60_000) for n in numbers]
         monkeypatch.setattr(table, "outages", tuple(rows))
+        monkeypatch.setattr(ground.tables, "_remembered", {})
 
     async with parts(ground) as p:
         rva, nic, sender = p.add_source(RVA), p.add_source(NIC), await p.connect(REGISTER)

@@ -28,7 +28,7 @@ class Admission:
         self.is_draining = False
         self.is_log_full = False
         """Nothing new can be recorded, so nothing new is taken."""
-        self._of_institution: Counter[str] = Counter()
+        self._of_institution: dict[str, int] = {}
         self._turned_away: defaultdict[str, Counter[Code]] = defaultdict(Counter)
 
     @property
@@ -36,8 +36,8 @@ class Admission:
         """What requests in flight hold, and what waits for peers to take it."""
         return self.held_bytes + self.unsent_bytes()
 
-    def refuse(self, session: "Session", size: int) -> tuple[Code, int] | None:
-        """Say which bound stands in the way of one more request, and the bound; or None.
+    def admit(self, session: "Session", size: int) -> tuple[Code, int] | None:
+        """Take one more request in; or say which bound stands in the way, and the bound.
 
         Args:
             session: Who asks.
@@ -50,26 +50,26 @@ class Admission:
             return Code.LOG_NOT_WRITABLE, 0
         if len(session.inflight) >= windows.connection:
             return Code.CONNECTION_WINDOW_FULL, windows.connection
-        if self._of_institution[session.uri] >= windows.institution:
+        mine = self._of_institution.get(session.uri, 0)
+        if mine >= windows.institution:
             return Code.INSTITUTION_WINDOW_FULL, windows.institution
         if self.inflight >= windows.router:
             return Code.ROUTER_FULL, windows.router
-        if self.all_bytes + size > windows.bytes:
+        if self.held_bytes + self.unsent_bytes() + size > windows.bytes:
             return Code.ROUTER_FULL, windows.bytes
-        return None
-
-    def enter(self, session: "Session", size: int) -> None:
-        """One more request is in flight; its payload is held."""
         self.inflight += 1
         self.held_bytes += size
-        self._of_institution[session.uri] += 1
+        self._of_institution[session.uri] = mine + 1
+        return None
 
     def leave(self, session: "Session", size: int) -> None:
         """One request was answered; what was still held of its payload is forgotten."""
         self.inflight -= 1
         self.held_bytes -= size
-        self._of_institution[session.uri] -= 1
-        if not self._of_institution[session.uri]:
+        mine = self._of_institution[session.uri] - 1
+        if mine:
+            self._of_institution[session.uri] = mine
+        else:
             del self._of_institution[session.uri]
 
     def count(self, uri: str, code: Code) -> None:

@@ -1,12 +1,13 @@
 """From an outcome to the typed answer that the requester gets."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 import msgspec
 
 from ksz_router import __version__
 from ksz_router.codes import MEANINGS, Action, Code
-from ksz_router.daemon.opened import Exchange
+from ksz_router.daemon.opened import Errand, Exchange
 from ksz_router.decision import Forward, Refusal
 from ksz_router.ledger import NO_DIGEST, Earlier
 from ksz_router.messages import Answer, Outcome, RecipientStatus, Reply, Request
@@ -17,10 +18,20 @@ RETRY_AFTER_MS = 1_000
 """When to come back after a bound was reached and nothing better is known."""
 
 _FIXED = {
-    code: (int(code.stage), meaning.official, meaning.status, int(meaning.action))
+    code: (int(code), int(code.stage), meaning.official, meaning.status, int(meaning.action))
     for code, meaning in MEANINGS.items()
 }
 """What an answer says beside its code."""
+
+_RETRIED = {code for code, meaning in MEANINGS.items() if meaning.action is Action.RETRY_AT}
+
+Moment: TypeAlias = Callable[[Exchange], int]
+"""Says when a retry may come to more, Unix milliseconds; asked only where the code says so."""
+
+
+def _never(_: Exchange) -> int:
+    return 0
+
 
 _OUTCOMES = {
     Outcome.DATA: Code.ANSWERED_WITH_DATA,
@@ -57,18 +68,18 @@ def refusal(exchange: Exchange, verdict: Refusal) -> Answer:
     )
 
 
-def bare(exchange: Exchange, code: Code, retry_at_ms: int = 0) -> Answer:
+def bare(exchange: Exchange, code: Code, retry_at_ms: Moment = _never) -> Answer:
     """The answer that the router gives in place of another, and that says only why."""
     return _answer(
         exchange.request.id,
         exchange.id,
         code,
         exchange.generation,
-        retry_at_ms=_if_later(code, retry_at_ms),
+        retry_at_ms=_if_later(code, exchange, retry_at_ms),
     )
 
 
-def earlier(exchange: Exchange, held: Earlier, retry_at_ms: int) -> Answer:
+def earlier(exchange: Exchange, held: Earlier, retry_at_ms: Moment) -> Answer:
     """The answer to a retry: what became of the submission before, without its payload."""
     verdict = exchange.verdict
     assert isinstance(verdict, Forward)
@@ -84,21 +95,19 @@ def earlier(exchange: Exchange, held: Earlier, retry_at_ms: int) -> Answer:
         code,
         exchange.generation,
         detail=detail,
-        retry_at_ms=_if_later(code, retry_at_ms),
+        retry_at_ms=_if_later(code, exchange, retry_at_ms),
         recipients=recipients,
     )
 
 
-def outcome(exchange: Exchange, retry_at_ms: int) -> Answer:
+def outcome(exchange: Exchange, retry_at_ms: Moment) -> Answer:
     """The answer once every destination is settled."""
-    verdict, reply = exchange.verdict, exchange.reply
+    verdict, errands = exchange.verdict, exchange.errands
     assert isinstance(verdict, Forward)
-    errands, granted = exchange.errands, exchange.granted
+    granted, reply = exchange.granted, exchange.reply
     code = errands[0].code
     assert code is not None
-    recipients: tuple[RecipientStatus, ...] = tuple(
-        RecipientStatus(errand.kbo, int(errand.code or 0), errand.source_code) for errand in errands
-    )
+    recipients = tuple([_status(errand) for errand in errands])
     if verdict.service.kind is Kind.DISTRIBUTION:
         recipients += _spared(exchange)
         recipients += _statuses(granted.earlier) if granted is not None else ()
@@ -111,10 +120,8 @@ def outcome(exchange: Exchange, retry_at_ms: int) -> Answer:
         code,
         exchange.generation,
         detail={"retry": exchange.id.hex()} if is_retry else {},
-        retry_at_ms=_if_later(code, retry_at_ms),
-        source_us=max(
-            ((n.answered_ns - n.sent_ns) // 1000 for n in errands if n.answered_ns), default=0
-        ),
+        retry_at_ms=_if_later(code, exchange, retry_at_ms),
+        source_us=max(map(_source_us, errands), default=0),
         recipients=recipients,
         persons=reply.persons if reply is not None else (),
         payload=reply.payload if reply is not None else b"",
@@ -154,8 +161,16 @@ def code_of(reply: Reply, asked: str | None, *, is_well_formed: bool) -> Code:
     return _OUTCOMES[reply.outcome]
 
 
-def _if_later(code: Code, retry_at_ms: int) -> int | None:
-    return retry_at_ms if MEANINGS[code].action is Action.RETRY_AT else None
+def _if_later(code: Code, exchange: Exchange, retry_at_ms: Moment) -> int | None:
+    return retry_at_ms(exchange) if code in _RETRIED else None
+
+
+def _status(errand: Errand) -> RecipientStatus:
+    return RecipientStatus(errand.kbo, errand.code or 0, errand.source_code)
+
+
+def _source_us(errand: Errand) -> int:
+    return (errand.answered_ns - errand.sent_ns) // 1000 if errand.answered_ns else 0
 
 
 def _statuses(codes: Mapping[str, int]) -> tuple[RecipientStatus, ...]:
@@ -197,11 +212,11 @@ def _answer(
     persons: tuple[str, ...] = (),
     payload: bytes = b"",
 ) -> Answer:
-    stage, official, status, action = _FIXED[code]
+    plain, stage, official, status, action = _FIXED[code]
     return Answer(
         id=number,
         exchange=exchange,
-        code=int(code),
+        code=plain,
         stage=stage,
         official=official,
         status=status,

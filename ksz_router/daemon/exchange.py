@@ -83,36 +83,33 @@ class Exchanges:
     def take(self, asked: Sequence[tuple["Session", Request]]) -> None:
         """Judge a batch of requests, and hand each to the recorder."""
         now_ns, wall_ns = self._clock_ns(), self._wall_ns()
-        today = brussels_day(wall_ns)
+        today, generation = brussels_day(wall_ns), self._tables.generation
         batch = [pair for pair in asked if self._admit(*pair, wall_ns)]
+        if not batch:
+            return
         looked_up = self._tables.look_up(batch, wall_ns // 1_000_000)
         checked_ns = self._clock_ns()
-        exchanges = []
+        exchanges: list[Exchange] = []
         for (session, request), facts in zip(batch, looked_up, strict=True):
             verdict = decide(request, facts, today)
+            deadline_ns = now_ns + _time_allowed_ns(request, verdict)
             exchange = Exchange(
-                id=self._new_id(),
-                session=session,
-                request=request,
-                received_ns=now_ns,
-                deadline_ns=now_ns + _time_allowed_ns(request, verdict),
-                facts=facts,
-                verdict=verdict,
-                generation=self._tables.generation,
+                self._new_id(), session, request, now_ns, deadline_ns, facts, verdict, generation
             )
             session.inflight[request.id] = exchange
             exchanges.append(exchange)
+        decided_ns = self._clock_ns()
         self._submissions.claim(exchanges)
         for exchange in exchanges:
             self._record(exchange)
-        if batch:
-            self._metrics.checked(len(batch), checked_ns - now_ns, self._clock_ns() - checked_ns)
+        self._metrics.checked(len(batch), checked_ns - now_ns, decided_ns - checked_ns)
 
     def _record(self, exchange: Exchange) -> None:
         """Have the request recorded, and with it the answer where the router gives it itself."""
+        verdict = exchange.verdict
         records = [self._entries.request(exchange)]
-        if isinstance(exchange.verdict, Forward):
-            self._metrics.violated(exchange.verdict.violations)
+        if isinstance(verdict, Forward):
+            self._metrics.violated(verdict.violations)
         answer = self._own_answer(exchange)
         if answer is None:
             self._deadlines.add(exchange)
@@ -132,11 +129,11 @@ class Exchanges:
             return answer if fits else answers.bare(exchange, Code.ANSWER_TOO_LARGE)
         if exchange.submission is None or exchange.granted is not None:
             return None
-        held, retry_at_ms = exchange.submission.held, self._retry_at_ms(exchange)
+        held = exchange.submission.held
         if isinstance(held, Earlier):
-            return answers.earlier(exchange, held, retry_at_ms)
+            return answers.earlier(exchange, held, self._retry_at_ms)
         assert isinstance(held, Code), "what is granted was forwarded"
-        return answers.bare(exchange, held, retry_at_ms)
+        return answers.bare(exchange, held, self._retry_at_ms)
 
     def _retry_at_ms(self, exchange: Exchange) -> int:
         """The first moment at which a retry may come to more, by what is known of who lacks it."""
@@ -153,17 +150,15 @@ class Exchanges:
         return min(moments, default=soon_ms + answers.RETRY_AFTER_MS)
 
     def _admit(self, session: "Session", request: Request, wall_ns: int) -> bool:
-        ended = session.link.connection.ended
-        if ended is not None and ended.code is Code.CORRELATION_REUSED and not ended.by_peer:
+        if session.is_at_fault:
             return False  # behind the fault, in the same read or envelope: it no longer counts
         if request.id in session.inflight:
             session.end(Code.CORRELATION_REUSED)
             self.touched.add(session.link)
             return False
         size = len(request.payload)
-        refused = self._admission.refuse(session, size)
+        refused = self._admission.admit(session, size)
         if refused is None:
-            self._admission.enter(session, size)
             session.inflight[request.id] = None  # taken; a second one in this batch is a reuse
             return True
         code, limit = refused
@@ -180,17 +175,19 @@ class Exchanges:
         recorded = self._recorder.commit()
         self._submissions.settle()
         self.go_on(recorded)
+        self.settle_failed(self._upstream.resume(self.touched))
 
     def go_on(self, recorded: Sequence[Recorded[Continuation]]) -> None:
         """Forward or answer what became durable."""
         for proof in recorded:
-            match proof.value:
-                case Dispatch(exchange):
-                    failed = self._upstream.forward(proof.narrowed(Dispatch), self.touched)
-                    self._metrics.forwarded(exchange.forwarded_ns - exchange.received_ns)
+            if isinstance(proof.value, Dispatch):
+                failed = self._upstream.forward(proof.narrowed(Dispatch))
+                exchange = proof.value.exchange
+                self._metrics.request_leg.observe(exchange.forwarded_ns - exchange.received_ns)
+                if failed:
                     self.settle_failed(failed)
-                case Release():
-                    self._release(proof.narrowed(Release))
+            else:
+                self._release(proof.narrowed(Release))
 
     def replied(self, link: SourceLink, reply: Reply) -> None:
         """A source answered; hand what that comes to to the recorder."""
@@ -201,17 +198,18 @@ class Exchanges:
             if late is not None:
                 self._recorder.submit([self._entries.discarded(late, self._clock_ns())], None)
             return
-        verdict = errand.exchange.verdict
+        exchange = errand.exchange
+        verdict = exchange.verdict
         assert isinstance(verdict, Forward)
         code = answers.code_of(reply, verdict.person, is_well_formed=_is_well_formed(reply))
         self._upstream.judged(errand, code)
         usable = code >= Code.ANSWERED_WITH_DATA or code is Code.SOURCE_FAILED
         passed_on = usable and verdict.service.kind is not Kind.DISTRIBUTION
-        if passed_on and not errand.exchange.session.takes(reply.payload):
+        if passed_on and not exchange.session.takes(reply.payload):
             code, usable = Code.ANSWER_TOO_LARGE, False
-        if code is not Code.SOURCE_ANSWER_INVALID:
+        if reply.source_code and code is not Code.SOURCE_ANSWER_INVALID:
             errand.source_code = reply.source_code[:source_code_chars_max]
-        self._metrics.source_answered(errand.answered_ns - errand.sent_ns)
+        self._metrics.source.observe(errand.answered_ns - errand.sent_ns)
         self._settle(errand, code, reply if usable else None)
 
     def settle_failed(self, failed: Failed) -> None:
@@ -234,10 +232,10 @@ class Exchanges:
         if errand.code is not None:
             return
         errand.code = code
-        exchange = errand.exchange
+        exchange, now_ns = errand.exchange, self._clock_ns()
         if not errand.answered_ns:  # silent, lost or not reached: the time was not the router's
             errand.sent_ns = errand.sent_ns or exchange.forwarded_ns
-            errand.answered_ns = self._clock_ns()
+            errand.answered_ns = now_ns
         exchange.open_errands -= 1
         verdict = exchange.verdict
         assert isinstance(verdict, Forward)
@@ -251,11 +249,10 @@ class Exchanges:
         if exchange.open_errands:
             return
         self._deadlines.remove(exchange)
-        now_ns = self._clock_ns()
-        answer = answers.outcome(exchange, self._retry_at_ms(exchange))
+        answer = answers.outcome(exchange, self._retry_at_ms)
         records = self._entries.outcome(
             exchange,
-            Code(answer.code),
+            Code(answer.code) if is_distribution else code,
             router_us=(now_ns - exchange.received_ns) // 1000 - answer.source_us,
             errand=None if is_distribution else errand,
             reply=None if is_distribution else reply,
@@ -263,19 +260,20 @@ class Exchanges:
         self._recorder.submit(records, Release(exchange, answer, now_ns))
 
     def _release(self, recorded: Recorded[Release]) -> None:
-        exchange, now_ns = recorded.value.exchange, self._clock_ns()
-        total_ns = now_ns - exchange.received_ns
-        router_us = max(0, total_ns // 1000 - recorded.value.answer.source_us)
-        exchange.session.release(recorded, router_us)
-        self._admission.leave(exchange.session, len(exchange.request.payload))
+        release, now_ns = recorded.value, self._clock_ns()
+        exchange, answer = release.exchange, release.answer
+        session = exchange.session
+        router_us = max(0, (now_ns - exchange.received_ns) // 1000 - answer.source_us)
+        session.release(recorded, router_us)
+        self._admission.leave(session, len(exchange.request.payload))
         exchange.errands.clear()  # they point back: without this only the collector frees them
-        self.touched.add(exchange.session.link)
+        self.touched.add(session.link)
         service = exchange.facts.service
         self._metrics.answered(
-            kind=service.kind if service is not None else None,
-            code=recorded.value.answer.code,
-            router_ns=router_us * 1000,
-            outcome_leg_ns=now_ns - recorded.value.replied_ns,
+            service.kind if service is not None else None,
+            answer.code,
+            router_us * 1000,
+            now_ns - release.replied_ns,
         )
 
 
@@ -287,11 +285,11 @@ def _time_allowed_ns(request: Request, verdict: Forward | Refusal) -> int:
 
 
 def _is_well_formed(reply: Reply) -> bool:
+    persons, user, application = reply.persons, reply.user, reply.application
     return (
         len(reply.payload) <= payload_bytes_max
-        and len(reply.persons) <= further_persons_max
-        and all(is_insz(person) for person in reply.persons)
-        and (reply.user is None or is_insz(reply.user))
-        and (reply.application is None or is_application(reply.application))
+        and (user is None or is_insz(user))
+        and (application is None or is_application(application))
         and reply.source_code.isascii()
+        and (not persons or (len(persons) <= further_persons_max and all(map(is_insz, persons))))
     )

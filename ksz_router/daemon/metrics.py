@@ -25,6 +25,7 @@ from ksz_router.model import Kind
 # 1 s and 2 s are the bounds of the agreement (article 7, 2° a), so they are exact buckets.
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 STAGE_SECONDS = (1e-6, 5e-6, 25e-6, 1e-4, 5e-4, 0.0025, 0.01, 0.05, 0.25, 1.0)
+_NS = 1_000_000_000
 RECORDS = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0)
 
 
@@ -33,19 +34,31 @@ Gauges: TypeAlias = "dict[str, tuple[str, Callable[[], float]]]"
 
 
 class Histogram:
-    """Counts per bucket; cheaper than a library's, and read only by the collector."""
+    """Counts per bucket; cheaper than a library's, and read only by the collector.
 
-    __slots__ = ("bounds", "counts", "total")
+    Args:
+        bounds: Upper ends of the buckets, in the unit in which they are exported.
+        unit: How many of what is observed make one of that.
+    """
 
-    def __init__(self, bounds: tuple[float, ...]) -> None:
+    __slots__ = ("_ends", "_sum", "_unit", "bounds", "counts")
+
+    def __init__(self, bounds: tuple[float, ...], unit: int = 1) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
+        self._unit = unit
+        self._ends = [bound * unit for bound in bounds]
+        self._sum = 0.0
+
+    @property
+    def total(self) -> float:
+        """The sum of all that was observed, in the exported unit."""
+        return self._sum / self._unit
 
     def observe(self, value: float, times: int = 1) -> None:
         """Count a value, ``times`` over."""
-        self.counts[bisect_left(self.bounds, value)] += times
-        self.total += value * times
+        self.counts[bisect_left(self._ends, value)] += times
+        self._sum += value * times
 
     def buckets(self) -> list[tuple[str, float]]:
         """Cumulative counts in Prometheus' form."""
@@ -65,11 +78,14 @@ class Metrics(Collector):
         self.violations: Counter[str] = Counter()
         self.handshakes: Counter[str] = Counter()
         self.source_handshakes_refused: Counter[str] = Counter()
-        self.router = {kind: Histogram(SECONDS) for kind in Kind}
-        self.legs = {leg: Histogram(SECONDS) for leg in ("request", "outcome")}
-        self.source = Histogram(SECONDS)
-        self.stages = {stage: Histogram(STAGE_SECONDS) for stage in ("look_up", "decide")}
-        self.commit = Histogram(SECONDS)
+        self.router = {kind: Histogram(SECONDS, _NS) for kind in Kind}
+        self.request_leg = Histogram(SECONDS, _NS)
+        self.outcome_leg = Histogram(SECONDS, _NS)
+        self.source = Histogram(SECONDS, _NS)
+        self.decode = Histogram(STAGE_SECONDS, _NS)
+        self.look_up = Histogram(STAGE_SECONDS, _NS)
+        self.decide = Histogram(STAGE_SECONDS, _NS)
+        self.commit = Histogram(SECONDS, _NS)
         self.commit_records = Histogram(RECORDS)
         self.records = 0
         self.last_durable_seconds = 0.0
@@ -89,25 +105,15 @@ class Metrics(Collector):
 
     def checked(self, requests: int, look_up_ns: int, decide_ns: int) -> None:
         """A batch passed the control; times are of the whole batch."""
-        self.stages["look_up"].observe(look_up_ns / 1e9 / requests, requests)
-        self.stages["decide"].observe(decide_ns / 1e9 / requests, requests)
+        self.look_up.observe(look_up_ns / requests, requests)
+        self.decide.observe(decide_ns / requests, requests)
 
-    def forwarded(self, leg_ns: int) -> None:
-        """A request left for its source, so long after its frame was read."""
-        self.legs["request"].observe(leg_ns / 1e9)
-
-    def source_answered(self, source_ns: int) -> None:
-        """A source answered a delivery."""
-        self.source.observe(source_ns / 1e9)
-
-    def answered(
-        self, *, kind: Kind | None, code: int, router_ns: int, outcome_leg_ns: int
-    ) -> None:
+    def answered(self, kind: Kind | None, code: int, router_ns: int, outcome_leg_ns: int) -> None:
         """A requester got its answer. ``kind`` is None for a service that does not exist."""
         self.exchanges[kind, code] += 1
         if kind is not None:
-            self.router[kind].observe(router_ns / 1e9)
-        self.legs["outcome"].observe(outcome_leg_ns / 1e9)
+            self.router[kind].observe(router_ns)
+        self.outcome_leg.observe(outcome_leg_ns)
 
     def turned_away(self, code: Code) -> None:
         """Something was refused before the control."""
@@ -121,7 +127,7 @@ class Metrics(Collector):
     def committed(self, commits: Iterable[tuple[int, int]], unix_seconds: float) -> None:
         """Groups of records became durable."""
         for records, duration_ns in commits:
-            self.commit.observe(duration_ns / 1e9)
+            self.commit.observe(duration_ns)
             self.commit_records.observe(records)
             self.records += records
             self.last_durable_seconds = unix_seconds
@@ -216,8 +222,23 @@ class Metrics(Collector):
             "kind",
             {kind.name.lower(): histogram for kind, histogram in self.router.items()},
         )
-        yield _family("leg_duration_seconds", "Time inside the router per leg.", "leg", self.legs)
-        yield _family("stage_duration_seconds", "Time per request by stage.", "stage", self.stages)
+        legs = {"request": self.request_leg, "outcome": self.outcome_leg}
+        yield _family("leg_duration_seconds", "Time inside the router per leg.", "leg", legs)
+        stages = {
+            "decode": self.decode,
+            "look_up": self.look_up,
+            "decide": self.decide,
+            "commit": self.commit,
+            "source": self.source,
+            "answer": self.outcome_leg,
+        }
+        yield _family(
+            "stage_duration_seconds",
+            "Time by stage: decode, look_up, decide per request, its share of the batch's; commit "
+            "per group; source per delivery; answer from the outcome to the answer.",
+            "stage",
+            stages,
+        )
         yield _family("source_duration_seconds", "Time sources take.", "", {"": self.source})
         yield _family(
             "privacy_log_append_duration_seconds", "Time of a group commit.", "", {"": self.commit}

@@ -16,31 +16,22 @@ if TYPE_CHECKING:
     from ksz_router.daemon.source import SourceLink
 
 
-class Errand:
+class Errand(msgspec.Struct, eq=False):
     """One exchange's way to one destination, from the record to what came of it."""
 
-    __slots__ = (
-        "answered_ns",
-        "code",
-        "exchange",
-        "kbo",
-        "link",
-        "number",
-        "sent_ns",
-        "source_code",
-    )
+    exchange: "Exchange"
+    kbo: Kbo
+    link: "SourceLink | None" = None
+    number: int = 0
+    """The correlation id on ``link``, once it was sent."""
+    sent_ns: int = 0
+    answered_ns: int = 0
+    code: Code | None = None
+    """None while nothing came of it."""
+    source_code: str = ""
 
-    def __init__(self, exchange: "Exchange", kbo: Kbo) -> None:
-        self.exchange = exchange
-        self.kbo = kbo
-        self.link: SourceLink | None = None
-        self.number = 0
-        """The correlation id on ``link``, once it was sent."""
-        self.sent_ns = 0
-        self.answered_ns = 0
-        self.code: Code | None = None
-        """None while nothing came of it."""
-        self.source_code = ""
+    def __repr__(self) -> str:
+        return f"Errand({self.kbo}, code={self.code!r})"
 
 
 class Late(NamedTuple):
@@ -88,46 +79,34 @@ class Submission(NamedTuple):
     """It is to be sent, or what became of it, or why neither can be said."""
 
 
-class Exchange:
+class Exchange(msgspec.Struct, eq=False):
     """One request and everything that follows from it."""
 
-    __slots__ = (
-        "deadline_ns", "destinations", "errands", "facts", "forwarded_ns", "generation", "id",
-        "open_errands", "received_ns", "reply", "request", "session", "submission", "verdict",
-    )  # fmt: skip
+    id: bytes
+    session: "Session"
+    request: Request
+    received_ns: int
+    deadline_ns: int
+    facts: Facts
+    verdict: Forward | Refusal
+    generation: str
+    """The rulebook that decided; another may be in force when the answer comes."""
+    destinations: tuple[str, ...] = ()
+    """Where it goes."""
+    submission: Submission | None = None
+    """None where nothing is lost by sending it twice."""
+    errands: list[Errand] = []
+    open_errands: int = 0
+    forwarded_ns: int = 0
+    reply: Reply | None = None
+    """What the asked source said; a distribution keeps no payload."""
 
-    def __init__(
-        self,
-        *,
-        id: bytes,  # noqa: A002 - it is the exchange's id
-        session: "Session",
-        request: Request,
-        received_ns: int,
-        deadline_ns: int,
-        facts: Facts,
-        verdict: Forward | Refusal,
-        generation: str,
-    ) -> None:
-        self.id = id
-        self.session = session
-        self.request = request
-        self.received_ns = received_ns
-        self.deadline_ns = deadline_ns
-        self.facts = facts
-        self.verdict = verdict
-        self.generation = generation
-        """The rulebook that decided; another may be in force when the answer comes."""
-        self.destinations: tuple[str, ...] = (
-            tuple([found.kbo for found in verdict.put_to]) if isinstance(verdict, Forward) else ()
-        )
-        """Where it goes."""
-        self.submission: Submission | None = None
-        """None where nothing is lost by sending it twice."""
-        self.errands: list[Errand] = []
-        self.open_errands = 0
-        self.forwarded_ns = 0
-        self.reply: Reply | None = None
-        """What the asked source said; a distribution keeps no payload."""
+    def __post_init__(self) -> None:
+        if isinstance(self.verdict, Forward):
+            self.destinations = tuple([found.kbo for found in self.verdict.put_to])
+
+    def __repr__(self) -> str:
+        return f"Exchange({self.verdict!r}, errands={len(self.errands)})"
 
     def hold(self, submission: Submission) -> None:
         """Go by what the ledger says."""
@@ -166,13 +145,13 @@ class Exchange:
         return granted.first if granted is not None else self.id
 
 
-class Dispatch(msgspec.Struct, frozen=True):
+class Dispatch(msgspec.Struct, frozen=True, eq=False):
     """The request is to be forwarded; its entry comes first."""
 
     exchange: Exchange
 
 
-class Release(msgspec.Struct, frozen=True):
+class Release(msgspec.Struct, frozen=True, eq=False):
     """The answer is to be given; the entry of its outcome comes first."""
 
     exchange: Exchange

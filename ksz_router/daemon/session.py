@@ -28,6 +28,8 @@ class Session:
         self.pinged_ns = 0
         self.inflight: dict[int, Exchange | None] = {}
         """Correlation id → exchange; None for the moment between admission and verdict."""
+        self.is_at_fault = False
+        """It was said goodbye to; what came behind the fault does not count."""
         self._throttled_until_ms = 0
 
     def release(self, recorded: Recorded[Release], router_us: int) -> None:
@@ -53,6 +55,7 @@ class Session:
 
     def end(self, code: Code) -> None:
         """Say goodbye; the loop closes the connection after this turn."""
+        self.is_at_fault = True
         self.link.connection.end(code)
 
     def takes(self, payload: bytes) -> bool:

@@ -1,6 +1,7 @@
 """One institution as a source, as one worker sees it: connections, window, breaker."""
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 
 from ksz_router import routing
 from ksz_router.codes import Code
@@ -18,6 +19,9 @@ STATES = ("up", "dialling", "breaker open", "idle")
 
 _LATE_MAX = 4_096
 """How many given-up deliveries a connection remembers, to know a late answer when it comes."""
+
+_RUN = 32
+"""Deliveries that follow each other on one connection: together they are one write."""
 
 _BLAMED_AFTER_NS = 1_000_000_000
 """A source is blamed for silence only after this long, however short a requester's deadline."""
@@ -51,6 +55,11 @@ class SourceLink:
         if self.link.queued_bytes >= connection_outgoing_soft_bytes:  # it reads too slowly
             return None
         return len(self.pending) if len(self.pending) < connection.inflight_max else None
+
+    @property
+    def room(self) -> int:
+        """How many deliveries may be sent before another connection is considered."""
+        return min(_RUN, self.link.connection.inflight_max - len(self.pending))
 
     def send(self, errand: Errand, now_ns: int) -> None:
         """Queue the delivery of an errand.
@@ -113,7 +122,10 @@ class Source:
     @property
     def is_served(self) -> bool:
         """A connection stands, or may come to stand, that new deliveries can use."""
-        return bool(self.dialling) or any(not link.is_draining for link in self.links)
+        for link in self.links:
+            if not link.is_draining:
+                return True
+        return bool(self.dialling)
 
     def adjust(self, window: int, settings: routing.BreakerSettings) -> None:
         """Go by another window and another breaker from here on; what is in flight stays."""
@@ -125,15 +137,16 @@ class Source:
             return Code.DEADLINE_PASSED
         if not self.endpoints:
             return Code.SOURCE_UNREACHABLE
-        if not routing.admits(self.breaker, now_ns):
+        breaker = self.breaker
+        if breaker.open_until_ns and not routing.admits(breaker, now_ns):
             return Code.SOURCE_BREAKER_OPEN
         requester = _requester(errand)
         mine = self._taken.get(requester, 0)
         if not routing.has_room(mine=mine, taken=self.inflight, window=self._window):
             return Code.SOURCE_WINDOW_FULL
-        if self.breaker.open_until_ns:
+        if breaker.open_until_ns:
             self._trial = errand
-            self.breaker = routing.after_sending(self.breaker)
+            self.breaker = routing.after_sending(breaker)
         self.inflight += 1
         self._taken[requester] = mine + 1
         self.waiting[errand] = None
@@ -146,14 +159,14 @@ class Source:
             failed = [(errand, Code.SOURCE_BREAKER_OPEN) for errand in self.waiting]
             self.waiting.clear()
         while self.waiting and (link := self._free_link()) is not None:
-            errand = next(iter(self.waiting))
-            del self.waiting[errand]
-            try:
-                link.send(errand, now_ns)
-            except MessageTooLargeError:  # not by the source's doing: no lesson for the breaker
-                failed.append((errand, Code.DELIVERY_TOO_LARGE))
-            else:
-                touched.add(link.link)
+            batch = list(islice(self.waiting, link.room))
+            for errand in batch:
+                del self.waiting[errand]
+                try:
+                    link.send(errand, now_ns)
+                except MessageTooLargeError:  # not the source's doing: no lesson for the breaker
+                    failed.append((errand, Code.DELIVERY_TOO_LARGE))
+            touched.add(link.link)
         for errand, _ in failed:
             self._leave(errand)
         return failed
@@ -207,8 +220,10 @@ class Source:
         """An errand is over."""
         self.inflight -= 1
         requester = _requester(errand)
-        self._taken[requester] -= 1
-        if not self._taken[requester]:
+        mine = self._taken[requester] - 1
+        if mine:
+            self._taken[requester] = mine
+        else:
             del self._taken[requester]
         if errand is self._trial:
             self._trial = None

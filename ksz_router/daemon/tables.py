@@ -2,19 +2,31 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from ksz_router.daemon.entries import EntryMaker
-from ksz_router.decision import Facts
+from ksz_router.days import brussels_day
+from ksz_router.decision import Facts, Standing, stand, standing_key
 from ksz_router.directory.snapshot import Directory
 from ksz_router.identifiers import Kbo
+from ksz_router.limits import standings_kept_max
 from ksz_router.messages import Request
-from ksz_router.model import Endpoint
+from ksz_router.model import Day, Endpoint, Person
 from ksz_router.rights import Rights
-from ksz_router.rulebook.snapshot import Snapshot
+from ksz_router.rulebook.snapshot import Snapshot, outages_at
 
 if TYPE_CHECKING:
     from ksz_router.daemon.session import Session
+
+
+class _Remembered(NamedTuple):
+    """What the rulebook said of a requester, and what the control made of it."""
+
+    facts: Facts
+    """Without person and outages."""
+    standing: Standing
 
 
 class Tables:
@@ -35,6 +47,9 @@ class Tables:
         self._entries = entries
         self._snapshot = Snapshot.open(store, generation)
         self._rights = Rights(self._snapshot)
+        self._remembered: dict[tuple[str | int | None, ...], _Remembered] = {}
+        self._today: Day = 0
+        """The day on which they hold."""
         self.directory = Directory.open(directory)
         self.loaded_unix_s = 0.0
         """When a table last changed."""
@@ -46,13 +61,50 @@ class Tables:
         return self._snapshot.generation
 
     def look_up(self, batch: Sequence[tuple["Session", Request]], now_ms: int) -> list[Facts]:
-        """Gather what the control needs to judge each request of a batch."""
-        snapshot, find_rights = self._snapshot, self._rights.find
+        """Gather what the control needs to judge each request of a batch.
+
+        What was gathered and settled for a requester serves its next requests: only the person,
+        and outages, are looked up anew each time.
+        """
+        today = brussels_day(now_ms * 1_000_000)
+        if today != self._today:
+            self._remembered.clear()
+            self._today = today
         persons = self.directory.look_up([request.person for _, request in batch])
-        return [
-            snapshot.look_up(request, session.uri, now_ms, find_rights=find_rights, person=person)
-            for (session, request), person in zip(batch, persons, strict=True)
-        ]
+        known, found = self._remembered.get, []
+        for (session, request), person in zip(batch, persons, strict=True):
+            remembered = known((session.uri, *standing_key(request)))
+            if remembered is None:
+                found.append(self._look_up(request, session.uri, now_ms, person))
+                continue
+            facts = remembered.facts
+            found.append(
+                Facts(
+                    caller=facts.caller,
+                    member=facts.member,
+                    service=facts.service,
+                    rights=facts.rights,
+                    grants=facts.grants,
+                    person=person,
+                    sources=facts.sources,
+                    outages=outages_at(facts.outages, now_ms) if facts.outages else (),
+                    standing=remembered.standing,
+                )
+            )
+        return found
+
+    def _look_up(self, request: Request, uri: str, now_ms: int, person: Person | None) -> Facts:
+        """Gather everything, and remember it if the requester may come back with more."""
+        find_rights = self._rights.find
+        facts = self._snapshot.look_up(request, uri, now_ms, find_rights=find_rights, person=person)
+        standing = stand(request, facts, self._today)
+        if standing.is_clear:  # so that nobody fills this with what he may not ask
+            if len(self._remembered) >= standings_kept_max:
+                self._remembered.clear()
+            announced = self._snapshot.announced(request.service, request.version)
+            rows = msgspec.structs.replace(facts, person=None, outages=announced)
+            self._remembered[uri, *standing_key(request)] = _Remembered(rows, standing)
+        return msgspec.structs.replace(facts, standing=standing)
 
     def endpoints_of(self, kbo: Kbo) -> tuple[Endpoint, ...]:
         """Where a source listens."""
@@ -71,6 +123,7 @@ class Tables:
         """Go over to an opened generation, all or nothing. Called between two batches."""
         old, self._snapshot = self._snapshot, new
         self._rights = Rights(new)
+        self._remembered.clear()
         old.close()
         self._note_versions()
 

@@ -73,48 +73,49 @@ class Upstream:
         self._endpoints_of = endpoints_of
         self._clock_ns = clock_ns
         self._nursery = nursery
-        self._crowded: set[Source] = set()
-        """Those that something waits for."""
+        self._waited_for: set[Source] = set()
+        """Sources for which something waits."""
         self._retired = 0
         """How often connections were retired: one that was being made meanwhile is, too."""
 
-    def forward(self, recorded: Recorded[Dispatch], touched: set[Link]) -> Failed:
-        """Put a recorded request to its destinations; return those that failed at once."""
+    def forward(self, recorded: Recorded[Dispatch]) -> Failed:
+        """Put a recorded request to its destinations; return those that failed at once.
+
+        It is sent with the others of its group, by :meth:`resume`.
+        """
         exchange = recorded.value.exchange
         now_ns = self._clock_ns()
         exchange.forwarded_ns = now_ns
-        exchange.errands = [Errand(exchange, Kbo(kbo)) for kbo in exchange.destinations]
-        exchange.open_errands = len(exchange.errands)
+        exchange.errands = errands = [Errand(exchange, Kbo(kbo)) for kbo in exchange.destinations]
+        exchange.open_errands = len(errands)
         failed: Failed = []
-        for errand in exchange.errands:
+        for errand in errands:
             source = self._source(errand.kbo)
             code = source.take(errand, now_ns)
             if code is not None:
                 failed.append((errand, code))
                 continue
-            failed += source.send_waiting(now_ns, touched)
-            if source.waiting:
-                self._crowded.add(source)
-                if not source.is_served:
-                    self._dial(source, is_urgent=True)
-            wanted = len(source.endpoints) * self._settings.connections_per_endpoint
-            if len(source.links) < wanted:  # one of them may be back
-                self._dial(source)
+            self._waited_for.add(source)
+            if not source.is_served:
+                self._dial(source, is_urgent=True)
         return failed
 
     def resume(self, touched: set[Link]) -> Failed:
-        """Send what waits wherever there is room again; return what failed.
+        """Send what waits wherever there is room; return what failed.
 
-        A reply, a Welcome, a Drain, a deadline, a flush, the end of a connection: whatever
-        changes what a source takes, this comes after it, in the same turn.
+        A group that became durable, a reply, a Welcome, a Drain, a deadline, a flush, the end of a
+        connection: whatever changes what there is to send, or what a source takes, this comes
+        after it, in the same turn.
         """
         failed: Failed = []
-        for source in list(self._crowded):
+        for source in list(self._waited_for):
             failed += source.send_waiting(self._clock_ns(), touched)
             if not source.waiting:
-                self._crowded.discard(source)
+                self._waited_for.discard(source)
             elif not source.is_served:
                 self._dial(source)
+            if len(source.links) < len(source.endpoints) * self._settings.connections_per_endpoint:
+                self._dial(source)  # one of them may be back
         return failed
 
     def replied(self, link: SourceLink, reply: Reply) -> Errand | None:

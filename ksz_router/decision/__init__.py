@@ -20,14 +20,16 @@ from ksz_router.decision.case import (
     Facts,
     Forward,
     Refusal,
+    Standing,
     Verdict,
 )
+from ksz_router.decision.requester import stand, standing_key
 from ksz_router.messages import Request
 from ksz_router.model import Day
 
 __all__ = [
-    "RULES", "SECONDARY_NETWORK", "Destination", "Facts", "Forward", "Refusal", "Rule", "Step",
-    "Verdict", "decide", "explain",
+    "RULES", "SECONDARY_NETWORK", "Destination", "Facts", "Forward", "Refusal", "Rule", "Standing",
+    "Step", "Verdict", "decide", "explain", "stand", "standing_key",
 ]  # fmt: skip
 
 
@@ -42,7 +44,7 @@ def decide(request: Request, facts: Facts, today: Day) -> Verdict:
     Returns:
         The refusal of the first rule that is broken, else where the request goes.
     """
-    case = Case(request, facts, today)
+    case = Case(request, facts, _standing(request, facts, today))
     for judge in _JUDGES:
         refusal = judge(case)
         if refusal is not None:
@@ -60,7 +62,7 @@ class Step(NamedTuple):
 
 def explain(request: Request, facts: Facts, today: Day) -> tuple[list[Step], Verdict]:
     """Judge as :func:`decide` does, and keep each rule that was tried, up to the broken one."""
-    case = Case(request, facts, today)
+    case = Case(request, facts, _standing(request, facts, today))
     steps = []
     for rule in RULES:
         refusal = rule.judge(case)
@@ -70,14 +72,21 @@ def explain(request: Request, facts: Facts, today: Day) -> tuple[list[Step], Ver
     return steps, _forward(case)
 
 
+def _standing(request: Request, facts: Facts, today: Day) -> Standing:
+    """What was settled before for requests that agree with this one, or is settled now."""
+    known = facts.standing
+    return known if known is not None and known.today == today else stand(request, facts, today)
+
+
 def _forward(case: Case) -> Forward:
+    standing = case.standing
     return Forward(
-        acting=case.acting.kbo,
-        service=case.service,
-        role=case.role,
+        acting=standing.acting.kbo,
+        service=standing.service,
+        role=standing.role,
         begin=case.begin,
         end=case.end,
-        grant=case.grant,
+        grant=standing.grant,
         line=case.line,
         person=case.person,
         destinations=case.destinations,

@@ -42,6 +42,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Rows of the data availability table for the service, in their order."""
     outages: tuple[Outage, ...] = ()
     """Announced outages that hold at this moment for this service."""
+    standing: "Standing | None" = None
+    """What was settled before on these rows, for a request that agrees in ``STANDING_FIELDS``."""
 
 
 class Destination(msgspec.Struct, frozen=True):
@@ -54,6 +56,69 @@ class Destination(msgspec.Struct, frozen=True):
     """Id of the grant to receive, for a submission or a distribution."""
     violation: bool = False
     """The integration rule is broken and its control mode is ``log``."""
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """The request does not pass; nothing is forwarded."""
+
+    code: Code
+    field: str = ""
+    """The field to mend."""
+    grant: str = ""
+    replaced_by: str = ""
+    deceased: Day = 0
+    retry_at_ms: int = 0
+    limit: int = 0
+    """The bound that was met, where one was."""
+
+    def __repr__(self) -> str:
+        return f"Refusal({self.code.name}, field={self.field!r})"
+
+
+class OwnIntegration(msgspec.Struct, frozen=True):
+    """Which lines show that the requester knows a person."""
+
+    capacities: frozenset[int]
+    files: frozenset[tuple[int, int]]
+    """Sector and institution type."""
+
+
+class Standing:
+    """What the control says of the requester, whoever the request is about: the same every time.
+
+    Made by :func:`ksz_router.decision.stand`, for one day and one version of the tables. Each
+    refusal is None where its rule holds; what comes after a broken rule is not settled.
+    """
+
+    __slots__ = (
+        "acting", "caller", "grant", "identity", "no_grant", "no_right", "own", "path", "role",
+        "service", "sources", "syntax", "today",
+    )  # fmt: skip
+
+    def __init__(self, today: Day) -> None:
+        self.today = today
+        self.identity: Refusal | None = None
+        self.syntax: Refusal | None = None
+        """Of the service and of the fields that say who asks, and as what."""
+        self.path: Refusal | None = None
+        """Of the fields that say under which path."""
+        self.no_right: Refusal | None = None
+        self.no_grant: Refusal | None = None
+        self.role: Role | None = None
+        self.grant: Grant | None = None
+        self.own: OwnIntegration | None = None
+        """None where nothing asks for one."""
+        self.sources: tuple[Availability, ...] = ()
+        """Rows of the data availability table that are in force, and in reach of the grant."""
+        self.caller: Institution
+        self.acting: Institution
+        self.service: Service
+
+    @property
+    def is_clear(self) -> bool:
+        """Nothing about the requester stands in the way."""
+        refusals = (self.identity, self.syntax, self.path, self.no_right, self.no_grant)
+        return refusals == (None,) * len(refusals)
 
 
 class Forward(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,32 +153,17 @@ class Forward(msgspec.Struct, frozen=True, kw_only=True):
         Control, mode, and what is broken or whose: ``own:log:PHASE_TOO_LOW``,
         ``recipient:log:0999013688``.
         """
-        own = self.own_violation
+        own, put_to = self.own_violation, self.put_to
+        if own is None and not any(found.violation for found in put_to):
+            return ()
         control = "source" if self.service.kind is Kind.CONSULTATION else "recipient"
         return (
             *((f"own:log:{own.name}",) if own is not None else ()),
-            *[f"{control}:log:{found.kbo}" for found in self.put_to if found.violation],
+            *[f"{control}:log:{found.kbo}" for found in put_to if found.violation],
         )
 
     def __repr__(self) -> str:
         return f"Forward({self.service.name!r}, destinations={len(self.destinations)})"
-
-
-class Refusal(msgspec.Struct, frozen=True):
-    """The request does not pass; nothing is forwarded."""
-
-    code: Code
-    field: str = ""
-    """The field to mend."""
-    grant: str = ""
-    replaced_by: str = ""
-    deceased: Day = 0
-    retry_at_ms: int = 0
-    limit: int = 0
-    """The bound that was met, where one was."""
-
-    def __repr__(self) -> str:
-        return f"Refusal({self.code.name}, field={self.field!r})"
 
 
 Verdict: TypeAlias = Forward | Refusal
@@ -123,22 +173,17 @@ class Case:
     """One request on its way through the rules: what came in, and what they settled so far."""
 
     __slots__ = (
-        "acting", "begin", "caller", "destinations", "end", "facts", "grant", "in_outage", "line",
-        "own_violation", "person", "request", "role", "service", "today",
+        "begin", "destinations", "end", "facts", "in_outage", "line", "own_violation", "person",
+        "request", "standing",
     )  # fmt: skip
 
-    def __init__(self, request: Request, facts: Facts, today: Day) -> None:
+    def __init__(self, request: Request, facts: Facts, standing: Standing) -> None:
         self.request = request
         self.facts = facts
-        self.today = today
-        self.role: Role | None = None
-        self.begin = self.end = today
-        self.grant: Grant | None = None
+        self.standing = standing
+        self.begin = self.end = standing.today
         self.line: Line | None = None
         self.person: str | None = None
         self.destinations: tuple[Destination, ...] = ()
         self.in_outage: tuple[Kbo, ...] = ()
         self.own_violation: Code | None = None
-        self.caller: Institution
-        self.acting: Institution
-        self.service: Service

@@ -2,13 +2,14 @@
 
 from ksz_router.codes import Code
 from ksz_router.days import covers
-from ksz_router.decision.case import SECONDARY_NETWORK, Case, Destination, Refusal
+from ksz_router.decision.case import Case, Destination, Refusal
 from ksz_router.decision.requester import broken_in_grant
 from ksz_router.limits import recipients_max
 from ksz_router.model import (
     ANY_TYPE,
     PROVISIONAL,
     Availability,
+    Day,
     Kind,
     Line,
     Mode,
@@ -23,36 +24,37 @@ def own_integration(case: Case) -> Refusal | None:
     its sector. Adjacent lines are continuous; a provisional line counts only where the grant says
     so.
     """
-    grant, request = case.grant, case.request
-    if grant is None or case.person is None or grant.own_mode is Mode.NONE:
+    standing, person = case.standing, case.facts.person
+    grant, own = standing.grant, standing.own
+    if grant is None or own is None or case.person is None:
         return None
-    if request.capacity is not None:
-        capacities = {request.capacity}
-    elif grant.own_integration:
-        capacities = set(grant.capacities)
-    else:
-        return None
-    if grant.provisional:
-        capacities.add(PROVISIONAL)
-    roles = (case.role,) if case.role is not None else case.acting.roles
-    lines = case.facts.person.lines if case.facts.person is not None else ()
-    files = {(role.sector, kind) for role in roles for kind in (role.type, ANY_TYPE)}
+    capacities, files, phase = own.capacities, own.files, grant.phase
+    lines = person.lines if person is not None else ()
     known = [n for n in lines if n.capacity in capacities and (n.sector, n.type) in files]
-    far_enough = [line for line in known if line.phase >= grant.phase]
+    far_enough = [line for line in known if line.phase >= phase]
     if not known:
         code = Code.PERSON_NOT_INTEGRATED
     elif not far_enough:
         code = Code.PHASE_TOO_LOW
-    elif not covers([(line.begin, line.end) for line in far_enough], case.begin, case.end):
-        code = Code.PERIOD_NOT_COVERED
     else:
-        begin = case.begin
-        case.line = next(line for line in far_enough if line.begin <= begin <= line.end)
-        return None
+        case.line = _covering(far_enough, case.begin, case.end)
+        if case.line is not None:
+            return None
+        code = Code.PERIOD_NOT_COVERED
     if grant.own_mode is Mode.LOG:
         case.own_violation = code
         return None
     return Refusal(code, grant=grant.id)
+
+
+def _covering(lines: list[Line], begin: Day, end: Day) -> Line | None:
+    """The first line that holds the first day, if the lines together hold every day."""
+    for line in lines:
+        if line.begin <= begin <= line.end:
+            if end <= line.end or covers([(n.begin, n.end) for n in lines], begin, end):
+                return line
+            return None
+    return None
 
 
 def person(case: Case) -> Refusal | None:
@@ -64,16 +66,18 @@ def person(case: Case) -> Refusal | None:
     """
     if case.person is None:
         return None
-    known = case.facts.person
-    grant = case.grant.id if case.grant is not None else ""
+    known, service = case.facts.person, case.standing.service
+    if known is not None and known.status is known.current_status is NumberStatus.ACTIVE:
+        return None
+    grant = _grant_id(case)
     if known is None:
         return Refusal(Code.PERSON_UNKNOWN, "person", grant)
-    if known.status is NumberStatus.REPLACED and not case.service.follow_replaced:
+    if known.status is NumberStatus.REPLACED and not service.follow_replaced:
         new = "" if case.own_violation is not None else known.current
         return Refusal(Code.PERSON_REPLACED, "person", grant, replaced_by=new)
     if known.current_status is NumberStatus.CANCELLED:
         return Refusal(Code.PERSON_CANCELLED, "person", grant)
-    if known.current_status is NumberStatus.DECEASED and case.service.refuse_deceased:
+    if known.current_status is NumberStatus.DECEASED and service.refuse_deceased:
         day = 0 if case.own_violation is not None else known.deceased
         return Refusal(Code.PERSON_DECEASED, "person", grant, deceased=day)
     case.person = known.current
@@ -86,39 +90,45 @@ def source_integration(case: Case) -> Refusal | None:
     For a submission or distribution they must also hold a grant to receive it. None is a
     functional answer of the network (MSG00021), not a refusal of the requester.
     """
-    if case.service.kind is Kind.TEST:
+    standing, wished = case.standing, case.request.source
+    kind, rows = standing.service.kind, standing.sources
+    if kind is Kind.TEST:
         return None
-    wished = case.request.source
-    rows = [
-        row
-        for row in case.facts.sources
-        if row.begin <= case.today <= row.end and wished in (None, row.kbo)
-    ]
-    grant = case.grant.id if case.grant is not None else ""
+    if wished is not None:
+        rows = tuple([row for row in rows if row.kbo == wished])
     if not rows:
-        return Refusal(Code.NO_SOURCE_HAS_THE_DATA, grant=grant)
+        return Refusal(_none_fits(case, wished), grant=_grant_id(case))
     knowing = [found for row in rows if (found := _destination(row, case)) is not None]
     if not knowing:
-        return Refusal(Code.NO_SOURCE_KNOWS_THE_PERSON, grant=grant)
-    if case.service.kind is not Kind.CONSULTATION:
+        return Refusal(Code.NO_SOURCE_KNOWS_THE_PERSON, grant=_grant_id(case))
+    if kind is not Kind.CONSULTATION:
         knowing = [found for found in knowing if found.receive]
         if not knowing:
-            return Refusal(Code.NO_RECIPIENT_MAY_RECEIVE, grant=grant)
-    # An institution that fits in several roles is put to once, as what it is asked first.
-    case.destinations = tuple({found.kbo: found for found in reversed(knowing)}.values())[::-1]
-    if case.service.kind is Kind.DISTRIBUTION and len(case.destinations) > recipients_max:
+            return Refusal(Code.NO_RECIPIENT_MAY_RECEIVE, grant=_grant_id(case))
+    if len(knowing) > 1:
+        # An institution that fits in several roles is put to once, as what it is asked first.
+        knowing = list({found.kbo: found for found in reversed(knowing)}.values())[::-1]
+    case.destinations = tuple(knowing)
+    if kind is Kind.DISTRIBUTION and len(knowing) > recipients_max:
         # Never a silent cut: who distributes names its recipients one by one instead.
-        return Refusal(Code.TOO_MANY_RECIPIENTS, "source", grant, limit=recipients_max)
+        return Refusal(Code.TOO_MANY_RECIPIENTS, "source", _grant_id(case), limit=recipients_max)
     return None
 
 
+def _none_fits(case: Case, wished: str | None) -> Code:
+    """Nobody has the data; or those that have it are out of reach of the grant."""
+    standing = case.standing
+    rows = [
+        row
+        for row in case.facts.sources
+        if row.begin <= standing.today <= row.end and wished in (None, row.kbo)
+    ]
+    return Code.NO_SOURCE_KNOWS_THE_PERSON if rows else Code.NO_SOURCE_HAS_THE_DATA
+
+
 def _destination(row: Availability, case: Case) -> Destination | None:
-    grant = case.grant
-    if grant is not None and grant.basis == SECONDARY_NETWORK:
-        network = case.acting.secondary_network
-        if not network or row.secondary_network != network:
-            return None
-    if case.service.kind is Kind.DISTRIBUTION and row.kbo == case.acting.kbo:
+    standing, kind = case.standing, case.standing.service.kind
+    if kind is Kind.DISTRIBUTION and row.kbo == standing.acting.kbo:
         return None
     lines: list[Line] = []
     violation = False
@@ -127,13 +137,13 @@ def _destination(row: Availability, case: Case) -> Destination | None:
         violation = not lines
         if violation and row.mode is Mode.BLOCK:
             return None
-    if case.service.kind is Kind.CONSULTATION:
+    if kind is Kind.CONSULTATION:
         return Destination(row.kbo, row.role, lines[0] if lines else None, "", violation)
     # Any line may be the one that a grant to receive covers.
     for line in lines or (None,):
         for grant in row.receive:
             capacity = line.capacity if line is not None and grant.capacities else None
-            if broken_in_grant(grant, capacity, case.today) is None:
+            if broken_in_grant(grant, capacity, standing.today) is None:
                 return Destination(row.kbo, row.role, line, grant.id, violation)
     return Destination(row.kbo, row.role, lines[0] if lines else None, "", violation)
 
@@ -143,22 +153,26 @@ def _known_by(row: Availability, case: Case) -> list[Line]:
 
     A row that takes any capacity takes a provisional one only where the grant says so.
     """
-    person = case.facts.person
-    takes_provisional = case.grant is not None and case.grant.provisional
-    sector, types = row.role.sector, (row.role.type, ANY_TYPE)
+    person, grant = case.facts.person, case.standing.grant
+    if person is None:
+        return []
+    role, capacities, phase, begin, end = row.role, row.capacities, row.phase, case.begin, case.end
+    sector, types = role.sector, (role.type, ANY_TYPE)
+    takes_any = not capacities
+    takes_provisional = grant is not None and grant.provisional
     return [
         line
-        for line in (person.lines if person is not None else ())
+        for line in person.lines
         if line.sector == sector
         and line.type in types
         and (
-            line.capacity in row.capacities
-            if row.capacities
-            else takes_provisional or line.capacity != PROVISIONAL
+            (takes_provisional or line.capacity != PROVISIONAL)
+            if takes_any
+            else line.capacity in capacities
         )
-        and line.phase >= row.phase
-        and line.begin <= case.end
-        and line.end >= case.begin
+        and line.phase >= phase
+        and line.begin <= end
+        and line.end >= begin
     ]
 
 
@@ -174,7 +188,11 @@ def outage(case: Case) -> Refusal | None:
     case.in_outage = tuple(found.kbo for found in case.destinations if found.kbo in down)
     if not reachable:
         until = min(down[kbo] for kbo in case.in_outage)
-        grant = case.grant.id if case.grant is not None else ""
-        return Refusal(Code.ANNOUNCED_OUTAGE, grant=grant, retry_at_ms=until)
+        return Refusal(Code.ANNOUNCED_OUTAGE, grant=_grant_id(case), retry_at_ms=until)
     case.destinations = reachable
     return None
+
+
+def _grant_id(case: Case) -> str:
+    grant = case.standing.grant
+    return grant.id if grant is not None else ""

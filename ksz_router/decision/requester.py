@@ -1,12 +1,20 @@
 """The rules about the requester: identity, syntax, access right, grant.
 
 They are tried before anything about the person is, so that their refusals say nothing about who
-is in the directory.
+is in the directory. Nearly all they look at is the same for every request of one user in one role
+for one service, so :func:`stand` settles that once, and the rules say what it settled.
 """
 
 from ksz_router.codes import Code
 from ksz_router.days import is_day
-from ksz_router.decision.case import SECONDARY_NETWORK, Case, Refusal
+from ksz_router.decision.case import (
+    SECONDARY_NETWORK,
+    Case,
+    Facts,
+    OwnIntegration,
+    Refusal,
+    Standing,
+)
 from ksz_router.identifiers import is_application, is_insz, is_kbo
 from ksz_router.limits import (
     deadline_ms_max,
@@ -15,7 +23,56 @@ from ksz_router.limits import (
     ticket_chars_max,
 )
 from ksz_router.messages import Request
-from ksz_router.model import OPEN, AccessRight, Day, Grant, Kind, Role, Service, Subject
+from ksz_router.model import (
+    ANY_TYPE,
+    OPEN,
+    PROVISIONAL,
+    AccessRight,
+    Day,
+    Grant,
+    Kind,
+    Mode,
+    Role,
+    Subject,
+)
+
+
+def standing_key(request: Request) -> tuple[str | int | None, ...]:
+    """Return all of a request that :func:`stand` looks at."""
+    return (
+        request.service, request.version, request.user, request.application, request.means,
+        request.level, request.kbo, request.sector, request.type, request.capacity,
+        request.legal_framework, request.member,
+    )  # fmt: skip
+
+
+def stand(request: Request, facts: Facts, today: Day) -> Standing:
+    """Settle what does not depend on the person, the period, the ticket and the payload.
+
+    Args:
+        request: Of which only what :func:`standing_key` returns is looked at.
+        facts: Of which neither person nor outages are looked at.
+        today: As for :func:`ksz_router.decision.decide`.
+    """
+    standing = Standing(today)
+    standing.identity = _identity(request, facts, standing)
+    if standing.identity is not None:
+        return standing
+    standing.syntax = _syntax_of_requester(request, facts, standing)
+    if standing.syntax is not None:
+        return standing
+    if standing.service.kind is not Kind.TEST:
+        standing.path = _path(request, standing)
+        standing.no_right = _access_right(request, facts, standing)
+        standing.no_grant = _grant(request, facts, standing)
+    if standing.grant is not None:
+        standing.own = _own_integration(request, standing.grant, standing)
+    standing.sources = tuple(
+        row
+        for row in facts.sources
+        if row.begin <= today <= row.end and _is_in_reach(row.secondary_network, standing)
+    )
+    return standing
 
 
 def identity(case: Case) -> Refusal | None:
@@ -24,25 +81,29 @@ def identity(case: Case) -> Refusal | None:
     A KBO number or role that is named must be its own, or that of the member it manages. Given
     twice, they must agree. Settles who acts, and in which role.
     """
-    request, caller, member = case.request, case.facts.caller, case.facts.member
+    return case.standing.identity
+
+
+def _identity(request: Request, facts: Facts, standing: Standing) -> Refusal | None:
+    caller, member, today = facts.caller, facts.member, standing.today
     if caller is None:
         return Refusal(Code.CERTIFICATE_NOT_REGISTERED)
-    if not caller.begin <= case.today <= caller.end:
+    if not caller.begin <= today <= caller.end:
         return Refusal(Code.INSTITUTION_NOT_ACTIVE)
-    case.caller = case.acting = caller
+    standing.caller = standing.acting = caller
     named = request.member if request.member is not None else request.kbo
     if named is not None and named != caller.kbo:
         if named not in caller.members:
             is_member = request.member is not None
             return Refusal(Code.MEMBER_NOT_MANAGED if is_member else Code.KBO_NOT_HELD)
-        if member is None or member.kbo != named or not member.begin <= case.today <= member.end:
+        if member is None or member.kbo != named or not member.begin <= today <= member.end:
             return Refusal(Code.INSTITUTION_NOT_ACTIVE)
-        case.acting = member
-    if request.kbo is not None and request.kbo != case.acting.kbo:
+        standing.acting = member
+    if request.kbo is not None and request.kbo != standing.acting.kbo:
         return Refusal(Code.IDENTIFIERS_DISAGREE, "kbo")
     if request.sector is not None and request.type is not None:
-        case.role = Role(request.sector, request.type)
-        if case.role not in case.acting.roles:
+        standing.role = Role(request.sector, request.type)
+        if standing.role not in standing.acting.roles:
             return Refusal(Code.ROLE_NOT_HELD)
     return None
 
@@ -52,41 +113,44 @@ def syntax(case: Case) -> Refusal | None:
 
     Settles the period asked: today where none is named, open where only a begin is.
     """
-    request, service = case.request, case.facts.service
-    if not request.service:  # of what could not be read in an envelope, this is what is left
-        return Refusal(Code.FIELD_MALFORMED, "service")
-    if service is None:
-        return Refusal(Code.SERVICE_UNKNOWN, "service")
-    case.service = service
-    field = _malformed_field(request, service)
+    request, standing = case.request, case.standing
+    if standing.syntax is not None:
+        return standing.syntax
+    field = _malformed_field(request)
     if field:
         return Refusal(Code.FIELD_MALFORMED, field)
-    if service.kind is not Kind.TEST:
-        if (request.capacity is None) == (request.legal_framework is None):
-            return Refusal(Code.PATH_NOT_EXACTLY_ONE)
-        if request.capacity is not None and case.role is None:
-            return Refusal(Code.PATH_NOT_EXACTLY_ONE, "sector")
-    if (request.person is not None) != (service.subject is Subject.PERSON):
+    if standing.path is not None:
+        return standing.path
+    service, person = standing.service, request.person
+    if (person is not None) != (service.subject is Subject.PERSON):
         return Refusal(Code.SUBJECT_NOT_AS_DECLARED, "person")
     if (request.enterprise is not None) != (service.subject is Subject.ENTERPRISE):
         return Refusal(Code.SUBJECT_NOT_AS_DECLARED, "enterprise")
-    if request.person is not None:
-        if not is_insz(request.person):
+    if person is not None:
+        if not is_insz(person):
             return Refusal(Code.PERSON_MALFORMED, "person")
-        case.person = request.person
-    if not _take_period(case):
+        case.person = person
+    if (request.begin is not None or request.end is not None) and not _take_period(case):
         return Refusal(Code.PERIOD_NOT_SANE, "begin")
     if len(request.payload) > service.payload_bytes_max:
         return Refusal(Code.PAYLOAD_TOO_LARGE, "payload")
     return None
 
 
-def _malformed_field(request: Request, service: Service) -> str:
+def _syntax_of_requester(request: Request, facts: Facts, standing: Standing) -> Refusal | None:
+    if not request.service:  # of what could not be read in an envelope, this is what is left
+        return Refusal(Code.FIELD_MALFORMED, "service")
+    if facts.service is None:
+        return Refusal(Code.SERVICE_UNKNOWN, "service")
+    standing.service = facts.service
+    field = _malformed_field_of_requester(request, is_test=facts.service.kind is Kind.TEST)
+    return Refusal(Code.FIELD_MALFORMED, field) if field else None
+
+
+def _malformed_field_of_requester(request: Request, *, is_test: bool) -> str:
     if (request.sector is None) != (request.type is None):
         return "type"
-    if not 0 < len(request.ticket) <= ticket_chars_max or not _is_plain(request.ticket):
-        return "ticket"
-    if request.user is None and request.application is None and service.kind is not Kind.TEST:
+    if request.user is None and request.application is None and not is_test:
         return "user"
     if request.user is not None and not is_insz(request.user):
         return "user"
@@ -103,11 +167,28 @@ def _malformed_field(request: Request, service: Service) -> str:
         not 0 < len(framework) <= framework_chars_max or not framework.isprintable()
     ):
         return "legal_framework"
-    for name in ("final_client", "enterprise", "source"):
-        value = getattr(request, name)
-        if value is not None and not is_kbo(value):
-            return name
+    return ""
+
+
+def _malformed_field(request: Request) -> str:
+    ticket = request.ticket
+    if not 0 < len(ticket) <= ticket_chars_max or not _is_plain(ticket):
+        return "ticket"
+    if request.final_client is not None and not is_kbo(request.final_client):
+        return "final_client"
+    if request.enterprise is not None and not is_kbo(request.enterprise):
+        return "enterprise"
+    if request.source is not None and not is_kbo(request.source):
+        return "source"
     return "" if 0 <= request.deadline_ms <= deadline_ms_max else "deadline_ms"
+
+
+def _path(request: Request, standing: Standing) -> Refusal | None:
+    if (request.capacity is None) == (request.legal_framework is None):
+        return Refusal(Code.PATH_NOT_EXACTLY_ONE)
+    if request.capacity is not None and standing.role is None:
+        return Refusal(Code.PATH_NOT_EXACTLY_ONE, "sector")
+    return None
 
 
 def _is_plain(text: str) -> bool:
@@ -117,7 +198,7 @@ def _is_plain(text: str) -> bool:
 def _take_period(case: Case) -> bool:
     begin, end = case.request.begin, case.request.end
     if begin is None:
-        return end is None
+        return False
     if not is_day(begin) or (end is not None and (end < begin or not is_day(end))):
         return False
     case.begin, case.end = begin, OPEN if end is None else end
@@ -129,28 +210,30 @@ def access_right(case: Case) -> Refusal | None:
 
     One row that allows everything is enough. Else the refusal names what the nearest row lacks.
     """
-    if case.service.kind is Kind.TEST:
-        return None
+    return case.standing.no_right
+
+
+def _access_right(request: Request, facts: Facts, standing: Standing) -> Refusal | None:
     nearest = Code.NO_ACCESS_RIGHT
-    for right in case.facts.rights:
-        code = _broken_in_right(right, case)
+    for right in facts.rights:
+        code = _broken_in_right(right, request, standing)
         if code is None:
             return None
         nearest = max(nearest, code)
     return Refusal(nearest)
 
 
-def _broken_in_right(right: AccessRight, case: Case) -> Code | None:
-    if right.kbo != case.caller.kbo:
+def _broken_in_right(right: AccessRight, request: Request, standing: Standing) -> Code | None:
+    if right.kbo != standing.caller.kbo:
         return Code.NO_ACCESS_RIGHT
-    if not right.begin <= case.today <= right.end:
+    if not right.begin <= standing.today <= right.end:
         return Code.ACCESS_RIGHT_NOT_IN_FORCE
-    if right.roles and case.role not in right.roles:
+    if right.roles and standing.role not in right.roles:
         return Code.ROLE_NOT_IN_ACCESS_RIGHT
-    if right.services and case.service.name not in right.services:
+    if right.services and standing.service.name not in right.services:
         return Code.SERVICE_NOT_IN_ACCESS_RIGHT
-    is_weak = case.request.level < right.level
-    if is_weak or (right.means and case.request.means not in right.means):
+    is_weak = request.level < right.level
+    if is_weak or (right.means and request.means not in right.means):
         return Code.AUTHENTICATION_TOO_WEAK
     return None
 
@@ -160,15 +243,17 @@ def grant(case: Case) -> Refusal | None:
 
     A grant that rests on a secondary network is nobody's outside of one, whoever holds the role.
     """
-    if case.service.kind is Kind.TEST:
-        return None
+    return case.standing.no_grant
+
+
+def _grant(request: Request, facts: Facts, standing: Standing) -> Refusal | None:
     nearest, grant_id = Code.NO_GRANT, ""
-    for row in case.facts.grants:
-        if row.basis == SECONDARY_NETWORK and not case.acting.secondary_network:
+    for row in facts.grants:
+        if row.basis == SECONDARY_NETWORK and not standing.acting.secondary_network:
             continue
-        code = broken_in_grant(row, case.request.capacity, case.today)
+        code = broken_in_grant(row, request.capacity, standing.today)
         if code is None:
-            case.grant = row
+            standing.grant = row
             return None
         if code > nearest:
             nearest, grant_id = code, row.id
@@ -184,3 +269,28 @@ def broken_in_grant(grant: Grant, capacity: int | None, today: Day) -> Code | No
     if not grant.basis_begin <= today <= grant.basis_end:
         return Code.DELIBERATION_NOT_IN_FORCE
     return None
+
+
+def _own_integration(request: Request, grant: Grant, standing: Standing) -> OwnIntegration | None:
+    """Which lines are asked for: of the capacity named, else those of the grant."""
+    if grant.own_mode is Mode.NONE:
+        return None
+    if request.capacity is not None:
+        capacities = frozenset({request.capacity})
+    elif grant.own_integration:
+        capacities = grant.capacities
+    else:
+        return None
+    if grant.provisional:
+        capacities |= {PROVISIONAL}
+    roles = (standing.role,) if standing.role is not None else standing.acting.roles
+    files = frozenset((role.sector, kind) for role in roles for kind in (role.type, ANY_TYPE))
+    return OwnIntegration(capacities, files)
+
+
+def _is_in_reach(secondary_network: str, standing: Standing) -> bool:
+    """A grant inside a secondary network reaches the institutions of that network alone."""
+    if standing.grant is None or standing.grant.basis != SECONDARY_NETWORK:
+        return True
+    network = standing.acting.secondary_network
+    return bool(network) and secondary_network == network

@@ -181,7 +181,7 @@ class Snapshot:
             rights = find_rights(caller.kbo, request.user, request.application)
         outages = table.outages
         if outages:
-            outages = tuple([row for row in outages if row.begin_ms <= now_ms < row.end_ms])
+            outages = outages_at(outages, now_ms)
         return Facts(
             caller=caller,
             member=member,
@@ -227,7 +227,12 @@ class Snapshot:
     def outages(self, service: str, now_ms: int) -> tuple[Outage, ...]:
         """Return the announced outages that hold at a moment for a service."""
         rows = next((t.outages for (name, _), t in self._tables.items() if name == service), ())
-        return tuple(row for row in rows if row.begin_ms <= now_ms < row.end_ms)
+        return outages_at(rows, now_ms)
+
+    def announced(self, name: str, version: int) -> tuple[Outage, ...]:
+        """Return the outages that are announced for a service, past and future ones too."""
+        table = self._tables.get((name, version))
+        return table.outages if table is not None else ()
 
     def rights(self, kbo: str, holder: str) -> tuple[AccessRight, ...]:
         """Return the rights under one key: ``holder`` is ``u`` + user key or ``a`` + program.
@@ -242,6 +247,11 @@ class Snapshot:
                 return ()
             found = self._rights[key] = _decode_rights(value).rights
         return found
+
+
+def outages_at(rows: tuple[Outage, ...], now_ms: int) -> tuple[Outage, ...]:
+    """Return those of the announced outages that hold at a moment."""
+    return tuple([row for row in rows if row.begin_ms <= now_ms < row.end_ms])
 
 
 def _grants(table: _Table, request: Request, acting: Institution) -> tuple[Grant, ...]:
