@@ -108,7 +108,7 @@ class Exchanges:
         """Have the request recorded, and with it the answer where the router gives it itself."""
         verdict = exchange.verdict
         records = [self._entries.request(exchange)]
-        if isinstance(verdict, Forward):
+        if isinstance(verdict, Forward) and not verdict.is_spotless:
             self._metrics.violated(verdict.violations)
         answer = self._own_answer(exchange)
         if answer is None:

@@ -1,9 +1,13 @@
 """Exchange ids: UUIDv7 (RFC 9562, 5.7), made many at a time."""
 
 import os
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterator
 
 _POOL = 512
+
+_RANDOM = struct.Struct(">HQ")
+_ID = struct.Struct(">QHQ")
 
 
 class ExchangeIds:
@@ -17,21 +21,18 @@ class ExchangeIds:
 
     def __init__(self, wall_ns: Callable[[], int]) -> None:
         self._wall_ns = wall_ns
-        self._random = b""
-        self._used = 0
+        self._random: Iterator[tuple[int, int]] = iter(())
         self._last_ms = 0
 
     def __call__(self) -> bytes:
         """Return 16 bytes."""
-        if self._used >= len(self._random):
-            self._random, self._used = os.urandom(10 * _POOL), 0
-        part = self._random[self._used : self._used + 10]
-        self._used += 10
-        self._last_ms = milliseconds = max(self._last_ms, self._wall_ns() // 1_000_000)
-        return b"".join(
-            (
-                milliseconds.to_bytes(6, "big"),
-                bytes((0x70 | part[0] & 0x0F, part[1], 0x80 | part[2] & 0x3F)),
-                part[3:],
-            )
-        )
+        drawn = next(self._random, None)
+        if drawn is None:
+            self._random = _RANDOM.iter_unpack(os.urandom(_RANDOM.size * _POOL))
+            drawn = next(self._random)
+        milliseconds = self._wall_ns() // 1_000_000
+        if milliseconds > self._last_ms:
+            self._last_ms = milliseconds
+        version = 0x7000 | drawn[0] & 0x0FFF
+        variant = 0x8000_0000_0000_0000 | drawn[1] >> 2
+        return _ID.pack(self._last_ms, version, variant)[2:]

@@ -142,9 +142,21 @@ class Forward(msgspec.Struct, frozen=True, kw_only=True):
     """What is broken in the own integration, where its control mode is ``log``."""
 
     @property
+    def is_spotless(self) -> bool:
+        """No rule is broken, in mode ``log`` either."""
+        if self.own_violation is not None:
+            return False
+        for found in self.destinations:
+            if found.violation:
+                return False
+        return True
+
+    @property
     def put_to(self) -> tuple[Destination, ...]:
         """All destinations of a distribution, of anything else the first."""
-        return self.destinations[: None if self.service.kind is Kind.DISTRIBUTION else 1]
+        found = self.destinations
+        is_one = len(found) == 1 or self.service.kind is not Kind.DISTRIBUTION
+        return found[:1] if is_one else found
 
     @property
     def violations(self) -> tuple[str, ...]:
@@ -154,8 +166,6 @@ class Forward(msgspec.Struct, frozen=True, kw_only=True):
         ``recipient:log:0999013688``.
         """
         own, put_to = self.own_violation, self.put_to
-        if own is None and not any(found.violation for found in put_to):
-            return ()
         control = "source" if self.service.kind is Kind.CONSULTATION else "recipient"
         return (
             *((f"own:log:{own.name}",) if own is not None else ()),
