@@ -3,7 +3,10 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
+import msgspec
 import pytest
 
 from ksz_router import config
@@ -11,7 +14,9 @@ from ksz_router.daemon import ledger_from_log
 from ksz_router.daemon.entries import EntryMaker
 from ksz_router.daemon.journal import Journal
 from ksz_router.daemon.tables import Tables
+from ksz_router.decision import Facts
 from ksz_router.directory.packing import DirectoryError
+from ksz_router.messages import Request
 from ksz_router.privacylog.entry import parse
 from ksz_router.privacylog.frame import Frame
 from ksz_router.privacylog.keys import KeyRing, make, quarter_begin_ns
@@ -20,7 +25,10 @@ from ksz_router.privacylog.slots import file_numbers, file_of
 from ksz_router.rulebook.compile import build
 from ksz_router.rulebook.generation import RulebookError
 from tests.daemon_ground import NEIGHBOUR, Ground, load_directory
-from tests.worlds import LINES, PERSON, RVA
+from tests.worlds import CENTRE, LINES, NOW_MS, PERSON, RVA, USER_B, ask, uri
+
+if TYPE_CHECKING:
+    from ksz_router.daemon.session import Session
 
 
 @pytest.fixture
@@ -87,6 +95,69 @@ def test_tables_that_cannot_be_opened_are_an_error_at_the_start(ground: Ground) 
     entries = EntryMaker(ground.tokens, lambda: 0)
     with pytest.raises(RulebookError):
         Tables(ground.world.store, "f" * len(ground.world.name), ground.directory, entries)
+
+
+def asked(ground: Ground, request: Request, moment_ms: int = NOW_MS) -> Facts:
+    """What the tables say of a request of the centre."""
+    session = cast("Session", SimpleNamespace(uri=uri(CENTRE)))
+    (facts,) = ground.tables.look_up([(session, request)], moment_ms)
+    return facts
+
+
+def test_what_is_settled_for_a_requester_is_remembered(ground: Ground) -> None:
+    """For its user, in its role, for its service; whomever and whenever it is about."""
+    first = asked(ground, ask()).standing
+    assert first is not None
+    assert first.is_clear
+    assert asked(ground, ask(id=2, person=NEIGHBOUR, ticket="other")).standing is first
+    for other in (ask(user=USER_B), ask(capacity=6), ask(level=1), ask(service="Handi")):
+        assert asked(ground, other).standing is not first
+    assert asked(ground, ask(), NOW_MS + 86_400_000).standing is not first
+
+
+def test_who_may_not_ask_is_not_remembered(ground: Ground) -> None:
+    """Nobody fills the memory of a worker with what he thinks up."""
+    for number in range(5):
+        facts = asked(ground, ask(service=f"Unknown{number}"))
+        assert facts.standing is not None
+        assert facts.standing.identity is None
+        assert facts.standing.syntax is not None
+    assert not ground.tables._remembered
+
+
+def test_as_many_are_remembered_as_may_be(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more, and it begins anew."""
+    monkeypatch.setattr("ksz_router.daemon.tables.standings_kept_max", 3)
+    sizes = [
+        asked(ground, ask(means=f"eid-{number}")) and len(ground.tables._remembered)
+        for number in range(5)
+    ]
+    assert sizes == [1, 2, 3, 1, 2]
+
+
+def test_another_generation_forgets_what_was_settled(ground: Ground) -> None:
+    """A grant that was taken back yesterday evening lets nobody through today."""
+    standing = asked(ground, ask()).standing
+    name, _ = another_generation(ground)
+    ground.tables.adopt(ground.tables.open(name))
+    assert not ground.tables._remembered
+    assert asked(ground, ask()).standing is not standing
+
+
+def test_an_outage_begins_and_ends_for_who_is_remembered(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked anew with each request whether one holds."""
+    begin = 1_767_222_000_000  # a midnight in Brussels; some minutes later is the same day
+    request = ask(service="SelfEmployed", version=2)
+    table = ground.tables._snapshot._tables["SelfEmployed", 2]
+    (announced,) = table.outages
+    later = msgspec.structs.replace(announced, begin_ms=begin + 60_000, end_ms=begin + 120_000)
+    monkeypatch.setattr(table, "outages", (later,))
+    moments = range(begin, begin + 180_000, 60_000)
+    facts = [asked(ground, request, moment) for moment in moments]
+    assert len({id(found.standing) for found in facts}) == 1
+    assert [bool(found.outages) for found in facts] == [False, True, False]
 
 
 class Night:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from random import Random
+from typing import cast
 
 import msgspec
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from ksz_router.codes import Code, Stage
-from ksz_router.decision import Forward, Refusal, decide, explain
+from ksz_router.decision import Forward, Refusal, decide, explain, stand, standing_key
 from ksz_router.messages import Request
 from ksz_router.model import (
     OPEN,
@@ -19,14 +20,17 @@ from tests.control_table import World, broken
 from tests.strategies import (
     ASKED,
     CALLER,
+    CHANGES_OF_REQUEST,
     NEWER,
     PROGRAM,
     TODAY,
     USER,
+    YESTERDAY,
     Case,
     cases,
     code_of,
     persons,
+    plain_case,
 )
 
 often = settings(max_examples=5 * settings.default.max_examples)  # type: ignore[union-attr]
@@ -119,6 +123,48 @@ def test_who_may_not_ask_learns_nothing_about_the_person(
     assert decide(*case.knowing(person=other)) == verdict
     if verdict.code is not Code.PERSON_MALFORMED and case.request.person is not None:
         assert decide(*case.knowing(person=other).asking(person=number)) == verdict
+
+
+class Watched:
+    """A request that notes which of its fields are looked at."""
+
+    def __init__(self, request: Request) -> None:
+        self.seen: set[str] = set()
+        self._request = request
+
+    def __getattr__(self, name: str) -> object:
+        self.seen.add(name)
+        return getattr(self._request, name)
+
+
+@often
+@given(cases(), st.randoms())
+def test_what_was_settled_for_a_requester_holds_for_its_next_request(
+    case: Case, random: Random
+) -> None:
+    """Settled on another request with the same key, without person and outages: same verdict."""
+    key, request = Watched(case.request), Watched(case.request)
+    standing_key(cast("Request", key))
+    standing = stand(cast("Request", request), case.facts, TODAY)
+    assert request.seen <= key.seen
+    changes = [change for change in CHANGES_OF_REQUEST if random.random() < 0.3]
+    other = case
+    for change in changes:
+        other = change(other)
+    kept = {name: getattr(case.request, name) for name in key.seen}
+    other = other.asking(**kept).knowing(person=None, outages=())
+    settled = stand(other.request, other.facts, TODAY)
+    assert settled.is_clear == standing.is_clear
+    assert decide(*case.knowing(standing=settled)) == decide(*case)
+    assert explain(*case.knowing(standing=settled)) == explain(*case)
+
+
+def test_what_was_settled_yesterday_is_settled_anew() -> None:
+    """A standing is of one day: on another, it counts for nothing."""
+    case = plain_case().granting(end=YESTERDAY)
+    yesterday = stand(case.request, case.facts, YESTERDAY)
+    assert yesterday.is_clear
+    assert code_of(case.knowing(standing=yesterday)) is Code.GRANT_NOT_IN_FORCE
 
 
 @given(cases(), persons())
