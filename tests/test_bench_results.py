@@ -11,6 +11,7 @@ import pytest
 
 from bench import chart, kept, router, scrapes
 from bench.runs import less_two_flushes, summary
+from bench.soak import Sample, growth
 from ksz_router.daemon.metrics import Metrics
 
 _SHARES = (0.1, 0.5, 0.9)
@@ -191,3 +192,12 @@ def test_the_largest_of_a_gauge_is_over_the_workers_not_their_sum() -> None:
     texts = [f"# TYPE ksz_router_x gauge\nksz_router_x {value}\n" for value in (0.003, 0.002)]
     assert scrapes.largest(texts, "x") == 0.003
     assert scrapes.largest(texts, "y") == 0.0
+
+
+def test_growth_of_memory_is_between_windows_not_moments() -> None:
+    """Warming up does not count, nor does one sample that is out of the way."""
+    own = [20.0, 90.0, 100.0, 100.0, 180.0, 100.5, 104.0, 104.0, 103.0, 400.0]
+    samples = [Sample(30.0 * n, mib, 2 * mib) for n, mib in enumerate(own)]
+    found = growth(samples, 60.0)
+    assert found["rss_growth_mib"] == 4.0  # from 100.0 at 60 to 90 s to 104.0 at 210 to 270 s
+    assert found["resident_growth_mib"] == 8.0
