@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench import machine
+from bench import kept, machine
 from bench.attackers import Words
 from bench.bad_source import BAD_SOURCE, LINE
 from bench.watch import Watch, rss_mib
@@ -26,7 +26,6 @@ from bench.world import BenchError, World, finish
 from contrib.stand import StandError, free_ports
 from ksz_router.limits import log_file_bytes
 
-RESULTS = Path(__file__).with_name("results")
 GOOD_PER_S, GOOD_CONNECTIONS = 200, 4
 GOOD_P99_MS_MAX, GOOD_HANDSHAKE_P99_MS_MAX, GROWTH_MIB_MAX = 50.0, 500.0, 40.0
 DESCRIPTORS, DESCRIPTORS_LEFT_MIN = 256, 64
@@ -78,10 +77,7 @@ def main() -> int:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if not arguments.only and arguments.seconds >= FLOOD_SECONDS:
-        RESULTS.mkdir(exist_ok=True)
-        file = RESULTS / f"{result['date']}-abuse.json"
-        file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        print(f"kept in {file}", file=sys.stderr)
+        kept.keep(result)
     print(json.dumps({name: value for name, value in result.items() if name != "runs"}))
     return 0 if result["held"] == result["cases"] else 1
 

@@ -620,6 +620,7 @@ static int connections, outstanding, open_count, next_peer;
 static uint8_t *request, *persons;
 static size_t request_bytes, persons_count, id_at, ticket_at, person_at, number_at, answer_bytes;
 static uint64_t sent, answered, doubled, broken, closed, wrong, in_flight, stalls, window_answers;
+static uint64_t unsent; /* what was scheduled, and found no free place until the very end */
 static uint64_t next_ns, begin_ns, end_ns, random_state, answers_by_code[UINT16_MAX + 1];
 static double rate;
 static bool is_sending, may_reconnect;
@@ -818,11 +819,19 @@ static void ask_what_waits(uint64_t now)
     }
 }
 
+/* The next moment of a Poisson process. */
+static void schedule(void)
+{
+    double uniform = ((double)(random_u64() >> 11) + 1) / 9007199254740993.0;
+    next_ns += (uint64_t)(-log(uniform) / rate * 1e9);
+}
+
 /* Open loop: put what is due by the schedule on the connections in turn. What finds no free place
- * waits, and its time counts on from the moment for which it was scheduled. */
+ * waits, and its time counts on from the moment for which it was scheduled. What still waits at the
+ * end is sent after it: else the longest waits would be missing. */
 static void ask_what_is_due(uint64_t now)
 {
-    while (is_sending && next_ns <= now) {
+    while (next_ns <= now && (is_sending || next_ns < end_ns)) {
         struct peer *peer = free_peer();
         if (!peer) {
             stalls++;
@@ -832,8 +841,7 @@ static void ask_what_is_due(uint64_t now)
             note(&latenesses, (int64_t)(now - next_ns));
         ask(peer, next_ns);
         peer->is_touched = true;
-        double uniform = ((double)(random_u64() >> 11) + 1) / 9007199254740993.0;
-        next_ns += (uint64_t)(-log(uniform) / rate * 1e9);
+        schedule();
     }
 }
 
@@ -869,8 +877,10 @@ static void print_result(double window_cpu_us)
 {
     printf("{\"sent\": %" PRIu64 ", \"answered\": %" PRIu64 ", \"lost\": %" PRIu64
            ", \"doubled\": %" PRIu64 ", \"broken\": %" PRIu64 ", \"unanswered\": %" PRIu64
-           ", \"wrong\": %" PRIu64 ", \"closed\": %" PRIu64 ", \"stalls\": %" PRIu64,
-           sent, answered, sent - answered, doubled, broken, in_flight, wrong, closed, stalls);
+           ", \"wrong\": %" PRIu64 ", \"closed\": %" PRIu64 ", \"stalls\": %" PRIu64
+           ", \"unsent\": %" PRIu64,
+           sent, answered, sent - answered, doubled, broken, in_flight, wrong, closed, stalls,
+           unsent);
     printf(", \"submitted\": %" PRIu64 ", \"unsettled\": %" PRIu64, submitted, submitted - settled);
     printf(", \"window_answers\": %" PRIu64 ", \"window_s\": %.6f, \"cpu_us\": %.0f, \"codes\": {",
            window_answers, (double)(end_ns - begin_ns) / 1e9, window_cpu_us);
@@ -990,6 +1000,8 @@ static int generate(void)
     is_sending = false;
     is_stopping = 0;
     work_until(now_ns() + (number_at ? 4 : 1) * DRAIN_NS);
+    for (; rate > 0 && next_ns < end_ns; unsent++)
+        schedule();
     say_goodbye();
     print_result(window_cpu_us);
     return 0;

@@ -2,8 +2,9 @@
 
 Two kinds of run, never mixed. *Saturation*: every connection keeps its requests outstanding, as
 fast as answers come; says how much there is, and nothing about latency. *Open loop*: requests are
-sent at moments fixed beforehand, whatever the router does; says how long an exchange takes.
-``docs/benchmarks.md`` explains the rules and keeps the figures.
+sent at moments fixed beforehand, whatever the router does; says how long an exchange takes. The
+*sweep* is open loop, at shares of what the saturation of the same pattern came to.
+``docs/benchmarks.md`` explains the rules and the names.
 """
 
 import argparse
@@ -11,135 +12,159 @@ import json
 import random
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from bench import chart, machine
-from bench.world import BenchError, World, finish
+from bench import kept, machine, scrapes
+from bench.runs import Run, less_two_flushes, measure, metrics_ports, summary
+from bench.world import BenchError, World
 from ksz_router.limits import log_file_bytes
 
-RESULTS = Path(__file__).with_name("results")
-CONNECTIONS = 64
-OFFERED_PER_S = 2_000
-WARMUP_S = 1.0
+OFFERED_PER_S = (2_000, 10_000)
+SHARES = (0.10, 0.25, 0.50, 0.75, 0.90)
+CELLS = {
+    "64x16, 300 B": (16, 300),
+    "64x16, 2 kB": (16, 2_000),
+    "64x1, 300 B": (1, 300),
+    "64x1, 2 kB": (1, 2_000),
+}
+"""Of saturation and sweep: requests outstanding on each of the connections, payload."""
+
+SATURATION = {cell: Run(f"saturation {cell}", *CELLS[cell]) for cell in CELLS}
+OPEN_LOOP = {
+    f"{rate}/s": Run(f"open loop {rate:,}/s, 300 B", 64, 300, rate) for rate in OFFERED_PER_S
+}
+HEADLINE = {"one_at_a_time": "64x1, 300 B", "pipelined": "64x16, 300 B"}
 
 
-class Run(NamedTuple):
-    """One pattern of load."""
+class Plan:
+    """How long everything takes."""
 
-    name: str
-    outstanding: int
-    payload_bytes: int
-    offered_per_s: int = 0
-    """0: as fast as answers come."""
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.only: str = arguments.only
+        self.stages: bool = arguments.stages
+        self.rounds: int = arguments.rounds
+        self.seconds: float = arguments.seconds
+        self.sweep_rounds: int = arguments.sweep_rounds
+        self.sweep_seconds: float = arguments.sweep_seconds
+        self.warmup_s = 1.0
+        self.is_whole = not (arguments.quick or self.only)
+        if arguments.quick:
+            self.rounds, self.seconds, self.sweep_rounds, self.sweep_seconds = 1, 2.0, 1, 1.0
+            self.warmup_s = 0.5
 
+    def sweeps(self) -> list[str]:
+        """The cells to sweep."""
+        return [cell for cell in CELLS if self.only in f"sweep {cell}"]
 
-RUNS = (
-    Run("saturation 64x16, 300 B", 16, 300),
-    Run("saturation 64x16, 2 kB", 16, 2_000),
-    Run("saturation 64x1, 300 B", 1, 300),
-    Run("saturation 64x1, 2 kB", 1, 2_000),
-    Run("open loop 2,000/s, 300 B", 64, 300, OFFERED_PER_S),
-    Run("open loop 2,000/s, 2 kB", 64, 2_000, OFFERED_PER_S),
-)
-HEADLINE_SATURATION, HEADLINE_OPEN = RUNS[0].name, RUNS[4].name
+    def runs(self) -> list[Run]:
+        """Saturation and open loop; a sweep needs the saturation of its cell."""
+        needed = [SATURATION[cell].name for cell in self.sweeps()]
+        every = [*SATURATION.values(), *OPEN_LOOP.values()]
+        return [run for run in every if self.only in run.name or run.name in needed]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5, help="of each run (default %(default)s)")
-    parser.add_argument("--seconds", type=float, default=8.0, help="measured (default %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="2 rounds of 2 s; nothing is kept")
+    parser.add_argument("--seconds", type=float, default=6.0, help="measured (default %(default)s)")
+    parser.add_argument("--sweep-rounds", type=int, default=3, help="(default %(default)s)")
+    parser.add_argument("--sweep-seconds", type=float, default=4.0, help="(default %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="one short round; nothing is kept")
+    parser.add_argument("--stages", action="store_true", help="print where the time of each run is")
     parser.add_argument("--folder", type=Path, help="where to work; choose a real disk")
     parser.add_argument("--only", default="", help="runs whose name contains this")
     arguments = parser.parse_args()
-    if arguments.quick:
-        arguments.rounds, arguments.seconds = 2, 2.0
+    plan = Plan(arguments)
+    if not plan.runs():
+        parser.error(f"no run has {plan.only!r} in its name")
     folder = Path(tempfile.mkdtemp(prefix="ksz-bench-", dir=arguments.folder))
     try:
-        result = _bench(folder, arguments)
+        result = _bench(folder, plan)
     except BenchError as error:
         print(f"bench-router: {error}", file=sys.stderr)
         return 1
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    if not arguments.quick and not arguments.only:
-        _keep(result)
-    print(json.dumps({name: value for name, value in result.items() if name != "runs"}))
+    for cell, found in result["sweep"].items():
+        _tell_sweep(cell, found)
+    if plan.is_whole:
+        kept.keep(result)
+    print(json.dumps({name: v for name, v in result.items() if name not in ("runs", "sweep")}))
     return 1 if result["lost"] or result["doubled"] else 0
 
 
-def _bench(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+def _bench(folder: Path, plan: Plan) -> dict[str, Any]:
     options = {"privacy_log": {"file_bytes": log_file_bytes}}  # the default; a stand has less
-    runs = [run for run in RUNS if arguments.only in run.name]
     world = World(folder, options=options)
     try:
         world.stand.start()
-        ports = [world.stand.metrics_port + index for index in range(2)]
-        scraper = machine.Scraper(ports)
-        flushes: list[float] = []
-        rounds: dict[str, list[dict[str, Any]]] = {run.name: [] for run in runs}
-        order = random.Random(1)
-        for number in range(arguments.rounds):
-            flushes += machine.flush_ms(world.stand.log)
-            for run in order.sample(runs, len(runs)):
-                measured = _measure(world, run, arguments.seconds, seed=number + 1)
-                rounds[run.name].append(measured)
-                _tell(number, run, measured)
+        scraper = machine.Scraper(metrics_ports(world))
+        bench = _Rounds(world, plan)
+        bench.go(plan.runs(), plan.rounds, plan.seconds)
+        sweep = [run for cell in plan.sweeps() for run in _sweep_runs(cell, bench.measured)]
+        bench.go(sweep, plan.sweep_rounds, plan.sweep_seconds)
         scraper.close()
         where = machine.describe(world.stand.log)
     finally:
         world.close()
-    return _result(rounds, flushes, where, arguments)
+    if plan.stages:
+        for line in scrapes.table_of_stages(bench.counted()):
+            print(line)
+    return _result(bench.measured, bench.flushes_ms, where, plan)
 
 
-def _measure(world: World, run: Run, seconds: float, *, seed: int) -> dict[str, Any]:
-    """Put one load on the router; processor time is that between its two marks."""
-    assert world.stand.process is not None
-    router = machine.processes_under(world.stand.process.pid)
-    generator = world.generate(
-        payload_bytes=run.payload_bytes,
-        connections=CONNECTIONS,
-        outstanding=run.outstanding,
-        rate=run.offered_per_s,
-        seconds=seconds,
-        warmup=WARMUP_S,
-        seed=seed,
-    )
-    _await_line(generator, "begin")
-    before = machine.cpu_us(router), machine.cpu_us([world.source.pid]), machine.busy_us()
-    _await_line(generator, "end")
-    after = machine.cpu_us(router), machine.cpu_us([world.source.pid]), machine.busy_us()
-    sessions = [worker["report"]["sessions"] for worker in world.status()["workers"]]
-    report = finish(generator, 60)
-    world.check_source()
-    answers = max(1, report["window_answers"])
-    router_us, source_us, busy_us = (a - b for a, b in zip(after, before, strict=True))
-    others_us = busy_us - router_us - source_us - report["cpu_us"]
-    return {
-        "per_s": answers / report["window_s"],
-        "router_cpu_us": router_us / answers,
-        "source_cpu_us": source_us / answers,
-        "generator_cpu_us": report["cpu_us"] / answers,
-        "others_cpu": max(0.0, others_us / 1e6 / report["window_s"]),
-        "latency_ms": {
-            name: value / 1e3 for name, value in report["latency_us"].items() if name != "count"
-        },
-        "late_p99_ms": report["late_us"].get("p99", 0.0) / 1e3,
-        "sessions": sessions,
-        **{name: report[name] for name in ("sent", "lost", "doubled", "wrong", "codes")},
-    }
+class _Rounds:
+    """Every run once a round, in an order drawn anew, the flush time measured before each."""
+
+    def __init__(self, world: World, plan: Plan) -> None:
+        self.measured: dict[str, list[dict[str, Any]]] = {}
+        self.flushes_ms: list[float] = []
+        self._world, self._plan = world, plan
+        self._order = random.Random(1)
+
+    def go(self, runs: Sequence[Run], rounds: int, seconds: float) -> None:
+        plan = self._plan
+        for number in range(rounds if runs else 0):
+            self.flushes_ms += machine.flush_ms(self._world.stand.log)
+            for run in self._order.sample(runs, len(runs)):
+                found = measure(
+                    self._world,
+                    run,
+                    seconds=seconds,
+                    warmup_s=plan.warmup_s,
+                    seed=number + 1,
+                    stages=plan.stages,
+                )
+                self.measured.setdefault(run.name, []).append(found)
+                _tell(number, run, found)
+
+    def counted(self) -> dict[str, scrapes.Figures]:
+        """What the workers counted in each run, all rounds together."""
+        return {
+            name: scrapes.added(one["figures"] for one in self.measured[name])
+            for name in sorted(self.measured)
+        }
 
 
-def _await_line(process: "subprocess.Popen[str]", line: str) -> None:
-    assert process.stdout is not None
-    if process.stdout.readline() != f"{line}\n":
-        raise BenchError("the generator ended early; it said why above")
+def _sweep_runs(cell: str, measured: dict[str, list[dict[str, Any]]]) -> list[Run]:
+    most = _saturation_per_s(cell, measured)
+    return [
+        Run(_sweep_name(cell, share), *CELLS[cell], offered_per_s=round(share * most))
+        for share in SHARES
+    ]
+
+
+def _sweep_name(cell: str, share: float) -> str:
+    return f"sweep {cell}, {share:.0%}"
+
+
+def _saturation_per_s(cell: str, measured: dict[str, list[dict[str, Any]]]) -> float:
+    return float(statistics.median(one["per_s"] for one in measured[SATURATION[cell].name]))
 
 
 def _tell(number: int, run: Run, measured: dict[str, Any]) -> None:
@@ -148,68 +173,95 @@ def _tell(number: int, run: Run, measured: dict[str, Any]) -> None:
         f"round {number + 1}  {run.name:26} {measured['per_s']:9,.0f}/s  "
         f"{measured['router_cpu_us']:6.1f} µs CPU  p50 {latency['p50']:7.2f}  "
         f"p99 {latency['p99']:7.2f}  p99.9 {latency['p99_9']:7.2f} ms  "
-        f"lost {measured['lost']}  other load {measured['others_cpu']:.2f} processors",
+        f"lost {measured['lost']}  refused {measured['wrong']}  "
+        f"other load {measured['others_cpu']:.2f} processors",
         flush=True,
     )
 
 
+def _tell_sweep(cell: str, found: dict[str, Any]) -> None:
+    print(f"sweep {cell}: medians of the rounds; 100 % are {found['saturation_per_s']:,}/s")
+    for load in found["loads"]:
+        p50, p99 = (load["latency_ms"][name] for name in ("p50", "p99"))
+        print(
+            f"{load['share']:6.0%} {load['offered_per_s']:9,}/s  p50 {p50['median']:8.2f}  "
+            f"p99 {p99['median']:8.2f} ms ({p99['min']:.2f} to {p99['max']:.2f})  "
+            f"{load['router_cpu_us']['median']:6.1f} µs CPU"
+        )
+
+
 def _result(
-    rounds: dict[str, list[dict[str, Any]]],
-    flushes: list[float],
+    measured: dict[str, list[dict[str, Any]]],
+    flushes_ms: list[float],
     where: dict[str, str | int],
-    arguments: argparse.Namespace,
+    plan: Plan,
 ) -> dict[str, Any]:
-    runs = {name: _summary(measured) for name, measured in rounds.items()}
-    every = [measured for name in rounds for measured in rounds[name]]
-    saturation, steady = runs.get(HEADLINE_SATURATION), runs.get(HEADLINE_OPEN)
-    headline: dict[str, Any] = {"bench": "router"}
-    if saturation is not None:
-        headline["saturation_per_s"] = saturation["per_s"]["median"]
-        headline["cpu_us_per_exchange"] = saturation["router_cpu_us"]["median"]
-    if steady is not None:
-        headline["offered_per_s"] = OFFERED_PER_S
-        for name in ("p50", "p99", "p99_9"):
-            headline[f"{name}_ms"] = steady["latency_ms"][name]["median"]
-        headline["open_loop_cpu_us_per_exchange"] = steady["router_cpu_us"]["median"]
-    return headline | {
-        "lost": sum(measured["lost"] for measured in every),
-        "doubled": sum(measured["doubled"] for measured in every),
-        "not_answered_with_data": sum(measured["wrong"] for measured in every),
-        "flush_p50_ms": round(statistics.median(flushes), 3),
-        "flush_p99_ms": round(statistics.quantiles(flushes, n=100)[98], 3),
-        "rounds": arguments.rounds,
-        "seconds": arguments.seconds,
+    runs = {run.name: summary(measured[run.name]) for run in plan.runs()}
+    every = [one for name in measured for one in measured[name]]
+    flush_ms = round(statistics.median(flushes_ms), 3)
+    return {
+        "bench": "router",
+        **_headline(runs, flush_ms),
+        "lost": sum(one["lost"] for one in every),
+        "doubled": sum(one["doubled"] for one in every),
+        "not_answered_with_data": sum(one["wrong"] for one in every),
+        "flush_p50_ms": flush_ms,
+        "flush_p99_ms": round(statistics.quantiles(flushes_ms, n=100)[98], 3),
+        "rounds": plan.rounds,
+        "seconds": plan.seconds,
+        "sweep_rounds": plan.sweep_rounds,
+        "sweep_seconds": plan.sweep_seconds,
         "workers": 2,
         "date": datetime.now(UTC).date().isoformat(),
         "machine": where,
         "versions": machine.versions(),
         "runs": runs,
+        "sweep": {cell: _sweep(cell, measured) for cell in plan.sweeps()},
     }
 
 
-def _summary(measured: list[dict[str, Any]]) -> dict[str, Any]:
-    """Median and spread of all rounds of one run."""
-    figures = ("per_s", "router_cpu_us", "source_cpu_us", "generator_cpu_us", "others_cpu")
+def _headline(runs: dict[str, dict[str, Any]], flush_ms: float) -> dict[str, Any]:
+    """Return the figures by their names; those that were not measured are left out."""
+    headline: dict[str, Any] = {}
+    saturation = {
+        name: runs[SATURATION[cell].name]
+        for name, cell in HEADLINE.items()
+        if SATURATION[cell].name in runs
+    }
+    steady = {rate: runs[run.name] for rate, run in OPEN_LOOP.items() if run.name in runs}
+    if saturation:
+        if "pipelined" in saturation:
+            headline["saturation_per_s"] = saturation["pipelined"]["per_s"]["median"]
+        headline["cpu_us_per_exchange"] = {
+            name: run["router_cpu_us"]["median"] for name, run in saturation.items()
+        }
+    for percentile in ("p50", "p99", "p99_9") if steady else ():
+        headline[f"{percentile}_ms"] = {
+            rate: run["latency_ms"][percentile]["median"] for rate, run in steady.items()
+        }
+    if steady:
+        headline["p99_ms_less_two_flushes"] = {
+            rate: less_two_flushes(p99_ms, flush_ms) for rate, p99_ms in headline["p99_ms"].items()
+        }
+        headline["open_loop_cpu_us_per_exchange"] = {
+            rate: run["router_cpu_us"]["median"] for rate, run in steady.items()
+        }
+    return headline
+
+
+def _sweep(cell: str, measured: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    most = _saturation_per_s(cell, measured)
     return {
-        **{name: machine.spread((one[name] for one in measured), 2) for name in figures},
-        "latency_ms": {
-            name: machine.spread((one["latency_ms"][name] for one in measured), 2)
-            for name in measured[0]["latency_ms"]
-        },
-        "late_p99_ms": machine.spread((one["late_p99_ms"] for one in measured), 2),
-        "sessions": [one["sessions"] for one in measured],
-        "sent": sum(one["sent"] for one in measured),
-        "codes": dict(sum((Counter(one["codes"]) for one in measured), Counter[str]())),
+        "saturation_per_s": round(most),
+        "loads": [
+            {
+                "share": share,
+                "offered_per_s": round(share * most),
+                **summary(measured[_sweep_name(cell, share)]),
+            }
+            for share in SHARES
+        ],
     }
-
-
-def _keep(result: dict[str, Any]) -> None:
-    """Write the result, and the picture of it, among the results of the project."""
-    RESULTS.mkdir(exist_ok=True)
-    file = RESULTS / f"{result['date']}-router.json"
-    file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    file.with_suffix(".svg").write_text(chart.draw(result), encoding="utf-8")
-    print(f"kept in {file}")
 
 
 if __name__ == "__main__":

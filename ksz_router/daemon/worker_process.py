@@ -57,10 +57,10 @@ async def _main(index: int, listener: socket.socket, control: socket.socket) -> 
             if worker is None:
                 return 0
             _serve_metrics(first.settings, index, worker)
-            gc.callbacks.append(_Pauses(worker.metrics))
             gc.collect()
             gc.freeze()
             gc.set_threshold(50_000, 20, 100)
+            gc.callbacks.append(_Pauses(worker.metrics))
             await worker.serve(nursery)
         worker.close()
     except* MemoryError:
@@ -119,7 +119,9 @@ class _Pauses:
         if phase == "start":
             self._begun = time.perf_counter()
         else:
-            self._metrics.gc_pause.observe(time.perf_counter() - self._begun)
+            pause_s = time.perf_counter() - self._begun
+            self._metrics.gc_pause.observe(pause_s)
+            self._metrics.gc_pause_max_seconds = max(self._metrics.gc_pause_max_seconds, pause_s)
 
 
 def _serve_metrics(settings: Config, index: int, worker: Worker) -> None:

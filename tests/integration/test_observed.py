@@ -47,6 +47,8 @@ NAMES = (
     "ksz_router_connections",
     "ksz_router_inflight_messages",
     "ksz_router_event_loop_lag_seconds_bucket",
+    "ksz_router_gc_pause_seconds_bucket",
+    "ksz_router_gc_pause_max_seconds",
     "ksz_router_privacy_log_records_total",
     "ksz_router_privacy_log_append_duration_seconds_bucket",
     "ksz_router_privacy_log_batch_records_bucket",
