@@ -114,7 +114,7 @@ def table_of_stages(runs: Mapping[str, Figures]) -> list[str]:
     }
     every = {stage for found in stages.values() for stage in found}
     columns = [stage for stage in _ORDER if stage in every] + sorted(every - set(_ORDER))
-    lines = ["µs per request in each stage (mean)"]
+    lines = ["µs in each stage (mean): per request, of a commit per group"]
     lines.append(f"{'':28}" + "".join(f"{column:>10}" for column in columns))
     for name, found in stages.items():
         means = (f"{found[column].mean * 1e6:10.1f}" for column in columns if column in found)

@@ -128,10 +128,10 @@ def test_who_may_not_ask_is_not_remembered(ground: Ground) -> None:
 def test_as_many_are_remembered_as_may_be(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     """One more, and it begins anew."""
     monkeypatch.setattr("ksz_router.daemon.tables.standings_kept_max", 3)
-    sizes = [
-        asked(ground, ask(means=f"eid-{number}")) and len(ground.tables._remembered)
-        for number in range(5)
-    ]
+    sizes = []
+    for number in range(5):
+        asked(ground, ask(means=f"eid-{number}"))
+        sizes.append(len(ground.tables._remembered))
     assert sizes == [1, 2, 3, 1, 2]
 
 
