@@ -1,7 +1,11 @@
 # Everything a user or developer runs. Needs: make, Python 3.11 or later with venv, and a network
 # for the first run. All packages come from requirements/dev.txt, each checked against its hash.
 
-PYTHON ?= python3
+# The distribution's Python where it is new enough: it is built for speed, and what figures are told
+# of; else the one in the path.
+PYTHON ?= $(shell for one in /usr/bin/python3 python3; do \
+	$$one -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$one && exit; \
+	done; echo python3)
 UV ?= uv
 JOBS ?= 2
 ENVIRONMENT := .venv
@@ -81,11 +85,10 @@ $(STAMP):
 		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 			echo 'installing python3-venv with apt-get'; \
 			apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-venv; \
-		else \
-			echo 'Python has no ensurepip here. Install it: sudo apt-get install python3-venv'; exit 1; \
 		fi; }
 	@echo 'making $(ENVIRONMENT) from requirements/dev.txt'
-	@$(PYTHON) -m venv --clear $(ENVIRONMENT)
+	@$(PYTHON) -m venv --clear $(ENVIRONMENT) >/dev/null 2>&1 || python3 -m venv --clear $(ENVIRONMENT) || { \
+		echo 'Python has no ensurepip here. Install it: sudo apt-get install python3-venv'; exit 1; }
 	@$(RUN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		--only-binary :all: --require-hashes -r requirements/dev.txt
 	@$(RUN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
