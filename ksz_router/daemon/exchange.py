@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from ksz_router.daemon.session import Session
 
 
+_JUDGED_AT_ONCE = 64
+"""More would not be cheaper by look-up, and what was looked up for it would leave the cache."""
+
+
 class Exchanges:
     """All open exchanges of one worker.
 
@@ -83,10 +87,15 @@ class Exchanges:
     def take(self, asked: Sequence[tuple["Session", Request]]) -> None:
         """Judge a batch of requests, and hand each to the recorder."""
         now_ns, wall_ns = self._clock_ns(), self._wall_ns()
-        today, generation = brussels_day(wall_ns), self._tables.generation
         batch = [pair for pair in asked if self._admit(*pair, wall_ns)]
-        if not batch:
-            return
+        for begin in range(0, len(batch), _JUDGED_AT_ONCE):
+            self._judge(batch[begin : begin + _JUDGED_AT_ONCE], now_ns, wall_ns)
+
+    def _judge(
+        self, batch: Sequence[tuple["Session", Request]], now_ns: int, wall_ns: int
+    ) -> None:
+        today, generation = brussels_day(wall_ns), self._tables.generation
+        begun_ns = self._clock_ns()
         looked_up = self._tables.look_up(batch, wall_ns // 1_000_000)
         checked_ns = self._clock_ns()
         exchanges: list[Exchange] = []
@@ -102,7 +111,7 @@ class Exchanges:
         self._submissions.claim(exchanges)
         for exchange in exchanges:
             self._record(exchange)
-        self._metrics.checked(len(batch), checked_ns - now_ns, decided_ns - checked_ns)
+        self._metrics.checked(len(batch), checked_ns - begun_ns, decided_ns - checked_ns)
 
     def _record(self, exchange: Exchange) -> None:
         """Have the request recorded, and with it the answer where the router gives it itself."""
@@ -111,6 +120,8 @@ class Exchanges:
         if isinstance(verdict, Forward) and not verdict.is_spotless:
             self._metrics.violated(verdict.violations)
         answer = self._own_answer(exchange)
+        # What the directory says of the person was for the control, and is not kept.
+        exchange.facts = msgspec.structs.replace(exchange.facts, person=None)
         if answer is None:
             self._deadlines.add(exchange)
             self._recorder.submit(records, Dispatch(exchange))
