@@ -170,6 +170,8 @@ class Outcome(IntEnum):
     IN_PART = 2
     FAILED = 3
 
+    __hash__ = int.__hash__  # an Enum's own is written in Python
+
 
 class Reply(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", tag=19, kw_only=True):
     """What a source answers. ``person`` repeats the delivery's, and is compared."""

@@ -51,7 +51,7 @@ def settled(kind: Kind, *codes: Code, in_outage: tuple[Kbo, ...] = ()) -> Exchan
         facts=Facts(caller=None), verdict=verdict, generation="g",
     )  # fmt: skip
     for number, code in enumerate(codes):
-        errand = Errand(exchange, Kbo(str(number)))
+        errand = Errand(exchange, Kbo(str(number)), CENTRE)
         errand.code = code
         exchange.errands.append(errand)
     exchange.reply = Reply(id=1, outcome=Outcome.DATA, payload=b"data", persons=(NEIGHBOUR,))

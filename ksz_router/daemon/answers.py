@@ -104,8 +104,7 @@ def outcome(exchange: Exchange, retry_at_ms: Moment) -> Answer:
     """The answer once every destination is settled."""
     verdict, errands = exchange.verdict, exchange.errands
     assert isinstance(verdict, Forward)
-    granted, reply = exchange.granted, exchange.reply
-    code = errands[0].code
+    granted, reply, code = exchange.granted, exchange.reply, errands[0].code
     assert code is not None
     recipients = tuple([_status(errand) for errand in errands])
     if verdict.service.kind is Kind.DISTRIBUTION:
@@ -121,7 +120,7 @@ def outcome(exchange: Exchange, retry_at_ms: Moment) -> Answer:
         exchange.generation,
         detail={"retry": exchange.id.hex()} if is_retry else {},
         retry_at_ms=_if_later(code, exchange, retry_at_ms),
-        source_us=max(map(_source_us, errands), default=0),
+        source_us=max([_source_us(errand) for errand in errands]),
         recipients=recipients,
         persons=reply.persons if reply is not None else (),
         payload=reply.payload if reply is not None else b"",

@@ -1,6 +1,6 @@
 """An exchange while it is open: what is remembered between its request and its answer."""
 
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
 
 import msgspec
 
@@ -21,6 +21,7 @@ class Errand(msgspec.Struct, eq=False):
 
     exchange: "Exchange"
     kbo: Kbo
+    requester: Kbo
     link: "SourceLink | None" = None
     number: int = 0
     """The correlation id on ``link``, once it was sent."""
@@ -91,7 +92,7 @@ class Exchange(msgspec.Struct, eq=False):
     verdict: Forward | Refusal
     generation: str
     """The rulebook that decided; another may be in force when the answer comes."""
-    destinations: tuple[str, ...] = ()
+    destinations: tuple[Kbo, ...] = ()
     """Where it goes."""
     submission: Submission | None = None
     """None where nothing is lost by sending it twice."""
@@ -112,14 +113,16 @@ class Exchange(msgspec.Struct, eq=False):
         """Go by what the ledger says."""
         self.submission = submission
         held = submission.held
-        self.destinations = held.recipients if isinstance(held, Granted) else ()
+        recipients = held.recipients if isinstance(held, Granted) else ()
+        self.destinations = cast("tuple[Kbo, ...]", recipients)
 
     @property
     def granted(self) -> Granted | None:
         """The ledger's leave to send a submission."""
-        if self.submission is None or not isinstance(self.submission.held, Granted):
+        submission = self.submission
+        if submission is None or not isinstance(submission.held, Granted):
             return None
-        return self.submission.held
+        return submission.held
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -141,6 +144,8 @@ class Exchange(msgspec.Struct, eq=False):
     @property
     def delivered_as(self) -> bytes:
         """The exchange id that recipients and requester know it by: of its first attempt."""
+        if self.submission is None:
+            return self.id
         granted = self.granted
         return granted.first if granted is not None else self.id
 

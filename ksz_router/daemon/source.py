@@ -140,7 +140,7 @@ class Source:
         breaker = self.breaker
         if breaker.open_until_ns and not routing.admits(breaker, now_ns):
             return Code.SOURCE_BREAKER_OPEN
-        requester = _requester(errand)
+        requester = errand.requester
         mine = self._taken.get(requester, 0)
         if not routing.has_room(mine=mine, taken=self.inflight, window=self._window):
             return Code.SOURCE_WINDOW_FULL
@@ -219,7 +219,7 @@ class Source:
     def _leave(self, errand: Errand) -> None:
         """An errand is over."""
         self.inflight -= 1
-        requester = _requester(errand)
+        requester = errand.requester
         mine = self._taken[requester] - 1
         if mine:
             self._taken[requester] = mine
@@ -229,12 +229,6 @@ class Source:
             self._trial = None
             if self.breaker.is_trying:  # nothing was learnt from it
                 self.breaker = routing.after_not_sending(self.breaker)
-
-
-def _requester(errand: Errand) -> Kbo:
-    caller = errand.exchange.facts.caller
-    assert caller is not None, "only what passed the control is delivered"
-    return caller.kbo
 
 
 def _delivery(errand: Errand, now_ns: int) -> Delivery:

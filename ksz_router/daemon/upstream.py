@@ -86,7 +86,11 @@ class Upstream:
         exchange = recorded.value.exchange
         now_ns = self._clock_ns()
         exchange.forwarded_ns = now_ns
-        exchange.errands = errands = [Errand(exchange, Kbo(kbo)) for kbo in exchange.destinations]
+        caller = exchange.facts.caller
+        assert caller is not None, "only what passed the control is forwarded"
+        exchange.errands = errands = [
+            Errand(exchange, kbo, caller.kbo) for kbo in exchange.destinations
+        ]
         exchange.open_errands = len(errands)
         failed: Failed = []
         for errand in errands:
