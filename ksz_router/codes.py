@@ -6,7 +6,7 @@ status codes as published by the KSZ), the status value, and what the requester 
 """
 
 from enum import IntEnum, unique
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 
 @unique
@@ -41,6 +41,14 @@ class Action(IntEnum):
 @unique
 class Code(IntEnum):
     """The outcome of an exchange, or why a connection ends."""
+
+    stage: Stage
+
+    def __new__(cls, number: int) -> Self:
+        code = int.__new__(cls, number)
+        code._value_ = number
+        code.stage = Stage(number // 1000)  # once: it is asked for several times an exchange
+        return code
 
     # Before the control: the link. Not recorded singly, but counted per institution and minute.
     CLOSED_IN_PEACE = 1
@@ -128,10 +136,6 @@ class Code(IntEnum):
     ANSWERED_WITH_DATA = 10001
     ANSWERED_WITHOUT_DATA = 10002
     ANSWERED_IN_PART = 10003
-
-    @property
-    def stage(self) -> Stage:
-        return Stage(self // 1000)
 
 
 class Meaning(NamedTuple):
