@@ -6,7 +6,7 @@ status codes as published by the KSZ), the status value, and what the requester 
 """
 
 from enum import IntEnum, unique
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 
 @unique
@@ -41,6 +41,14 @@ class Action(IntEnum):
 @unique
 class Code(IntEnum):
     """The outcome of an exchange, or why a connection ends."""
+
+    stage: Stage
+
+    def __new__(cls, number: int) -> Self:
+        code = int.__new__(cls, number)
+        code._value_ = number
+        code.stage = Stage(number // 1000)  # once: it is asked for several times an exchange
+        return code
 
     # Before the control: the link. Not recorded singly, but counted per institution and minute.
     CLOSED_IN_PEACE = 1
@@ -131,14 +139,6 @@ class Code(IntEnum):
 
     # As numbers: what an Enum brings goes by the name, in Python, and codes are keys everywhere.
     __hash__ = int.__hash__
-
-    @property
-    def stage(self) -> Stage:
-        return _STAGES[self // 1000]
-
-
-_STAGES = tuple(Stage)
-"""By its number."""
 
 
 class Meaning(NamedTuple):

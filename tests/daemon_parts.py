@@ -22,7 +22,7 @@ from ksz_router.daemon.housekeeping import Housekeeping
 from ksz_router.daemon.ids import ExchangeIds
 from ksz_router.daemon.loop import Loop, Peer
 from ksz_router.daemon.metrics import Metrics
-from ksz_router.daemon.opened import Continuation
+from ksz_router.daemon.opened import Dispatch, Release
 from ksz_router.daemon.recorder import Recorder
 from ksz_router.daemon.server import Server
 from ksz_router.daemon.session import Session
@@ -117,7 +117,7 @@ class Parts:
         )
         self.entries = ground.entries
         self.entries.now_us = lambda: self.wall_ns() // 1000
-        self.recorder: Recorder[Continuation] = Recorder(self._commit, self.clock_ns)
+        self.recorder: Recorder[Dispatch, Release] = Recorder(self._commit, self.clock_ns)
         self.metrics = Metrics()
         self.admission = Admission(windows)
         self.contexts = contexts_of(ground)
@@ -240,7 +240,7 @@ class Parts:
 
     def summarise(self) -> None:
         for name, counts in self.admission.take_counts().items():
-            self.recorder.submit([self.entries.summary(name, counts)], None)
+            self.recorder.submit([self.entries.summary(name, counts)])
 
     def close(self) -> None:
         sides: tuple[Caller | SourceSide, ...] = (*self.callers, *self.sources)

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ksz_router.codes import Code, Stage
-from ksz_router.daemon.opened import Exchange
+from ksz_router.daemon.opened import Errand, Exchange
 from ksz_router.daemon.session import Session
 from ksz_router.decision import Forward, decide
 from ksz_router.limits import record_bytes_max
-from ksz_router.messages import Request
+from ksz_router.messages import Outcome, Reply, Request
 from ksz_router.model import Line
 from ksz_router.privacylog.entry import Entry, Kind, parse
 from ksz_router.wire import Message
@@ -113,6 +113,53 @@ async def test_an_outcome_names_who_supplied_it_and_how_long_it_took(ground: Gro
         assert (outcome.service, outcome.requester) == (request.service, request.requester)
         assert outcome.at_us > request.at_us
         assert outcome.digest == hashlib.sha256(b"receipt").digest()
+
+
+def test_every_field_of_a_passing_exchange_stands_in_its_place(ground: Ground) -> None:
+    """The entries that are put together by position are those that the names say."""
+    request = ask(
+        member=CENTRE, final_client=RSZ, means="eID", level=3, application=PROGRAM,
+        begin=20260101, end=20260630, payload=b"12345",
+    )  # fmt: skip
+    exchange, tokens = judged(ground, request, uri(MANAGER)), ground.tokens
+    ground.entries.now_us = lambda: 1
+    passed = exchange.verdict
+    assert isinstance(passed, Forward)
+    both: dict[str, Any] = {
+        "at_us": 1, "exchange": exchange.id, "service": "UnemploymentData", "service_version": 3,
+        "requester": MANAGER, "acting": CENTRE, "person": tokens.person(PERSON),
+        "destinations": (RVA,), "generation": ground.world.name,
+    }  # fmt: skip
+    asked = Entry(
+        kind=Kind.REQUEST, stage=int(Stage.ANSWERED), final_client=RSZ, sector=17, type=1,
+        capacity=2, user=tokens.user(USER_A), application=PROGRAM, means="eID", level=3,
+        ticket=tokens.ticket(MANAGER, "ticket-1"), begin=20260101, end=20260630,
+        directory_version=1, grant="ocmw-unemployment", basis="19/901", line=passed.line,
+        request_bytes=5, **both,
+    )  # fmt: skip
+    assert parse(ground.entries.request(exchange)) == asked
+
+    errand = Errand(exchange, RVA, CENTRE)
+    errand.sent_ns, errand.answered_ns = 1_000_000, 8_999_999
+    reply = Reply(
+        id=1, outcome=Outcome.DATA, persons=(NEIGHBOUR, NOBODY, NEIGHBOUR), user=USER_B,
+        application=PROGRAM, payload=b"1234567",
+    )  # fmt: skip
+    code = Code.ANSWERED_WITH_DATA
+    ended = Entry(
+        kind=Kind.OUTCOME, code=int(code), stage=int(code.stage), user=tokens.user(USER_B),
+        application=PROGRAM, answer_bytes=7, router_us=150, source_us=7_999, **both,
+    )  # fmt: skip
+    further = Entry(kind=Kind.FURTHER, code=int(code), stage=int(code.stage), **both)
+    further = msgspec.structs.replace(further, generation="")
+    made = ground.entries.outcome(exchange, code, router_us=150, errand=errand, reply=reply)
+    assert list(map(parse, made)) == [
+        ended,
+        *[
+            msgspec.structs.replace(further, person=tokens.person(person))
+            for person in (NEIGHBOUR, NOBODY)
+        ],
+    ]
 
 
 @pytest.mark.parametrize(

@@ -32,66 +32,81 @@ def log() -> Groups:
 
 
 @pytest.fixture
-def recorder(log: Groups) -> Recorder[str]:
+def recorder(log: Groups) -> Recorder[str, str]:
     return Recorder(log.commit, iter(range(100)).__next__)
 
 
-def released(recorder: Recorder[str]) -> list[str]:
-    return [proof.value for proof in recorder.commit()]
+def gone_on(recorder: Recorder[str, str]) -> tuple[list[str], list[str]]:
+    """What may be forwarded and what may be released after a commit."""
+    dispatches, releases = recorder.commit()
+    return [proof.value for proof in dispatches], [proof.value for proof in releases]
 
 
-def test_all_that_was_submitted_is_one_group(recorder: Recorder[str], log: Groups) -> None:
+def test_all_that_was_submitted_is_one_group(recorder: Recorder[str, str], log: Groups) -> None:
     """One write and one flush for a turn, and everything that hangs on it goes on in order."""
-    recorder.submit([b"1"], "a")
-    recorder.submit([b"2", b"3"], None)
-    recorder.submit([b"4"], "b")
+    recorder.release_after([b"1"], "a")
+    recorder.submit([b"2", b"3"])
+    recorder.forward_after(b"4", "b")
+    recorder.release_after([b"5", b"6"], "c")
+    recorder.forward_after(b"7", "d")
     assert log.groups == []
 
-    assert released(recorder) == ["a", "b"]
-    assert log.groups == [[b"1", b"2", b"3", b"4"]]
+    assert gone_on(recorder) == (["b", "d"], ["a", "c"])
+    assert log.groups == [[b"1", b"2", b"3", b"4", b"5", b"6", b"7"]]
     assert recorder.is_empty
-    assert recorder.commits == [(4, 1)]
+    assert recorder.commits == [(7, 1)]
 
 
-def test_nothing_is_released_twice(recorder: Recorder[str], log: Groups) -> None:
+def test_nothing_is_released_twice(recorder: Recorder[str, str], log: Groups) -> None:
     """The next commit gives what came since, and only that."""
-    recorder.submit([b"1"], "a")
-    assert released(recorder) == ["a"]
-    recorder.submit([b"2"], "b")
+    recorder.release_after([b"1"], "a")
+    recorder.forward_after(b"2", "b")
+    assert gone_on(recorder) == (["b"], ["a"])
+    recorder.release_after([b"3"], "c")
     assert not recorder.is_empty
-    assert released(recorder) == ["b"]
-    assert log.groups == [[b"1"], [b"2"]]
+    assert gone_on(recorder) == ([], ["c"])
+    assert gone_on(recorder) == ([], [])
+    assert log.groups == [[b"1", b"2"], [b"3"], []]
 
 
 def test_a_commit_that_fails_releases_nothing_and_raises(
-    recorder: Recorder[str], log: Groups
+    recorder: Recorder[str, str], log: Groups
 ) -> None:
     """What hung on the group never goes on, whatever is tried afterwards."""
     log.error = OSError(5, "flush failed")
-    recorder.submit([b"1"], "a")
+    recorder.release_after([b"1"], "a")
+    recorder.forward_after(b"2", "b")
 
     with pytest.raises(OSError, match="flush failed"):
         recorder.commit()
     log.error = None
-    assert recorder.commit() == []
+    assert gone_on(recorder) == ([], [])
 
 
-@given(st.lists(st.tuples(st.integers(1, 3), st.booleans())))
-def test_order_is_kept_and_nothing_is_lost_or_doubled(steps: list[tuple[int, bool]]) -> None:
+@given(st.lists(st.tuples(st.sampled_from(["forward", "release", "none"]), st.booleans())))
+def test_order_is_kept_and_nothing_is_lost_or_doubled(steps: list[tuple[str, bool]]) -> None:
     """However submissions and commits interleave, what comes back is what went in."""
     log = Groups()
-    recorder: Recorder[int] = Recorder(log.commit, lambda: 0)
-    back, records = [], []
-    for number, (count, commits) in enumerate(steps):
-        mine = [b"%d.%d" % (number, n) for n in range(count)]
+    recorder: Recorder[int, int] = Recorder(log.commit, lambda: 0)
+    records: list[bytes] = []
+    back: dict[str, list[int]] = {"forward": [], "release": []}
+    for number, (what, commits) in enumerate([*steps, ("none", True)]):
+        mine = [b"%d.%d" % (number, n) for n in range(1 if what == "forward" else 3)]
         records += mine
-        recorder.submit(mine, number)
+        if what == "forward":
+            recorder.forward_after(mine[0], number)
+        elif what == "release":
+            recorder.release_after(mine, number)
+        else:
+            recorder.submit(mine)
         if commits:
-            back += [proof.value for proof in recorder.commit()]
-            assert back == list(range(number + 1))
-    back += [proof.value for proof in recorder.commit()]
+            dispatches, releases = recorder.commit()
+            back["forward"] += [proof.value for proof in dispatches]
+            back["release"] += [proof.value for proof in releases]
+            for lane, numbers in back.items():
+                sent = [n for n, (kind, _) in enumerate(steps[: number + 1]) if kind == lane]
+                assert numbers == sent
 
-    assert back == list(range(len(steps)))
     assert [record for group in log.groups for record in group] == records
 
 
@@ -99,15 +114,6 @@ def test_a_proof_is_made_by_the_recorder_alone() -> None:
     """At run time too: who has not recorded cannot say that it has."""
     with pytest.raises(AssertionError, match="only the recorder"):
         Recorded("a", object())
-
-
-def test_a_proof_is_narrowed_to_what_it_holds_only(recorder: Recorder[str]) -> None:
-    """A proof for one kind of continuation does not pass for another."""
-    recorder.submit([b"1"], "a")
-    (proof,) = recorder.commit()
-    assert proof.narrowed(str) is proof
-    with pytest.raises(AssertionError):
-        proof.narrowed(int)
 
 
 SNIPPET = '''

@@ -83,7 +83,7 @@ def test_a_ticket_that_lives_on_by_its_retries_is_known_from_its_first_attempt(
             for kbo, code in zip(recipients, codes, strict=True)
         ]  # fmt: skip
         end = msgspec.structs.replace(ways[0], kind=Kind.OUTCOME, destinations=recipients)
-        journal.recorder.submit([canonical(entry) for entry in (attempt, *ways, end)], None)
+        journal.recorder.submit([canonical(entry) for entry in (attempt, *ways, end)])
         journal.recorder.commit()
     journal.close()
     shutil.rmtree(tmp_path / "ledger")
@@ -99,7 +99,7 @@ def test_no_ledger_is_made_from_a_damaged_log(settings: config.Config, tmp_path:
     """What stood behind the damage is not known, so neither is what was submitted."""
     journal = opened(settings, 0)
     for _ in range(3):
-        journal.recorder.submit([journal.entries.summary("somebody", {})], None)
+        journal.recorder.submit([journal.entries.summary("somebody", {})])
         journal.recorder.commit()
     journal.close()
     with file_of(tmp_path / "log" / "w0", 1).open("r+b") as file:

@@ -189,7 +189,7 @@ def test_a_new_quarter_begins_with_its_own_keys_and_its_own_file(
     journal.open()
     old = journal.entries.tokens.person(PERSON)
 
-    journal.recorder.submit([journal.entries.summary("before", {})], None)
+    journal.recorder.submit([journal.entries.summary("before", {})])
     journal.recorder.commit()
     assert not journal.turn_quarter()
     night.now_ns += 5_000
@@ -201,7 +201,7 @@ def test_a_new_quarter_begins_with_its_own_keys_and_its_own_file(
     assert not journal.keys_error
     assert not journal.turn_quarter()
     assert journal.entries.tokens.person(PERSON) != old
-    journal.recorder.submit([journal.entries.summary("after", {})], None)
+    journal.recorder.submit([journal.entries.summary("after", {})])
     journal.recorder.commit()
     journal.close()
 

@@ -74,18 +74,25 @@ def test_one_place_decides_forwards_and_answers(name: str, modules: set[str]) ->
 
 def test_every_request_that_is_taken_is_decided_on() -> None:
     """Law 1: the one call of ``decide`` hangs on no condition, so no option turns it off."""
+    assert hangs_on("decide") == ("_judge", [ast.Assign, ast.For])
+    assert hangs_on("self._judge") == ("take", [ast.Expr, ast.For])
+
+
+def hangs_on(called: str) -> tuple[str, list[type[ast.AST]]]:
+    """The function that holds the one call of a name, and the statements around the call."""
     tree = ast.parse((PACKAGE / "daemon" / "exchange.py").read_text(encoding="utf-8"))
     parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
     (call,) = [
         node
         for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "decide"
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == called
     ]
-    above, node = [], parents[call]
+    above: list[type[ast.AST]] = []
+    node = parents[call]
     while not isinstance(node, ast.FunctionDef):
         above.append(type(node))
         node = parents[node]
-    assert (node.name, above) == ("take", [ast.Assign, ast.For])
+    return node.name, above
 
 
 # Law 2: recorded before released.

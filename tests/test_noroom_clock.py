@@ -97,7 +97,7 @@ class Night:
         """Make an entry durable; return its time in microseconds."""
         journal = self.keeping.journal
         entry = journal.entries.summary("somebody", {})
-        journal.recorder.submit([entry], None)
+        journal.recorder.submit([entry])
         journal.recorder.commit()
         return parse(entry).at_us
 

@@ -91,13 +91,13 @@ def converse(world: World, disk: Disk) -> list[int]:
     try:
         writer = world.open(file_bytes=FILE_BYTES, disk=disk)
         open_writer = writer
-        recorder: Recorder[int] = Recorder(lambda r: open_writer.commit(r, NOW_NS), lambda: 0)
+        recorder: Recorder[int, None] = Recorder(lambda r: open_writer.commit(r, NOW_NS), lambda: 0)
         for number in range(EXCHANGES):
             if number % 4 == 1:
                 writer.prepare_next(lambda: None)
-            recorder.submit([world.request(number)], number)
-            forwarded += [proof.value for proof in recorder.commit()]
-            recorder.submit([world.outcome(number)], None)
+            recorder.forward_after(world.request(number), number)
+            forwarded += [proof.value for proof in recorder.commit()[0]]
+            recorder.submit([world.outcome(number)])
             recorder.commit()
     except LogNotWritable:
         pass

@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 
 from ksz_router.limits import record_bytes_max
 from ksz_router.model import Line
-from ksz_router.privacylog.entry import Entry, EntryMalformed, Kind, canonical, parse, parse_head
+from ksz_router.privacylog.entry import (
+    Entry,
+    EntryMalformed,
+    Kind,
+    begin,
+    canonical,
+    canonical_parts,
+    parse,
+    parse_head,
+    run,
+)
 from ksz_router.privacylog.frame import FrameCipher, encode_frame, frame_bytes, frames
 from ksz_router.privacylog.header import (
     PAGE,
@@ -78,6 +88,27 @@ def test_an_entry_comes_back_from_its_canonical_form(entry: Entry) -> None:
     assert (head.kind, head.at_us, head.exchange, head.code) == (
         entry.kind, entry.at_us, entry.exchange, entry.code,
     )  # fmt: skip
+
+
+def in_parts(entry: Entry, runs: set[int]) -> tuple[object, ...]:
+    """The fields of an entry; those that ``runs`` names, and four in a row, as runs."""
+    fields = msgspec.structs.astuple(entry)
+    parts = [run(field) if at in runs else field for at, field in enumerate(fields)]
+    return (begin(entry.kind), *parts[2:20], run(*fields[20:24]), *parts[24:])
+
+
+@given(entries, st.sets(st.integers(2, 43)))
+def test_an_entry_in_parts_has_the_one_form(entry: Entry, runs: set[int]) -> None:
+    """What the router puts together from runs is what the definition says, wherever they are."""
+    assert canonical_parts(in_parts(entry, runs)) == canonical(entry)
+
+
+def test_an_entry_in_parts_is_cut_where_it_is_too_long() -> None:
+    """As any other: endless text never keeps an entry from being recorded."""
+    entry = Entry(kind=Kind.REQUEST, at_us=7, service="é" * 9000, means="x" * 9000)
+    data = canonical_parts(in_parts(entry, set()))
+    assert data == canonical(entry)
+    assert len(data) <= record_bytes_max
 
 
 @given(entries, st.data())

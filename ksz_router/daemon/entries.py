@@ -10,17 +10,30 @@ from collections.abc import Callable
 import msgspec
 
 from ksz_router.codes import Code, Stage
+from ksz_router.daemon.beside import further, spared
 from ksz_router.daemon.opened import Errand, Exchange, Late, Submission
 from ksz_router.daemon.well_formed import public, well_formed_part
 from ksz_router.decision import Forward, Refusal
-from ksz_router.identifiers import Kbo
 from ksz_router.ledger import NO_DIGEST, Earlier
 from ksz_router.limits import means_chars_max
 from ksz_router.messages import Reply
 from ksz_router.model import OPEN, Kind
-from ksz_router.privacylog.entry import Entry, canonical
+from ksz_router.privacylog.entry import Entry, begin, canonical, canonical_parts, run
 from ksz_router.privacylog.entry import Kind as EntryKind
 from ksz_router.privacylog.keys import Tokens
+
+_REQUEST, _OUTCOME, _RECIPIENT = map(
+    begin, (EntryKind.REQUEST, EntryKind.OUTCOME, EntryKind.RECIPIENT)
+)
+# Fields of an entry that say nothing, by the field they stand in for.
+_PASSED = run(0, Stage.ANSWERED)  # code, stage
+_NOT_ENDED = run(0, 0, (), "", "")  # router_us, source_us, counts, reader, purpose
+_NO_PATH = run(None, None, None, None, None)  # final_client ... legal_framework
+_NO_MEANS = run("", 0, None)  # means, level, ticket
+_NOT_ASKED = run(None, None, None, None)  # asked, enterprise, begin, end
+_NOT_DECIDED = run(0, 0, "", "", None, (), 0)  # rights_version ... request_bytes
+_NOT_SUBMITTED = run(0, None, None)  # attempt, first, content
+_NO_MORE = run((), "", "", 0, None, None)  # counts ... content
 
 
 class EntryMaker:
@@ -40,64 +53,90 @@ class EntryMaker:
 
     def request(self, exchange: Exchange) -> bytes:
         """Return the entry of a request with its verdict."""
-        verdict, tokens, service = exchange.verdict, self.tokens, exchange.facts.service
-        requester, submission, granted = (
-            requester_of(exchange),
-            exchange.submission,
-            exchange.granted,
-        )
-        request = exchange.request
-        if isinstance(verdict, Refusal):
-            request = well_formed_part(request)
+        verdict = exchange.verdict
+        if isinstance(verdict, Forward):
+            return self._passed(exchange, verdict)
+        return self._refused(exchange, verdict)
+
+    def _passed(self, exchange: Exchange, passed: Forward) -> bytes:
+        """Of a request that passed the control: all of it is well formed."""
+        request, submission, grant = exchange.request, exchange.submission, passed.grant
+        tokens, requester, service = self.tokens, requester_of(exchange), passed.service
+        person, asked, acting = passed.person, request.person, passed.acting
+        return canonical_parts(
+            (
+                _REQUEST, self.now_us(), exchange.id, _PASSED,
+                service.name,
+                service.version,
+                requester,
+                acting if acting != requester else None,
+                request.final_client,
+                request.sector,
+                request.type,
+                request.capacity,
+                request.legal_framework,
+                tokens.user(request.user) if request.user is not None else None,
+                request.application,
+                public(request.means, means_chars_max),
+                request.level,
+                tokens.ticket(requester, request.ticket),
+                tokens.person(person) if person is not None else None,
+                tokens.person(asked) if asked is not None and asked != person else None,
+                request.enterprise,
+                passed.begin,
+                passed.end if passed.end != OPEN else None,
+                exchange.destinations,
+                exchange.generation,
+                self.rights_version,
+                self.directory_version,
+                grant.id if grant is not None else "",
+                grant.basis if grant is not None else "",
+                passed.line,
+                passed.violations,
+                len(request.payload),
+                0,
+                _digest(request.payload) if service.kind in KEPT else None,
+                _NOT_ENDED,
+                _NOT_SUBMITTED if submission is None else _submitted(submission, exchange),
+            )
+        )  # fmt: skip
+
+    def _refused(self, exchange: Exchange, refusal: Refusal) -> bytes:
+        """Of a request that did not pass: not every field of it was judged."""
+        request, tokens = well_formed_part(exchange.request), self.tokens
+        requester, service = requester_of(exchange), exchange.facts.service
         named = request.member or request.kbo
-        passed = verdict if isinstance(verdict, Forward) else None
-        person = request.person if passed is None else passed.person
-        known = exchange.facts.person
-        if isinstance(verdict, Refusal) and verdict.code.stage >= Stage.PERSON and known:
+        person, known = request.person, exchange.facts.person
+        if refusal.code.stage >= Stage.PERSON and known:
             person = known.current  # it was judged, and perhaps told: both numbers stand here
         asked = request.person if request.person != person else None
-        grant = passed.grant if passed is not None else None
         return canonical(
             Entry(
                 kind=EntryKind.REQUEST,
                 at_us=self.now_us(),
                 exchange=exchange.id,
-                code=int(verdict.code) if isinstance(verdict, Refusal) else 0,
-                stage=int(verdict.code.stage if isinstance(verdict, Refusal) else Stage.ANSWERED),
-                service=request.service,
-                service_version=request.version,
+                code=int(refusal.code), stage=int(refusal.code.stage),
+                service=request.service, service_version=request.version,
                 requester=requester,
                 acting=named if named != requester else None,
                 final_client=request.final_client,
-                sector=request.sector,
-                type=request.type,
-                capacity=request.capacity,
+                sector=request.sector, type=request.type, capacity=request.capacity,
                 legal_framework=request.legal_framework,
                 user=tokens.user(request.user) if request.user is not None else None,
                 application=request.application,
-                means=public(request.means, means_chars_max),
-                level=request.level,
-                ticket=tokens.ticket(Kbo(requester), request.ticket),
+                means=request.means, level=request.level,
+                ticket=tokens.ticket(requester, request.ticket),
                 person=tokens.person(person) if person is not None else None,
                 asked=tokens.person(asked) if asked is not None else None,
                 enterprise=request.enterprise,
-                begin=passed.begin if passed is not None else None,
-                end=passed.end if passed is not None and passed.end != OPEN else None,
-                destinations=exchange.destinations,
                 generation=exchange.generation,
                 rights_version=self.rights_version,
                 directory_version=self.directory_version,
-                grant=grant.id if grant is not None else _grant_of(verdict),
-                basis=grant.basis if grant is not None else "",
-                line=passed.line if passed is not None else None,
-                violations=passed.violations if passed is not None else (),
+                grant=refusal.grant,
                 request_bytes=len(request.payload),
                 digest=_digest(request.payload) if service and service.kind in KEPT else None,
-                attempt=granted.attempt if granted is not None else 0,
-                first=_first_of(submission, exchange.id),
-                content=submission.content if submission is not None else None,
             )
-        )
+        )  # fmt: skip
 
     def outcome(
         self,
@@ -117,16 +156,72 @@ class EntryMaker:
             errand: The one destination that settled it; none for a refusal or a distribution.
             reply: What that destination said, where it is given to the requester.
         """
-        entry = self._end(EntryKind.OUTCOME, exchange, code, errand, reply, router_us=router_us)
-        left_out = self._left_out(exchange, entry)
-        return [*left_out, canonical(entry), *self._further(exchange, entry, reply)]
+        entry = self._end(_OUTCOME, exchange, code, errand, reply, router_us=router_us)
+        left_out = exchange.left_out if errand is None else ()
+        if not left_out and (reply is None or not reply.persons):
+            return [entry]  # as most are
+        return [*spared(entry, left_out), entry, *self._further(entry, reply)]
 
     def recipient(
         self, exchange: Exchange, code: Code, errand: Errand, reply: Reply | None
     ) -> list[bytes]:
         """Return the entry of how one recipient of a distribution did, and the further persons."""
-        entry = self._end(EntryKind.RECIPIENT, exchange, code, errand, reply)
-        return [canonical(entry), *self._further(exchange, entry, reply)]
+        entry = self._end(_RECIPIENT, exchange, code, errand, reply)
+        return [entry, *self._further(entry, reply)]
+
+    def _further(self, entry: bytes, reply: Reply | None) -> list[bytes]:
+        persons = reply.persons if reply is not None else ()
+        return further(entry, [self.tokens.person(person) for person in persons])
+
+    def _end(
+        self,
+        kind: msgspec.Raw,
+        exchange: Exchange,
+        code: Code,
+        errand: Errand | None,
+        reply: Reply | None,
+        *,
+        router_us: int = 0,
+    ) -> bytes:
+        verdict, requester = exchange.verdict, requester_of(exchange)
+        service, version, acting, person = "", 0, None, None
+        if isinstance(verdict, Forward):
+            service, version = verdict.service.name, verdict.service.version
+            acting = verdict.acting if verdict.acting != requester else None
+            person = verdict.person
+        user, application, answer_bytes, source_ns = None, None, 0, 0
+        if reply is not None:
+            user, application = reply.user, reply.application
+            answer_bytes = len(reply.payload)
+        if errand is not None and errand.answered_ns:
+            source_ns = errand.answered_ns - errand.sent_ns
+        return canonical_parts(
+            (
+                kind,
+                self.now_us(),
+                exchange.id,
+                code,
+                code.stage,
+                service,
+                version,
+                requester,
+                acting,
+                _NO_PATH,
+                self.tokens.user(user) if user is not None else None,
+                application,
+                _NO_MEANS,
+                self.tokens.person(person) if person is not None else None,
+                _NOT_ASKED,
+                (errand.kbo,) if errand is not None else exchange.destinations,
+                exchange.generation,
+                _NOT_DECIDED,
+                answer_bytes,
+                _digest_answered(exchange.submission, reply),
+                max(0, router_us),
+                source_ns // 1000,
+                _NO_MORE,
+            )
+        )  # fmt: skip
 
     def discarded(self, late: Late, now_ns: int) -> bytes:
         """Return the entry of an answer that came after its deadline, at this monotonic moment."""
@@ -138,8 +233,7 @@ class EntryMaker:
                 exchange=late.exchange,
                 code=int(code),
                 stage=int(code.stage),
-                service=late.service,
-                service_version=late.service_version,
+                service=late.service, service_version=late.service_version,
                 requester=late.requester,
                 acting=late.acting if late.acting != late.requester else None,
                 person=self.tokens.person(late.person) if late.person is not None else None,
@@ -148,75 +242,7 @@ class EntryMaker:
                 source_us=source_ns // 1000,
                 router_us=(now_ns - late.received_ns - source_ns) // 1000,
             )
-        )
-
-    def _end(
-        self,
-        kind: EntryKind,
-        exchange: Exchange,
-        code: Code,
-        errand: Errand | None,
-        reply: Reply | None,
-        *,
-        router_us: int = 0,
-    ) -> Entry:
-        request, verdict = exchange.request, exchange.verdict
-        passed = verdict if isinstance(verdict, Forward) else None
-        requester = requester_of(exchange)
-        answered = errand is not None and errand.answered_ns
-        return Entry(
-            kind=kind,
-            at_us=self.now_us(),
-            exchange=exchange.id,
-            code=int(code),
-            stage=int(code.stage),
-            service=request.service if passed is not None else "",
-            service_version=request.version if passed is not None else 0,
-            requester=requester,
-            acting=passed.acting if passed is not None and passed.acting != requester else None,
-            user=self._supplier(reply),
-            application=reply.application if reply is not None else None,
-            person=self.tokens.person(passed.person) if passed and passed.person else None,
-            destinations=(errand.kbo,) if errand is not None else exchange.destinations,
-            generation=exchange.generation,
-            answer_bytes=len(reply.payload) if reply is not None else 0,
-            digest=_digest_answered(exchange.submission, reply),
-            source_us=(errand.answered_ns - errand.sent_ns) // 1000 if errand and answered else 0,
-            router_us=max(0, router_us),
-        )
-
-    def _left_out(self, exchange: Exchange, outcome: Entry) -> list[bytes]:
-        """One entry for each recipient of a distribution that was spared for its outage."""
-        if not exchange.left_out:
-            return []
-        code = Code.ANNOUNCED_OUTAGE
-        entry = msgspec.structs.replace(
-            outcome, kind=EntryKind.RECIPIENT, code=int(code), stage=int(code.stage), router_us=0
-        )
-        return [
-            canonical(msgspec.structs.replace(entry, destinations=(kbo,)))
-            for kbo in exchange.left_out
-        ]
-
-    def _further(self, exchange: Exchange, entry: Entry, reply: Reply | None) -> list[bytes]:
-        return [
-            canonical(
-                Entry(
-                    kind=EntryKind.FURTHER,
-                    at_us=entry.at_us,
-                    exchange=exchange.id,
-                    code=entry.code,
-                    stage=entry.stage,
-                    service=entry.service,
-                    service_version=entry.service_version,
-                    requester=entry.requester,
-                    acting=entry.acting,
-                    person=self.tokens.person(person),
-                    destinations=entry.destinations,
-                )
-            )
-            for person in dict.fromkeys(reply.persons if reply is not None else ())
-        ]
+        )  # fmt: skip
 
     def summary(self, requester: str, counts: dict[Code, int]) -> bytes:
         """Return the entry of the refusals before the control, of one institution and minute."""
@@ -232,11 +258,6 @@ class EntryMaker:
             )
         )
 
-    def _supplier(self, reply: Reply | None) -> bytes | None:
-        if reply is None or reply.user is None:
-            return None
-        return self.tokens.user(reply.user)
-
 
 KEPT = (Kind.SUBMISSION, Kind.DISTRIBUTION)
 """Kinds that reach a recipient once per ticket."""
@@ -248,15 +269,12 @@ def requester_of(exchange: Exchange) -> str:
     return caller.kbo if caller is not None else exchange.session.uri[:255]
 
 
-def _grant_of(verdict: Forward | Refusal) -> str:
-    return verdict.grant if isinstance(verdict, Refusal) else ""
-
-
-def _first_of(submission: Submission | None, own: bytes) -> bytes | None:
-    """The exchange id of the first attempt, where this is a later one."""
-    if submission is None or isinstance(submission.held, Code):
-        return None
-    return submission.held.first if submission.held.first != own else None
+def _submitted(submission: Submission, exchange: Exchange) -> msgspec.Raw:
+    """``attempt``, ``first`` (the first attempt, where this is a later one) and ``content``."""
+    granted, first = exchange.granted, None
+    if not isinstance(submission.held, Code) and submission.held.first != exchange.id:
+        first = submission.held.first
+    return run(granted.attempt if granted is not None else 0, first, submission.content)
 
 
 def _digest_answered(submission: Submission | None, reply: Reply | None) -> bytes | None:

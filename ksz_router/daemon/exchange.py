@@ -19,7 +19,7 @@ from ksz_router.daemon.admission import Admission
 from ksz_router.daemon.deadlines import Deadlines
 from ksz_router.daemon.entries import EntryMaker
 from ksz_router.daemon.metrics import Metrics
-from ksz_router.daemon.opened import Continuation, Dispatch, Errand, Exchange, Release
+from ksz_router.daemon.opened import Dispatch, Errand, Exchange, Release
 from ksz_router.daemon.recorder import Recorded, Recorder
 from ksz_router.daemon.source import SourceLink
 from ksz_router.daemon.submissions import Submissions
@@ -56,7 +56,7 @@ class Exchanges:
         *,
         tables: Tables,
         entries: EntryMaker,
-        recorder: Recorder[Continuation],
+        recorder: Recorder[Dispatch, Release],
         upstream: Upstream,
         submissions: Submissions,
         admission: Admission,
@@ -91,9 +91,7 @@ class Exchanges:
         for begin in range(0, len(batch), _JUDGED_AT_ONCE):
             self._judge(batch[begin : begin + _JUDGED_AT_ONCE], now_ns, wall_ns)
 
-    def _judge(
-        self, batch: Sequence[tuple["Session", Request]], now_ns: int, wall_ns: int
-    ) -> None:
+    def _judge(self, batch: Sequence[tuple["Session", Request]], now_ns: int, wall_ns: int) -> None:
         today, generation = brussels_day(wall_ns), self._tables.generation
         begun_ns = self._clock_ns()
         looked_up = self._tables.look_up(batch, wall_ns // 1_000_000)
@@ -116,7 +114,7 @@ class Exchanges:
     def _record(self, exchange: Exchange) -> None:
         """Have the request recorded, and with it the answer where the router gives it itself."""
         verdict = exchange.verdict
-        records = [self._entries.request(exchange)]
+        entry = self._entries.request(exchange)
         if isinstance(verdict, Forward) and not verdict.is_spotless:
             self._metrics.violated(verdict.violations)
         answer = self._own_answer(exchange)
@@ -124,10 +122,10 @@ class Exchanges:
         exchange.facts = msgspec.structs.replace(exchange.facts, person=None)
         if answer is None:
             self._deadlines.add(exchange)
-            self._recorder.submit(records, Dispatch(exchange))
+            self._recorder.forward_after(entry, Dispatch(exchange))
         else:
-            records += self._entries.outcome(exchange, Code(answer.code), router_us=0)
-            self._recorder.submit(records, Release(exchange, answer, exchange.received_ns))
+            records = [entry, *self._entries.outcome(exchange, Code(answer.code), router_us=0)]
+            self._recorder.release_after(records, Release(exchange, answer, exchange.received_ns))
 
     def _own_answer(self, exchange: Exchange) -> Answer | None:
         """What the router answers without asking anybody; None where it is to be forwarded."""
@@ -183,22 +181,23 @@ class Exchanges:
     def commit(self) -> None:
         """Make what was submitted durable, and go on with it."""
         self._submissions.note()
-        recorded = self._recorder.commit()
+        dispatches, releases = self._recorder.commit()
         self._submissions.settle()
-        self.go_on(recorded)
+        self.go_on(dispatches, releases)
         self.settle_failed(self._upstream.resume(self.touched))
 
-    def go_on(self, recorded: Sequence[Recorded[Continuation]]) -> None:
+    def go_on(
+        self, dispatches: Sequence[Recorded[Dispatch]], releases: Sequence[Recorded[Release]]
+    ) -> None:
         """Forward or answer what became durable."""
-        for proof in recorded:
-            if isinstance(proof.value, Dispatch):
-                failed = self._upstream.forward(proof.narrowed(Dispatch))
-                exchange = proof.value.exchange
-                self._metrics.request_leg.observe(exchange.forwarded_ns - exchange.received_ns)
-                if failed:
-                    self.settle_failed(failed)
-            else:
-                self._release(proof.narrowed(Release))
+        for recorded in dispatches:
+            failed = self._upstream.forward(recorded)
+            exchange = recorded.value.exchange
+            self._metrics.request_leg.observe(exchange.forwarded_ns - exchange.received_ns)
+            if failed:
+                self.settle_failed(failed)
+        for release in releases:
+            self._release(release)
 
     def replied(self, link: SourceLink, reply: Reply) -> None:
         """A source answered; hand what that comes to to the recorder."""
@@ -207,7 +206,7 @@ class Exchanges:
             late = link.late.pop(reply.id, None)
             self._metrics.turned_away(Code.ANSWER_DISCARDED)
             if late is not None:
-                self._recorder.submit([self._entries.discarded(late, self._clock_ns())], None)
+                self._recorder.submit([self._entries.discarded(late, self._clock_ns())])
             return
         exchange = errand.exchange
         verdict = exchange.verdict
@@ -254,7 +253,7 @@ class Exchanges:
         if not is_distribution:  # of which no payload is passed on, and none kept for the others
             exchange.reply = reply
         else:
-            self._recorder.submit(self._entries.recipient(exchange, code, errand, reply), None)
+            self._recorder.submit(self._entries.recipient(exchange, code, errand, reply))
         if exchange.submission is not None:
             self._submissions.came(exchange, errand, code, reply)
         if exchange.open_errands:
@@ -268,7 +267,7 @@ class Exchanges:
             errand=None if is_distribution else errand,
             reply=None if is_distribution else reply,
         )
-        self._recorder.submit(records, Release(exchange, answer, now_ns))
+        self._recorder.release_after(records, Release(exchange, answer, now_ns))
 
     def _release(self, recorded: Recorded[Release]) -> None:
         release, now_ns = recorded.value, self._clock_ns()

@@ -31,8 +31,7 @@ class ExchangeIds:
             self._random = _RANDOM.iter_unpack(os.urandom(_RANDOM.size * _POOL))
             drawn = next(self._random)
         milliseconds = self._wall_ns() // 1_000_000
-        if milliseconds > self._last_ms:
-            self._last_ms = milliseconds
+        self._last_ms = max(self._last_ms, milliseconds)
         version = 0x7000 | drawn[0] & 0x0FFF
         variant = 0x8000_0000_0000_0000 | drawn[1] >> 2
         return _ID.pack(self._last_ms, version, variant)[2:]

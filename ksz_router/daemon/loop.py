@@ -15,7 +15,7 @@ from ksz_router.codes import Code
 from ksz_router.daemon.admission import Admission
 from ksz_router.daemon.exchange import Exchanges
 from ksz_router.daemon.metrics import Metrics
-from ksz_router.daemon.opened import Continuation
+from ksz_router.daemon.opened import Dispatch, Release
 from ksz_router.daemon.recorder import Recorder
 from ksz_router.daemon.session import Session
 from ksz_router.daemon.source import SourceLink
@@ -48,7 +48,7 @@ class Loop:
         self,
         *,
         exchanges: Exchanges,
-        recorder: Recorder[Continuation],
+        recorder: Recorder[Dispatch, Release],
         upstream: Upstream,
         admission: Admission,
         metrics: Metrics,

@@ -1,6 +1,6 @@
 """An exchange while it is open: what is remembered between its request and its answer."""
 
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import msgspec
 
@@ -163,6 +163,3 @@ class Release(msgspec.Struct, frozen=True, eq=False):
     answer: Answer
     replied_ns: int
     """When the outcome was known; what follows is the answer's way through the router."""
-
-
-Continuation: TypeAlias = Dispatch | Release

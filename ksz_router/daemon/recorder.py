@@ -6,11 +6,11 @@ Nothing else in the router makes a :class:`Recorded`, and nothing forwards or re
 """
 
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar, cast
+from typing import Generic, TypeVar
 
 T_co = TypeVar("T_co", covariant=True)
-T = TypeVar("T")
-K = TypeVar("K")
+D = TypeVar("D")
+R = TypeVar("R")
 
 _SEAL = object()
 
@@ -27,13 +27,8 @@ class Recorded(Generic[T_co]):
         assert seal is _SEAL, "only the recorder knows what is recorded"
         self.value = value
 
-    def narrowed(self, kind: type[K]) -> "Recorded[K]":
-        """The same proof, for a value that is known to be of ``kind``."""
-        assert isinstance(self.value, kind)
-        return cast("Recorded[K]", self)
 
-
-class Recorder(Generic[T]):
+class Recorder(Generic[D, R]):
     """Collects records and what is to happen after them; owned by the task that drives it.
 
     Args:
@@ -45,7 +40,8 @@ class Recorder(Generic[T]):
         self._commit = commit
         self._clock_ns = clock_ns
         self._records: list[bytes] = []
-        self._after: list[T] = []
+        self._dispatches: list[D] = []
+        self._releases: list[R] = []
         self.commits: list[tuple[int, int]] = []
         """Records and nanoseconds of each commit since the caller last emptied the list."""
 
@@ -54,13 +50,21 @@ class Recorder(Generic[T]):
         """Nothing was submitted since the last commit."""
         return not self._records
 
-    def submit(self, records: Sequence[bytes], after: T | None) -> None:
-        """Add records to the next group; ``after`` comes back when they are durable."""
+    def submit(self, records: Sequence[bytes]) -> None:
+        """Add records to the next group; nothing waits for them."""
         self._records.extend(records)
-        if after is not None:
-            self._after.append(after)
 
-    def commit(self) -> list[Recorded[T]]:
+    def forward_after(self, record: bytes, dispatch: D) -> None:
+        """Add a record to the next group; ``dispatch`` comes back when it is durable."""
+        self._records.append(record)
+        self._dispatches.append(dispatch)
+
+    def release_after(self, records: Sequence[bytes], release: R) -> None:
+        """Add records to the next group; ``release`` comes back when they are durable."""
+        self._records.extend(records)
+        self._releases.append(release)
+
+    def commit(self) -> tuple[list[Recorded[D]], list[Recorded[R]]]:
         """Make all that was submitted durable; return what may go on, in the order of submission.
 
         Raises:
@@ -68,8 +72,12 @@ class Recorder(Generic[T]):
                 written may or may not be in the log, and nothing of it is released.
         """
         records, self._records = self._records, []
-        after, self._after = self._after, []
+        dispatches, self._dispatches = self._dispatches, []
+        releases, self._releases = self._releases, []
         started_ns = self._clock_ns()
         self._commit(records)
         self.commits.append((len(records), self._clock_ns() - started_ns))
-        return [Recorded(value, _SEAL) for value in after]
+        return (
+            [Recorded(dispatch, _SEAL) for dispatch in dispatches],
+            [Recorded(release, _SEAL) for release in releases],
+        )

@@ -39,14 +39,20 @@ def well_formed_part(request: Request) -> Request:
     )
 
 
+_DIGITS_MIN = 9
+"""So many may be most of somebody's number."""
+
+
 def _if(is_well_formed: Callable[[str], bool], text: str | None) -> str | None:
     return text if text is not None and is_well_formed(text) else None
 
 
 def public(text: str, chars_max: int) -> str:
     """Text that a peer chose freely, unless somebody's number could be in it."""
+    if len(text) < _DIGITS_MIN:
+        return text  # as most are: there is nothing to count
     text = text[:chars_max]
-    return "(withheld)" if sum(map(text.count, "0123456789")) >= 9 else text
+    return "(withheld)" if sum(map(text.count, "0123456789")) >= _DIGITS_MIN else text
 
 
 def _small(number: int | None) -> int | None:

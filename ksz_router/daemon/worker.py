@@ -266,7 +266,7 @@ class Worker:
         if not self.journal.is_open:
             return
         for uri, counts in self.admission.take_counts().items():
-            self.journal.recorder.submit([self.journal.entries.summary(uri, counts)], None)
+            self.journal.recorder.submit([self.journal.entries.summary(uri, counts)])
 
     def _ended(self, peer: Peer, ended: Ended) -> None:
         self.housekeeping.forget(peer)

@@ -146,10 +146,7 @@ class Forward(msgspec.Struct, frozen=True, kw_only=True):
         """No rule is broken, in mode ``log`` either."""
         if self.own_violation is not None:
             return False
-        for found in self.destinations:
-            if found.violation:
-                return False
-        return True
+        return all(not found.violation for found in self.destinations)
 
     @property
     def put_to(self) -> tuple[Destination, ...]:

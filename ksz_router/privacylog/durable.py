@@ -20,12 +20,11 @@ class Disk:
         Raises:
             OSError: the rest could not be written.
         """
-        rest = memoryview(data)
-        while rest:
-            written = os.pwrite(descriptor, rest, offset)
+        while data:
+            written = os.pwrite(descriptor, data, offset)
             if written <= 0:
                 raise OSError(errno.EIO, "nothing could be written")
-            rest, offset = rest[written:], offset + written
+            data, offset = data[written:], offset + written
 
     def flush(self, descriptor: int) -> None:
         """Return when what was written will survive a power cut.

@@ -110,7 +110,10 @@ def encode_frame(
 ) -> tuple[bytes, int]:
     """Return the bytes of a frame, padded, and its checksum (the new chain value)."""
     length = _LENGTH.pack
-    plain = b"".join([part for record in records for part in (length(len(record)), record)])
+    parts = [b""] * (2 * len(records))
+    parts[::2] = [length(len(record)) for record in records]
+    parts[1::2] = records
+    plain = b"".join(parts)
     fields = _HEAD.pack(
         _FRAME_MAGIC,
         len(plain) + _TAG_BYTES,

@@ -11,13 +11,14 @@ import json
 import os
 import re
 import secrets
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from ksz_router.identifiers import InvalidIdentifierError, Kbo
+from ksz_router.identifiers import InvalidIdentifierError
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.privacylog.durable import write_new
 
@@ -27,6 +28,9 @@ _KEY_BYTES = 32
 _QUARTER = re.compile(r"[0-9]{4}Q[1-4]")
 _KEY_ID = re.compile(r"([0-9]{4}Q[1-4])-[0-9a-f]{8}")
 _PREFIX = b"INSZ:"
+_KEPT_MAX = 4_096
+"""Tokens of persons that are kept, and of users: an outcome repeats the person of its request, and
+who asks once asks again. They go with the keys of their quarter."""
 
 
 class KeysError(PrivacyLogError):
@@ -210,8 +214,11 @@ class Tokens:
         user = Cipher(algorithms.AES256(keys.user), modes.ECB())  # noqa: S305
         self._person = person.encryptor().update
         self._user = user.encryptor().update
+        self._persons: dict[str, bytes] = {}
+        self._users: dict[str, bytes] = {}
         self._number = person.decryptor().update
         self._ticket_key = keys.ticket
+        self._ticket = hashlib.blake2b(key=keys.ticket, digest_size=16)
 
     def person(self, insz: str) -> bytes:
         """Return the token of a person's number: 16 bytes.
@@ -219,7 +226,7 @@ class Tokens:
         Raises:
             InvalidIdentifierError: not eleven ASCII digits.
         """
-        return self._person(_block(insz))
+        return self._persons.get(insz) or _keep(self._persons, self._person, insz)
 
     def user(self, insz: str) -> bytes:
         """Return the token of a user's number: 16 bytes, other than the person's.
@@ -227,12 +234,13 @@ class Tokens:
         Raises:
             InvalidIdentifierError: not eleven ASCII digits.
         """
-        return self._user(_block(insz))
+        return self._users.get(insz) or _keep(self._users, self._user, insz)
 
-    def ticket(self, kbo: Kbo, ticket: str) -> bytes:
+    def ticket(self, requester: str, ticket: str) -> bytes:
         """Return the hash of a requester's reference: keyed BLAKE2b (RFC 7693), 16 bytes."""
-        text = f"{kbo}:{ticket}".encode()
-        return hashlib.blake2b(text, key=self._ticket_key, digest_size=16).digest()
+        state = self._ticket.copy()
+        state.update(f"{requester}:{ticket}".encode())
+        return state.digest()
 
     def content(self, data: bytes) -> bytes:
         """Return the hash that tells what was submitted from anything else: as ``ticket``."""
@@ -252,7 +260,10 @@ class Tokens:
         return block[5:].decode()
 
 
-def _block(insz: str) -> bytes:
+def _keep(kept: dict[str, bytes], encrypt: Callable[[bytes], bytes], insz: str) -> bytes:
     if len(insz) != 11 or not (insz.isascii() and insz.isdigit()):
         raise InvalidIdentifierError("a token is made of eleven digits")
-    return _PREFIX + insz.encode()
+    if len(kept) >= _KEPT_MAX:
+        kept.clear()
+    token = kept[insz] = encrypt(_PREFIX + insz.encode())
+    return token

@@ -8,7 +8,6 @@ writer refuses from then on and its process ends. Nothing here logs or reads the
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -146,10 +145,15 @@ class Writer:
             LogNotWritable: the disk refused, or did so before, or the key file of a new quarter
                 is missing. Some of the records may be on disk. The process must end.
         """
-        assert all(0 < len(record) <= record_bytes_max for record in records)
-        with self._or_refuse_for_ever():
+        assert all(map(len, records))
+        assert max(map(len, records), default=0) <= record_bytes_max
+        self._check_usable()
+        try:
             for group in self._groups(records):
                 self._append(group, now_ns)
+        except BaseException as error:
+            self._refuse_for_ever(error)
+            raise
 
     def prepare_next(self, pause: Callable[[], None]) -> bool:
         """Fill the next file ahead of its use, in a helper thread, beside commits.
@@ -188,8 +192,10 @@ class Writer:
             return
         try:
             if not self._broken:
-                with self._or_refuse_for_ever():
-                    self._end_file()
+                self._end_file()
+        except BaseException as error:
+            self._refuse_for_ever(error)
+            raise
         finally:
             self._closed = True
             if self._descriptor >= 0:
@@ -201,18 +207,12 @@ class Writer:
         if self._broken or self._closed:
             raise LogNotWritable(f"{self._folder}: this writer ended, or met an error before")
 
-    @contextmanager
-    def _or_refuse_for_ever(self) -> Iterator[None]:
-        self._check_usable()
-        try:
-            yield
-        except BaseException as error:
-            self._broken = True
-            if isinstance(error, OSError):
-                raise LogNotWritable(f"{self.file}: {error.strerror}") from error
-            if isinstance(error, PrivacyLogError):
-                raise LogNotWritable(str(error)) from error
-            raise
+    def _refuse_for_ever(self, error: BaseException) -> None:
+        self._broken = True
+        if isinstance(error, OSError):
+            raise LogNotWritable(f"{self.file}: {error.strerror}") from error
+        if isinstance(error, PrivacyLogError):
+            raise LogNotWritable(str(error)) from error
 
     def _begin(self, recovered: Recovered, now_ns: int) -> None:
         previous = recovered.previous
@@ -231,6 +231,10 @@ class Writer:
     def _groups(self, records: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
         """Cut into frames: by number, by bytes, and so that each fits into an empty file."""
         room = min(group_bytes_max, self._file_bytes - 3 * PAGE)
+        if len(records) <= group_records_max and sum(map(len, records)) + 2 * len(records) <= room:
+            if records:
+                yield records
+            return
         begin = size = 0
         for at, record in enumerate(records):
             cost = len(record) + 2
