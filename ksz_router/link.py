@@ -183,11 +183,6 @@ class Link:
         return len(self._unsent)
 
     @property
-    def has_to_flush(self) -> bool:
-        """Something is queued that was not flushed yet, by the engine or by TLS itself."""
-        return self.connection.outgoing_bytes > 0 or self._outgoing.pending > 0
-
-    @property
     def unsent_bytes(self) -> int:
         """How much the kernel has not taken yet."""
         return len(self._unsent)

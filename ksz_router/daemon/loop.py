@@ -171,7 +171,7 @@ class Loop:
                 peer.heard_ns = now_ns
             if events and isinstance(events[-1], Ended):  # behind it nothing comes
                 self._drop(peer, events[-1])
-            elif connection.has_more or link.has_to_flush:  # a Pong, a Welcome, a key update
+            elif connection.has_more or connection.outgoing_bytes:  # a Welcome, a Pong
                 self._exchanges.touched.add(link)
         if asked:
             self._exchanges.take(asked)
