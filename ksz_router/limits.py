@@ -64,6 +64,7 @@ held_bytes_max = 2_047 * MIB
 # Bytes waiting to be sent on one connection before reading from it stops, and before it closes.
 connection_outgoing_soft_bytes = 1 * MIB
 connection_outgoing_hard_bytes = 8 * MIB
+tls_record_bytes_max = 16 * KIB  # of plain text; RFC 8446, section 5.1
 read_bytes_max = 256 * KIB
 requester_read_bytes_max = 32 * KIB
 links_per_turn_max = 256

@@ -9,22 +9,20 @@ import os
 import socket
 import ssl
 import threading
-from typing import cast
 
 import trio
 
 from ksz_router.codes import Code
-from ksz_router.limits import events_per_receive_max, read_bytes_max
+from ksz_router.limits import events_per_receive_max, read_bytes_max, tls_record_bytes_max
 from ksz_router.tls import ALPN, Chain, Context, Refused, fault_of, verified_chain
 from ksz_router.wire import Connection, Ended, Event, Message, Side
 
 
 class _Buffers(threading.local):
-    """One pair for all links of a thread: what is read into them is copied out at once."""
+    """One for all links of a thread: what is read into it is copied out at once."""
 
     def __init__(self) -> None:
         self.cipher = memoryview(bytearray(read_bytes_max))
-        self.plain = memoryview(bytearray(read_bytes_max))
 
 
 _buffers = _Buffers()
@@ -106,7 +104,8 @@ class Link:
                     await self._push_out()
                     break
         except ssl.SSLError as error:
-            self._try_to_tell_why()
+            with contextlib.suppress(OSError):  # the alert, if the kernel takes it at once
+                self._socket.send(self._outgoing.read())
             fault = fault_of(error)
             raise HandshakeError(fault.code, fault.text, fault.result) from None
         except OSError as error:
@@ -134,14 +133,13 @@ class Link:
         """Return what came; what keeps more from coming is left in ``_fault``."""
         chunks = []
         try:
-            self._pull_in(bytes_max)
-            plain = _buffers.plain
-            while self._incoming.pending or self._incoming.eof or self._tls.pending():
-                size = cast("int", self._tls.read(read_bytes_max, plain))
-                if not size:  # the peer closed TLS in order
+            is_over = self._pull_in(bytes_max)
+            while self._incoming.pending or is_over:
+                chunk = self._tls.read(tls_record_bytes_max)  # whole: TLS keeps none of it
+                if not chunk:  # the peer closed TLS in order
                     self._fault = Code.CONNECTION_TRUNCATED
                     break
-                chunks.append(bytes(plain[:size]))
+                chunks.append(chunk)
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError as error:
@@ -154,10 +152,10 @@ class Link:
         """Queue a message; errors as :meth:`ksz_router.wire.Connection.send`."""
         self.connection.send(message)
 
-    def flush(self) -> None:
-        """Hand what is queued to the kernel, as far as it takes it; see :attr:`unsent_bytes`."""
+    def flush(self) -> int:
+        """Hand what is queued to the kernel; return how much of it the kernel has not taken."""
         if self.is_closed:
-            return
+            return 0
         plain = self.connection.data_to_send()
         try:
             while plain:
@@ -169,19 +167,20 @@ class Link:
             self._unsent += data
             data = self._unsent
         if not data:
-            return
+            return 0
         try:
             sent = self._socket.send(data)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:
             self._unsent.clear()  # nobody reads this any more; the next receive says so
-            return
+            return 0
         self.sent_bytes += sent
         if data is self._unsent:
             del self._unsent[:sent]
         elif sent < len(data):
             self._unsent += data[sent:]
+        return len(self._unsent)
 
     @property
     def unsent_bytes(self) -> int:
@@ -232,16 +231,18 @@ class Link:
         self._unsent.clear()
         self._socket.close()
 
-    def _pull_in(self, bytes_max: int = read_bytes_max) -> None:
+    def _pull_in(self, bytes_max: int = read_bytes_max) -> bool:
+        """Take what has come from the kernel; return whether the peer's bytes are over."""
+        cipher = _buffers.cipher
         try:
-            cipher = _buffers.cipher
             size = self._socket.recv_into(cipher, bytes_max)
         except BlockingIOError:
-            return
+            return False
         if size:
             self._incoming.write(cipher[:size])
         else:
             self._incoming.write_eof()
+        return not size
 
     async def _push_out(self) -> None:
         self._unsent += self._outgoing.read()
@@ -250,11 +251,6 @@ class Link:
                 del self._unsent[: self._socket.send(self._unsent)]
             except BlockingIOError:
                 await trio.lowlevel.wait_writable(self._socket)
-
-    def _try_to_tell_why(self) -> None:
-        """Send the TLS alert of a failed handshake, if the kernel takes it at once."""
-        with contextlib.suppress(OSError):
-            self._socket.send(self._outgoing.read())
 
 
 async def dial(

@@ -34,6 +34,8 @@ from ksz_router.wire import Drain, Ended, Welcome
 
 Peer: TypeAlias = Session | SourceLink
 
+_NEVER_NS = 1 << 63
+
 
 class Loop:
     """Drives all links of one worker.
@@ -94,21 +96,32 @@ class Loop:
             OSError, LogNotWritable: the privacy log cannot be written; the process must end.
         """
         while True:
-            due_ns = self._exchanges.next_deadline_ns
-            wait_s = 3600.0 if due_ns is None else max(0.0, (due_ns - self._clock_ns()) / 1e9)
-            if self._deferred:
-                await trio.lowlevel.checkpoint()
-            else:
-                with trio.move_on_after(wait_s):
-                    await self._poller.wait()
+            armed_ns = _NEVER_NS
+            with trio.CancelScope() as until_due:
+                while True:
+                    if self._deferred or self._poller.is_ready:
+                        await trio.lowlevel.checkpoint()
+                    else:
+                        # The alarm stays set over many turns and is only ever moved nearer: it
+                        # costs a turn nothing, and hardly ever goes off in vain.
+                        due_ns = self._exchanges.next_deadline_ns
+                        if due_ns is not None and due_ns < armed_ns:
+                            armed_ns = due_ns
+                            wait_s = (due_ns - self._clock_ns()) / 1e9
+                            until_due.deadline = trio.current_time() + wait_s
+                        await self._poller.wait()
+                    self.turn()
             self.turn()
 
     def turn(self) -> None:
         """Do everything that is ready."""
         readable, writable = self._poller.ready()
-        self._exchanges.touched.update(writable)
-        waiting, self._deferred = self._deferred, []
-        self._take(list(dict.fromkeys((*waiting, *readable))))
+        if writable:
+            self._exchanges.touched.update(writable)
+        if self._deferred:
+            waiting, self._deferred = self._deferred, []
+            readable = list(dict.fromkeys((*waiting, *readable)))
+        self._take(readable)
         self._exchanges.expire()
         self._finish_turn()
 
@@ -140,32 +153,28 @@ class Loop:
             if len(asked) >= requests_per_turn_max:  # the others come first in the next turn
                 self._deferred += readable[index:]
                 break
-            frames_before = link.connection.frames_count
+            connection = link.connection
+            frames_before = connection.frames_count
             if isinstance(peer, Session):
                 events = link.receive(requester_read_bytes_max, requester_events_per_turn_max)
+                asked += [(peer, event) for event in events if isinstance(event, Request)]
             else:
                 events = link.receive()
-            if link.connection.frames_count > frames_before:
+                for event in events:
+                    if isinstance(event, Reply):
+                        self._exchanges.replied(peer, event)
+                    elif isinstance(event, Welcome):
+                        peer.is_open = True
+                    elif isinstance(event, Drain):
+                        peer.is_draining = True
+            if connection.frames_count > frames_before:
                 peer.heard_ns = now_ns
-            self._exchanges.touched.add(link)  # TLS or the engine may have something to say
-            for event in events:
-                if isinstance(event, Request):
-                    assert isinstance(peer, Session)
-                    asked.append((peer, event))
-                elif isinstance(event, Ended):
-                    self._drop(peer, event)
-                elif isinstance(peer, SourceLink):
-                    self._from_source(peer, event)
+            if events and isinstance(events[-1], Ended):  # behind it nothing comes
+                self._drop(peer, events[-1])
+            elif connection.has_more or connection.outgoing_bytes:  # a Welcome, a Pong
+                self._exchanges.touched.add(link)
         if asked:
             self._exchanges.take(asked)
-
-    def _from_source(self, link: SourceLink, event: object) -> None:
-        if isinstance(event, Reply):
-            self._exchanges.replied(link, event)
-        elif isinstance(event, Welcome):
-            link.is_open = True
-        elif isinstance(event, Drain):
-            link.is_draining = True
 
     def _finish_turn(self) -> None:
         touched = self._exchanges.touched
@@ -185,13 +194,13 @@ class Loop:
         peer = self.peers.get(link)
         if peer is None:
             return
-        link.flush()
-        unsent = link.unsent_bytes
+        unsent = link.flush()
         if unsent or link in self._unsent:
             self._note_unsent(link, unsent)
-        if unsent > self._unsent_max():
-            self.end(peer, Code.PEER_TOO_SLOW)
-        elif link.connection.ended is not None:
+            if unsent > self._unsent_max():
+                self.end(peer, Code.PEER_TOO_SLOW)
+                return
+        if link.connection.ended is not None:
             self._drop(peer, link.connection.ended)
         else:
             self._poller.watch(link, read=unsent < connection_outgoing_soft_bytes)

@@ -7,6 +7,8 @@ A fault of the peer never raises: it comes out as :class:`Ended`, a Bye is queue
 more comes out. A fault of ours raises :class:`LocalProtocolError`.
 """
 
+from typing import cast
+
 import msgspec
 
 from ksz_router.codes import Code
@@ -29,11 +31,12 @@ from ksz_router.wire.events import (
     Pong,
     Welcome,
 )
-from ksz_router.wire.frames import FrameBuffer
-from ksz_router.wire.states import MAY_SEND, PEER, SPEAKER, Side, State
+from ksz_router.wire.frames import FrameBuffer, put_length
+from ksz_router.wire.states import MAY_SEND, PASSED_ON, PEER, SPEAKER, Side, State
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
+_encode_into = msgspec.msgpack.Encoder().encode_into
+_decode = msgspec.msgpack.Decoder[Message](Message).decode
+_no_length = bytes(frame_length_bytes)
 
 # What hostile bytes make the decoder raise; the last two are no MsgspecError.
 _UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -61,7 +64,11 @@ class Connection:
 
     def __init__(self, side: Side, *, agent: str, inflight_max: int = 0) -> None:
         self.side = side
-        self.state = State.GREETING
+        self.state: State
+        self.is_ended: bool
+        """Nothing may be sent any more, and nothing comes out."""
+        self.has_more = False
+        """Whole frames may be waiting in here: what came meant more than comes out at once."""
         self.peer_agent = ""
         self.inflight_max = inflight_max
         """Ours to offer, and after the Welcome of an accepting peer ours to keep."""
@@ -72,8 +79,11 @@ class Connection:
         """How it ended, once it did."""
         self._frames = FrameBuffer(hello_bytes_max)
         self._outgoing = bytearray()
-        self._stopped_early = False
-        self._may_receive = MAY_SEND[PEER[side], State.GREETING]
+        # What the state means for each message is looked up once for the state.
+        self._may_send: frozenset[type[Message]]
+        self._may_receive: frozenset[type[Message]]
+        self._passed_on: frozenset[type[Message]]
+        self._enter(State.GREETING)
         if side in SPEAKER:
             self.send(
                 Hello(
@@ -94,27 +104,22 @@ class Connection:
         if self.is_ended:
             return []
         events: list[Event] = []
-        self._stopped_early = False
+        self.has_more = False
         bodies = self._frames.feed(data)
         for body in bodies:
             try:
-                message = _decoder.decode(body)
+                message = _decode(body)
             except _UNDECODABLE:
                 events.append(self._end(Code.FRAME_MALFORMED))
                 break
-            if type(message) not in self._may_receive:
-                events.append(self._end(Code.MESSAGE_UNEXPECTED, type(message).__name__))
-                break
-            if isinstance(message, Envelope):
-                events += requests_of(message) or [self._end(Code.FRAME_MALFORMED)]
+            if type(message) in self._passed_on:
+                events.append(cast("Event", message))
             else:
-                event = self._take(message)
-                if event is not None:
-                    events.append(event)
-            if self.is_ended:
-                break
+                events += self._take(message)
+                if self.is_ended:
+                    break
             if len(events) >= events_max:
-                self._stopped_early = True
+                self.has_more = True
                 break
         bodies.close()
         if self._frames.is_too_large and not self.is_ended:
@@ -135,13 +140,13 @@ class Connection:
             LocalProtocolError: this side may not send it in this state, or it holds a value
                 that no MessagePack says. Nothing was queued.
         """
-        if type(message) not in MAY_SEND[self.side, self.state]:
+        if type(message) not in self._may_send:
             raise LocalProtocolError(f"{type(message).__name__} may not be sent now")
         outgoing = self._outgoing
         start = len(outgoing)
-        outgoing += b"\0\0\0\0"
+        outgoing += _no_length
         try:
-            _encoder.encode_into(message, outgoing, start + frame_length_bytes)
+            _encode_into(message, outgoing, start + frame_length_bytes)
         except _UNENCODABLE as error:
             del outgoing[start:]
             name = f"{type(message).__name__}: {type(error).__name__}"
@@ -150,7 +155,7 @@ class Connection:
         if length > self.peer_frame_bytes_max:
             del outgoing[start:]
             raise MessageTooLargeError(f"{length} bytes, the peer takes less")
-        outgoing[start : start + frame_length_bytes] = length.to_bytes(frame_length_bytes, "big")
+        put_length(outgoing, start, length)
 
     def end(self, code: Code = Code.CLOSED_IN_PEACE, text: str = "") -> None:
         """Queue a Bye; afterwards nothing may be sent or comes out."""
@@ -159,6 +164,8 @@ class Connection:
 
     def data_to_send(self) -> bytes:
         """Return and forget the bytes that wait to be sent."""
+        if not self._outgoing:
+            return b""
         data = bytes(self._outgoing)
         self._outgoing.clear()
         return data
@@ -167,16 +174,6 @@ class Connection:
     def outgoing_bytes(self) -> int:
         """How much waits in :meth:`data_to_send`."""
         return len(self._outgoing)
-
-    @property
-    def is_ended(self) -> bool:
-        """Nothing may be sent any more, and nothing comes out."""
-        return self.state is State.ENDED
-
-    @property
-    def has_more(self) -> bool:
-        """Whole frames may be waiting in here: what came meant more than comes out at once."""
-        return self._stopped_early and not self.is_ended
 
     @property
     def frames_count(self) -> int:
@@ -188,22 +185,22 @@ class Connection:
         """The number of the frame of which only a part has come; None where none is."""
         return None if self._frames.is_empty or self.has_more else self._frames.count
 
-    def _take(self, message: Event) -> Event | None:
-        kind = type(message)
-        if kind is Ping:
-            assert isinstance(message, Ping)
-            self.send(Pong(message.number))
-            return None
-        if kind is Hello:
-            assert isinstance(message, Hello)
-            return self._take_hello(message)
-        if kind is Welcome:
-            assert isinstance(message, Welcome)
-            return self._take_welcome(message)
-        if kind is Bye:
-            assert isinstance(message, Bye)
-            return self._over(Ended(_known(message.code), by_peer=True, text=message.text[:256]))
-        return message
+    def _take(self, message: Message) -> list[Event]:
+        """Return what comes out for a message that is not passed on as it came."""
+        if type(message) not in self._may_receive:
+            return [self._end(Code.MESSAGE_UNEXPECTED, type(message).__name__)]
+        match message:
+            case Envelope():
+                return [*requests_of(message)] or [self._end(Code.FRAME_MALFORMED)]
+            case Ping(number):
+                self.send(Pong(number))
+                return []
+            case Hello():
+                return [self._take_hello(message)]
+            case Welcome():
+                return [self._take_welcome(message)]
+        assert isinstance(message, Bye), "every other message is passed on"
+        return [self._over(Ended(_known(message.code), by_peer=True, text=message.text[:256]))]
 
     def _take_hello(self, hello: Hello) -> Event:
         if VERSION not in hello.versions:
@@ -238,8 +235,12 @@ class Connection:
 
     def _enter(self, state: State) -> None:
         self.state = state
+        self.is_ended = state is State.ENDED
+        self._may_send = MAY_SEND[self.side, state]
         self._may_receive = MAY_SEND[PEER[self.side], state]
-        self._frames.bytes_max = frame_bytes_max
+        self._passed_on = self._may_receive & PASSED_ON
+        if state is not State.GREETING:
+            self._frames.bytes_max = frame_bytes_max
 
     def _end(self, code: Code, text: str = "") -> Ended:
         self.send(Bye(int(code), text))
@@ -247,6 +248,7 @@ class Connection:
 
     def _over(self, ended: Ended) -> Ended:
         self._enter(State.ENDED)
+        self.has_more = False
         self.ended = ended
         return ended
 

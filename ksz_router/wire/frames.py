@@ -4,8 +4,18 @@ Nothing here knows what a message means; ``events.py`` says what may be one.
 """
 
 from collections.abc import Generator
+from struct import Struct
 
 from ksz_router.limits import frame_length_bytes
+
+_length = Struct(">I")
+assert _length.size == frame_length_bytes
+
+length_at = _length.unpack_from
+"""The length that stands at an offset, as a tuple of one."""
+
+put_length = _length.pack_into
+"""Write a length at an offset of a buffer."""
 
 
 class FrameBuffer:
@@ -25,10 +35,11 @@ class FrameBuffer:
         """Whole frames so far."""
         self._pending = bytearray()
 
-    def feed(self, data: bytes) -> Generator[bytes, None, None]:
+    def feed(self, data: bytes) -> Generator[bytes | bytearray, None, None]:
         """Take bytes in and give the body of each frame that is whole now, one by one.
 
-        What was not taken when the generator is closed comes with the next feeding.
+        A body is a copy and its taker's own. What was not taken when the generator is closed comes
+        with the next feeding.
         """
         pending = self._pending
         whole: bytes | bytearray = data
@@ -37,22 +48,21 @@ class FrameBuffer:
             whole = pending
         start, end = 0, len(whole)
         try:
-            while end - start >= frame_length_bytes:
-                length = int.from_bytes(whole[start : start + frame_length_bytes], "big")
+            while (begin := start + frame_length_bytes) <= end:
+                (length,) = length_at(whole, start)
                 if not 0 < length <= self.bytes_max:
                     self.is_too_large = True
                     break
-                stop = start + frame_length_bytes + length
+                stop = begin + length
                 if stop > end:
                     break
-                body = bytes(whole[start + frame_length_bytes : stop])
                 start = stop
                 self.count += 1
-                yield body
+                yield whole[begin:stop]
         finally:
             if whole is pending:
                 del pending[:start]
-            else:
+            elif start < end:
                 pending += whole[start:]
 
     @property
