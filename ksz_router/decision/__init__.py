@@ -44,8 +44,11 @@ def decide(request: Request, facts: Facts, today: Day) -> Verdict:
     Returns:
         The refusal of the first rule that is broken, else where the request goes.
     """
-    case = Case(request, facts, _standing(request, facts, today))
-    for judge in _JUDGES:
+    standing = facts.standing
+    if standing is None or standing.today != today:
+        standing = stand(request, facts, today)
+    case = Case(request, facts, standing)
+    for judge in _JUDGES_OF_THE_REST if standing.is_clear else _JUDGES:
         refusal = judge(case)
         if refusal is not None:
             return refusal
@@ -62,7 +65,9 @@ class Step(NamedTuple):
 
 def explain(request: Request, facts: Facts, today: Day) -> tuple[list[Step], Verdict]:
     """Judge as :func:`decide` does, and keep each rule that was tried, up to the broken one."""
-    case = Case(request, facts, _standing(request, facts, today))
+    known = facts.standing
+    is_of_today = known is not None and known.today == today
+    case = Case(request, facts, known if known and is_of_today else stand(request, facts, today))
     steps = []
     for rule in RULES:
         refusal = rule.judge(case)
@@ -70,12 +75,6 @@ def explain(request: Request, facts: Facts, today: Day) -> tuple[list[Step], Ver
         if refusal is not None:
             return steps, refusal
     return steps, _forward(case)
-
-
-def _standing(request: Request, facts: Facts, today: Day) -> Standing:
-    """What was settled before for requests that agree with this one, or is settled now."""
-    known = facts.standing
-    return known if known is not None and known.today == today else stand(request, facts, today)
 
 
 def _forward(case: Case) -> Forward:
@@ -134,3 +133,10 @@ RULES = (
 """The control, in its order."""
 
 _JUDGES = tuple(rule.judge for rule in RULES)
+
+_JUDGES_OF_THE_REST = tuple(
+    judge
+    for judge in _JUDGES
+    if judge not in (requester.identity, requester.access_right, requester.grant)
+)
+"""Those that have something to say where nothing about the requester stands in the way."""

@@ -91,12 +91,14 @@ class Standing:
     """
 
     __slots__ = (
-        "acting", "caller", "grant", "identity", "no_grant", "no_right", "own", "path", "role",
-        "service", "sources", "syntax", "today",
+        "acting", "caller", "grant", "identity", "is_clear", "no_grant", "no_right", "own", "path",
+        "role", "service", "sources", "syntax", "today",
     )  # fmt: skip
 
     def __init__(self, today: Day) -> None:
         self.today = today
+        self.is_clear = False
+        """Nothing about the requester stands in the way."""
         self.identity: Refusal | None = None
         self.syntax: Refusal | None = None
         """Of the service and of the fields that say who asks, and as what."""
@@ -113,12 +115,6 @@ class Standing:
         self.caller: Institution
         self.acting: Institution
         self.service: Service
-
-    @property
-    def is_clear(self) -> bool:
-        """Nothing about the requester stands in the way."""
-        refusals = (self.identity, self.syntax, self.path, self.no_right, self.no_grant)
-        return refusals == (None,) * len(refusals)
 
 
 class Forward(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,9 +140,7 @@ class Forward(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_spotless(self) -> bool:
         """No rule is broken, in mode ``log`` either."""
-        if self.own_violation is not None:
-            return False
-        return all(not found.violation for found in self.destinations)
+        return self.own_violation is None and True not in [d.violation for d in self.destinations]
 
     @property
     def put_to(self) -> tuple[Destination, ...]:
@@ -162,6 +156,8 @@ class Forward(msgspec.Struct, frozen=True, kw_only=True):
         Control, mode, and what is broken or whose: ``own:log:PHASE_TOO_LOW``,
         ``recipient:log:0999013688``.
         """
+        if self.is_spotless:
+            return ()
         own, put_to = self.own_violation, self.put_to
         control = "source" if self.service.kind is Kind.CONSULTATION else "recipient"
         return (

@@ -72,6 +72,8 @@ def stand(request: Request, facts: Facts, today: Day) -> Standing:
         for row in facts.sources
         if row.begin <= today <= row.end and _is_in_reach(row.secondary_network, standing)
     )
+    refusals = (standing.path, standing.no_right, standing.no_grant)
+    standing.is_clear = refusals == (None, None, None)
     return standing
 
 
