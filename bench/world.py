@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -212,11 +213,13 @@ def finish(process: "subprocess.Popen[str]", seconds_max: float) -> dict[str, An
     Raises:
         BenchError: it failed; it said why on standard error.
     """
-    try:
-        printed, _ = process.communicate(timeout=seconds_max)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        raise BenchError("the load program did not end") from None
+    assert process.stdout is not None
+    timer = threading.Timer(seconds_max, process.kill)
+    timer.start()
+    with process.stdout as output:
+        printed = output.read()  # communicate() would miss what came with the line before
+    process.wait()
+    timer.cancel()
     if process.returncode or not printed:
         raise BenchError(f"the load program ended with {process.returncode}")
     return dict(json.loads(printed.splitlines()[-1]))
