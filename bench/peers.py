@@ -100,7 +100,7 @@ def _bench(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     finally:
         world.close()  # and with it the source on the NATS server, before that server
         relays.close()
-    return _result(rounds) | {
+    return compare(rounds) | {
         "flush_p50_ms": round(statistics.median(flushes), 3),
         "flush_p99_ms": round(statistics.quantiles(flushes, n=100)[98], 3),
         "rounds": arguments.rounds,
@@ -192,8 +192,12 @@ def measure(world: World, way: Way, pattern: Pattern, seconds: float, seed: int)
     }
 
 
-def _result(rounds: Mapping[tuple[str, str], Sequence[Measured]]) -> dict[str, Any]:
-    """Set the ways side by side: medians, and the spread of all rounds."""
+def compare(rounds: Mapping[tuple[str, str], Sequence[Measured]]) -> dict[str, Any]:
+    """Set the ways side by side: medians, and the spread of all rounds.
+
+    Args:
+        rounds: By way and pattern, what :func:`measure` found in each round.
+    """
     cells: dict[str, dict[str, Any]] = {}
     for (way, pattern), measured in rounds.items():
         cells.setdefault(way, {})[pattern] = {

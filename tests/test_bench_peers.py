@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from bench import peers as bench
 from bench import relays as beside
 from bench import world
 from contrib.stand import free_ports
@@ -175,3 +176,31 @@ def test_who_lacks_a_program_is_told_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     with pytest.raises(world.BenchError, match="apt-get install nats-server"):
         beside.program("nats-server")
+
+
+def _measured(per_s: float, relay_us: float, lost: int = 0) -> dict[str, Any]:
+    cpu_us = {"relay": relay_us, "generator": 3.0, "source": 1.0}
+    tallies = {"sent": 10, "lost": lost, "doubled": 0, "wrong": 0}
+    return {"per_s": per_s, "cpu_us": cpu_us, "others_cpu": 0.0, **tallies}
+
+
+def test_ratios_are_ours_by_theirs() -> None:
+    """Of the medians, for each peer and pattern; a loss on any way is in the sum."""
+    speeds = {"router": (10, 30, 20), "haproxy": (50, 40, 10), "none": (90, 90, 90)}
+    rounds = {
+        (way, pattern): [_measured(s, 7.0) for s in speeds.get(way, (10, 10, 10))]
+        for way in ("router", *bench.RELAYS, "none")
+        for pattern in bench.PATTERNS
+    }
+    rounds["nats", "pipelined_2k"] = [_measured(s, 9.0, lost=1) for s in (80, 80, 90)]
+    result = bench.compare(rounds)
+    assert result["vs_haproxy"] == dict.fromkeys(bench.PATTERNS, 0.5)
+    assert result["vs_nats"] == dict.fromkeys(bench.PATTERNS, 2.0) | {"pipelined_2k": 0.25}
+    assert result["ratio_by_round"]["haproxy"]["pipelined_300"] == {
+        "median": 0.75,
+        "min": 0.2,
+        "max": 2.0,
+    }
+    assert result["cpu_us_per_exchange"]["nats"]["pipelined_2k"] == 9.0
+    assert result["cpu_us_per_exchange"]["generator"]["one_at_a_time"] == 3.0
+    assert (result["lost"], result["doubled"], result["not_answered_with_data"]) == (3, 0, 0)
