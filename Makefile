@@ -20,7 +20,8 @@ STAMP := $(ENVIRONMENT)/made-$(shell { cat requirements/run.txt requirements/dev
 CHECKED := ksz_router tests $(wildcard bench/*.py contrib/*.py contrib/*/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz lint format lock wheel bench-router bench-crash bench-reload bench-abuse bench-soak clean environment
+.PHONY: help demo test fuzz lint format lock wheel bench-router bench-peers bench-crash bench-reload \
+	bench-abuse bench-soak clean environment
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +46,17 @@ format: environment ## put the code in its format
 
 bench-router: environment ## exchanges per second, latency and CPU of one router
 	@$(RUN)/python bench/router.py
+
+bench-peers: environment ## the router beside HAProxy and nats-server, on the same work
+	@PATH=$$PATH:/usr/sbin; { command -v haproxy && command -v nats-server; } >/dev/null || { \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo 'installing haproxy and nats-server with apt-get; their services stay off'; \
+			apt-get update -qq && apt-get install -y -qq --no-install-recommends haproxy nats-server; \
+			systemctl disable --now haproxy nats-server 2>/dev/null || :; \
+		else \
+			echo 'HAProxy and nats-server are needed: sudo apt-get install haproxy nats-server'; exit 1; \
+		fi; }
+	@$(RUN)/python bench/peers.py
 
 bench-crash: environment ## kill a router under load, and count what is missing afterwards
 	@$(RUN)/python bench/crash.py

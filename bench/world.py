@@ -1,6 +1,6 @@
 """What both benches start from: a router, a source, and a load on them.
 
-The load and the source are one C program, ``bench/load.c``, compiled on the spot. That takes a C
+The load and the source are one C program, ``bench/load/``, compiled on the spot. That takes a C
 compiler and OpenSSL's headers (on Debian: build-essential, libssl-dev); the router needs neither.
 """
 
@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,29 +45,34 @@ class BenchError(Exception):
 
 
 def compile_load(folder: Path) -> Path:
-    """Compile ``load.c`` and return the program.
+    """Compile ``load/`` and return the program.
 
     Raises:
         BenchError: there is no compiler, or OpenSSL's headers are missing.
     """
-    return _compile("load.c", folder / "load", libraries=("-lssl", "-lcrypto", "-lm"))
+    sources = sorted((_HERE / "load").glob("*.c"))
+    return _compile(sources, folder / "load", libraries=("-lssl", "-lcrypto", "-lm"))
 
 
 def compile_shim(folder: Path) -> Path:
     """Compile ``no_flush.c`` and return the library for ``LD_PRELOAD``; errors as above."""
-    return _compile("no_flush.c", folder / "no_flush.so", options=("-shared", "-fPIC"))
+    return _compile([_HERE / "no_flush.c"], folder / "no_flush.so", options=("-shared", "-fPIC"))
 
 
 def _compile(
-    source: str, target: Path, *, options: tuple[str, ...] = (), libraries: tuple[str, ...] = ()
+    sources: Sequence[Path],
+    target: Path,
+    *,
+    options: tuple[str, ...] = (),
+    libraries: tuple[str, ...] = (),
 ) -> Path:
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         raise BenchError("no C compiler here: install build-essential and libssl-dev")
-    line = [compiler, "-O2", "-Wall", "-Wextra", *options, "-o", str(target), str(_HERE / source)]
+    line = [compiler, "-O2", "-Wall", "-Wextra", *options, "-o", str(target), *map(str, sources)]
     done = subprocess.run([*line, *libraries], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise BenchError(f"{source} does not compile; is libssl-dev there?\n{done.stderr}")
+        raise BenchError(f"{target.name} does not compile; is libssl-dev there?\n{done.stderr}")
     return target
 
 
@@ -75,6 +81,7 @@ class World:
 
     Attributes:
         stand: The router; made, not started.
+        source_port: Where the source listens.
         persons: How many persons may be asked about.
     """
 
@@ -112,13 +119,15 @@ class World:
         loader.load(folder / "persons.csv", self.stand.directory)
         self.persons = len(numbers)
         (folder / "numbers").write_text("".join(numbers), encoding="ascii")
-        self.source = self._provide(SOURCE, ports[0], seen)
-        self.recipient = self._provide(RECIPIENT, ports[1], received) if received else None
+        self.source_port = ports[0]
+        self._sources: list[subprocess.Popen[str]] = []
+        self.source = self.provide(SOURCE, ports[0], seen)
+        self.recipient = self.provide(RECIPIENT, ports[1], received) if received else None
 
     def generate(
         self, *, payload_bytes: int, submits: bool = False, **words: object
     ) -> "subprocess.Popen[str]":
-        """Start a generator; see ``load.c`` for its words and what it prints."""
+        """Start a generator; see ``load/load.c`` for its words and what it prints."""
         file = self.folder / f"request-{payload_bytes}-{submits}"
         frame, places = request_frame(payload_bytes, submits=submits)
         file.write_bytes(frame)
@@ -133,15 +142,32 @@ class World:
         line = [f"{name}={value}" for name, value in all_words.items()]
         return self._start("generate", [*line, *self._tls(CENTRE)])
 
+    def provide(
+        self, kbo: str, port: int, seen: Path | None = None, **words: object
+    ) -> "subprocess.Popen[str]":
+        """Start a source, which :meth:`close` ends; see ``load/load.c`` for further words.
+
+        Raises:
+            BenchError: it ended, or is not ready.
+        """
+        line = [f"port={port}", *(f"{name}={value}" for name, value in words.items())]
+        line += [f"seen={seen}"] if seen is not None else []
+        source = self._start("provide", [*line, *self._tls(kbo)])
+        self._sources.append(source)
+        assert source.stdout is not None
+        if source.stdout.readline() != "ready\n":
+            raise BenchError("a source did not start")
+        return source
+
     def check_source(self) -> None:
         """Raise BenchError if a source ended: what was measured without it means nothing."""
-        for source in self._sources():
+        for source in self._sources:
             if source.poll() is not None:
                 raise BenchError(f"a source ended with {source.returncode}")
 
     def close(self) -> None:
         """End the sources, and the router if it still runs."""
-        for source in self._sources():
+        for source in self._sources:
             if source.poll() is None:
                 source.send_signal(signal.SIGTERM)
                 with contextlib.suppress(subprocess.TimeoutExpired):
@@ -167,18 +193,6 @@ class World:
             return {}
         return dict(json.loads(data))
 
-    def _sources(self) -> list["subprocess.Popen[str]"]:
-        return [source for source in (self.source, self.recipient) if source is not None]
-
-    def _provide(self, kbo: str, port: int, seen: Path | None) -> "subprocess.Popen[str]":
-        words = [f"port={port}", *self._tls(kbo)]
-        words += [f"seen={seen}"] if seen is not None else []
-        source = self._start("provide", words)
-        assert source.stdout is not None
-        if source.stdout.readline() != "ready\n":
-            raise BenchError("a source did not start")
-        return source
-
     def _start(self, verb: str, words: list[str]) -> "subprocess.Popen[str]":
         return subprocess.Popen(
             [str(self.load), verb, *words], stdout=subprocess.PIPE, text=True, bufsize=1
@@ -199,11 +213,13 @@ def finish(process: "subprocess.Popen[str]", seconds_max: float) -> dict[str, An
     Raises:
         BenchError: it failed; it said why on standard error.
     """
-    try:
-        printed, _ = process.communicate(timeout=seconds_max)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        raise BenchError("the load program did not end") from None
+    assert process.stdout is not None
+    timer = threading.Timer(seconds_max, process.kill)
+    timer.start()
+    with process.stdout as output:
+        printed = output.read()  # communicate() would miss what came with the line before
+    process.wait()
+    timer.cancel()
     if process.returncode or not printed:
         raise BenchError(f"the load program ended with {process.returncode}")
     return dict(json.loads(printed.splitlines()[-1]))
