@@ -20,8 +20,7 @@ STAMP := $(ENVIRONMENT)/made-$(shell { cat requirements/run.txt requirements/dev
 CHECKED := ksz_router tests $(wildcard bench/*.py contrib/*.py contrib/*/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz lint format lock wheel bench-router bench-peers bench-crash bench-reload \
-	bench-abuse bench-soak clean environment
+.PHONY: help demo test fuzz lint format lock wheel bench-router bench-peers bench-crash bench-reload bench-abuse bench-soak clean environment
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

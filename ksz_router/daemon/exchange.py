@@ -25,11 +25,11 @@ from ksz_router.daemon.source import SourceLink
 from ksz_router.daemon.submissions import Submissions
 from ksz_router.daemon.tables import Tables
 from ksz_router.daemon.upstream import Failed, Upstream
+from ksz_router.daemon.well_formed import is_well_formed
 from ksz_router.days import brussels_day
 from ksz_router.decision import Forward, Refusal, decide
-from ksz_router.identifiers import is_application, is_insz
 from ksz_router.ledger import NOT_SENT, UNKNOWN, Earlier
-from ksz_router.limits import further_persons_max, payload_bytes_max, source_code_chars_max
+from ksz_router.limits import source_code_chars_max
 from ksz_router.link import Link
 from ksz_router.messages import Answer, Reply, Request
 from ksz_router.model import Kind
@@ -211,7 +211,7 @@ class Exchanges:
         exchange = errand.exchange
         verdict = exchange.verdict
         assert isinstance(verdict, Forward)
-        code = answers.code_of(reply, verdict.person, is_well_formed=_is_well_formed(reply))
+        code = answers.code_of(reply, verdict.person, is_well_formed=is_well_formed(reply))
         self._upstream.judged(errand, code)
         usable = code >= Code.ANSWERED_WITH_DATA or code is Code.SOURCE_FAILED
         passed_on = usable and verdict.service.kind is not Kind.DISTRIBUTION
@@ -292,14 +292,3 @@ def _time_allowed_ns(request: Request, verdict: Forward | Refusal) -> int:
         return 0
     longest = verdict.service.deadline_ms
     return min(request.deadline_ms or longest, longest) * 1_000_000
-
-
-def _is_well_formed(reply: Reply) -> bool:
-    persons, user, application = reply.persons, reply.user, reply.application
-    return (
-        len(reply.payload) <= payload_bytes_max
-        and (user is None or is_insz(user))
-        and (application is None or is_application(application))
-        and reply.source_code.isascii()
-        and (not persons or (len(persons) <= further_persons_max and all(map(is_insz, persons))))
-    )

@@ -1,15 +1,17 @@
-"""What of a request can be copied into an entry: it may be malformed, and of any length."""
+"""What peers sent that may be malformed, and of any length: what of it can be used."""
 
 from collections.abc import Callable
 
 from ksz_router.identifiers import is_application, is_insz, is_kbo
 from ksz_router.limits import (
     framework_chars_max,
+    further_persons_max,
     means_chars_max,
+    payload_bytes_max,
     service_chars_max,
     ticket_chars_max,
 )
-from ksz_router.messages import Request
+from ksz_router.messages import Reply, Request
 
 
 def well_formed_part(request: Request) -> Request:
@@ -57,3 +59,15 @@ def public(text: str, chars_max: int) -> str:
 
 def _small(number: int | None) -> int | None:
     return number if number is not None and 0 <= number < 1 << 31 else None
+
+
+def is_well_formed(reply: Reply) -> bool:
+    """Say whether a source's reply may be judged: every field is in bounds and what it should be."""
+    persons, user, application = reply.persons, reply.user, reply.application
+    return (
+        len(reply.payload) <= payload_bytes_max
+        and (user is None or is_insz(user))
+        and (application is None or is_application(application))
+        and reply.source_code.isascii()
+        and (not persons or (len(persons) <= further_persons_max and all(map(is_insz, persons))))
+    )
