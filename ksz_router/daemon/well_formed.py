@@ -62,7 +62,7 @@ def _small(number: int | None) -> int | None:
 
 
 def is_well_formed(reply: Reply) -> bool:
-    """Say whether a source's reply may be judged: every field is in bounds and what it should be."""
+    """Say whether a reply may be judged: every field is within bounds and what it should be."""
     persons, user, application = reply.persons, reply.user, reply.application
     return (
         len(reply.payload) <= payload_bytes_max
