@@ -125,16 +125,16 @@ from ksz_router.daemon.upstream import Upstream
 
 
 def f(u: Upstream, s: Session, d: Dispatch, r: Release) -> None:
-    u.forward(d)  # refused
+    u.forward(d, 0)  # refused
     s.release(r, 0)  # refused
 
 
 def g(u: Upstream, s: Session, d: Recorded[Dispatch], r: Recorded[Release]) -> None:
-    u.forward(d)
+    u.forward(d, 0)
     s.release(r, 0)
-    u.forward(r)  # refused
+    u.forward(r, 0)  # refused
     s.release(d, 0)  # refused
-    u.forward(d.value)  # refused
+    u.forward(d.value, 0)  # refused
     s.release(r.value, 0)  # refused
 
 

@@ -7,7 +7,8 @@ import msgspec
 
 from ksz_router import __version__
 from ksz_router.codes import MEANINGS, Action, Code
-from ksz_router.daemon.opened import Errand, Exchange
+from ksz_router.daemon.opened import Exchange
+from ksz_router.daemon.well_formed import is_well_formed
 from ksz_router.decision import Forward, Refusal
 from ksz_router.ledger import NO_DIGEST, Earlier
 from ksz_router.messages import Answer, Outcome, RecipientStatus, Reply, Request
@@ -106,7 +107,11 @@ def outcome(exchange: Exchange, retry_at_ms: Moment) -> Answer:
     assert isinstance(verdict, Forward)
     granted, reply, code = exchange.granted, exchange.reply, errands[0].code
     assert code is not None
-    recipients = tuple([_status(errand) for errand in errands])
+    source_ns = 0
+    recipients: tuple[RecipientStatus, ...] = ()
+    for errand in errands:
+        recipients += (RecipientStatus(errand.kbo, errand.code or 0, errand.source_code),)
+        source_ns = max(source_ns, errand.answered_ns - errand.sent_ns)
     if verdict.service.kind is Kind.DISTRIBUTION:
         recipients += _spared(exchange)
         recipients += _statuses(granted.earlier) if granted is not None else ()
@@ -115,12 +120,12 @@ def outcome(exchange: Exchange, retry_at_ms: Moment) -> Answer:
     is_retry = granted is not None and granted.first != exchange.id
     return _answer(
         exchange.request.id,
-        exchange.delivered_as,
+        granted.first if granted is not None else exchange.id,
         code,
         exchange.generation,
         detail={"retry": exchange.id.hex()} if is_retry else {},
         retry_at_ms=_if_later(code, exchange, retry_at_ms),
-        source_us=max([_source_us(errand) for errand in errands]),
+        source_us=source_ns // 1000,
         recipients=recipients,
         persons=reply.persons if reply is not None else (),
         payload=reply.payload if reply is not None else b"",
@@ -151,9 +156,9 @@ def connection_test(exchange: Exchange, peer: dict[str, str]) -> Answer:
     )
 
 
-def code_of(reply: Reply, asked: str | None, *, is_well_formed: bool) -> Code:
+def code_of(reply: Reply, asked: str | None) -> Code:
     """What a source's reply comes to, judged against the person it was asked about."""
-    if not is_well_formed:
+    if not is_well_formed(reply):
         return Code.SOURCE_ANSWER_INVALID
     if reply.person != asked:
         return Code.SOURCE_ANSWERED_FOR_ANOTHER
@@ -162,14 +167,6 @@ def code_of(reply: Reply, asked: str | None, *, is_well_formed: bool) -> Code:
 
 def _if_later(code: Code, exchange: Exchange, retry_at_ms: Moment) -> int | None:
     return retry_at_ms(exchange) if code in _RETRIED else None
-
-
-def _status(errand: Errand) -> RecipientStatus:
-    return RecipientStatus(errand.kbo, errand.code or 0, errand.source_code)
-
-
-def _source_us(errand: Errand) -> int:
-    return (errand.answered_ns - errand.sent_ns) // 1000 if errand.answered_ns else 0
 
 
 def _statuses(codes: Mapping[str, int]) -> tuple[RecipientStatus, ...]:

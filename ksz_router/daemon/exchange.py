@@ -25,7 +25,6 @@ from ksz_router.daemon.source import SourceLink
 from ksz_router.daemon.submissions import Submissions
 from ksz_router.daemon.tables import Tables
 from ksz_router.daemon.upstream import Failed, Upstream
-from ksz_router.daemon.well_formed import is_well_formed
 from ksz_router.days import brussels_day
 from ksz_router.decision import Forward, Refusal, decide
 from ksz_router.ledger import NOT_SENT, UNKNOWN, Earlier
@@ -190,14 +189,14 @@ class Exchanges:
         self, dispatches: Sequence[Recorded[Dispatch]], releases: Sequence[Recorded[Release]]
     ) -> None:
         """Forward or answer what became durable."""
+        now_ns = self._clock_ns()
         for recorded in dispatches:
-            failed = self._upstream.forward(recorded)
-            exchange = recorded.value.exchange
-            self._metrics.request_leg.observe(exchange.forwarded_ns - exchange.received_ns)
+            failed = self._upstream.forward(recorded, now_ns)
+            self._metrics.request_leg.observe(now_ns - recorded.value.exchange.received_ns)
             if failed:
                 self.settle_failed(failed)
         for release in releases:
-            self._release(release)
+            self._release(release, now_ns)
 
     def replied(self, link: SourceLink, reply: Reply) -> None:
         """A source answered; hand what that comes to to the recorder."""
@@ -211,7 +210,7 @@ class Exchanges:
         exchange = errand.exchange
         verdict = exchange.verdict
         assert isinstance(verdict, Forward)
-        code = answers.code_of(reply, verdict.person, is_well_formed=is_well_formed(reply))
+        code = answers.code_of(reply, verdict.person)
         self._upstream.judged(errand, code)
         usable = code >= Code.ANSWERED_WITH_DATA or code is Code.SOURCE_FAILED
         passed_on = usable and verdict.service.kind is not Kind.DISTRIBUTION
@@ -269,8 +268,8 @@ class Exchanges:
         )
         self._recorder.release_after(records, Release(exchange, answer, now_ns))
 
-    def _release(self, recorded: Recorded[Release]) -> None:
-        release, now_ns = recorded.value, self._clock_ns()
+    def _release(self, recorded: Recorded[Release], now_ns: int) -> None:
+        release = recorded.value
         exchange, answer = release.exchange, release.answer
         session = exchange.session
         router_us = max(0, (now_ns - exchange.received_ns) // 1000 - answer.source_us)

@@ -10,6 +10,8 @@ from ksz_router.link import Link
 from ksz_router.messages import Answer
 from ksz_router.wire import Drain, State, Throttle
 
+_OPEN = State.OPEN
+
 
 class Session:
     """A requester's connection.
@@ -34,9 +36,10 @@ class Session:
 
     def release(self, recorded: Recorded[Release], router_us: int) -> None:
         """Give the answer, if anybody is there to take it."""
-        answer = recorded.value.answer
+        answer, connection = recorded.value.answer, self.link.connection
         self.inflight.pop(answer.id, None)
-        self._send(msgspec.structs.replace(answer, router_us=router_us))
+        if connection.state is _OPEN:
+            connection.send(msgspec.structs.replace(answer, router_us=router_us))
 
     def turn_away(self, answer: Answer) -> None:
         """Refuse a request before the control; name the bound in a notice, once a while."""
@@ -46,7 +49,8 @@ class Session:
             if self.link.connection.state is State.OPEN:
                 limit = int(answer.detail["limit"])
                 self.link.send(Throttle(code=answer.code, limit=limit, retry_at_ms=retry_at_ms))
-        self._send(answer)
+        if self.link.connection.state is State.OPEN:
+            self.link.send(answer)
 
     def drain(self, seconds: int) -> None:
         """Tell the peer that nothing new is taken here."""
@@ -62,7 +66,3 @@ class Session:
         """Say whether an answer with this payload fits into the frames that the peer takes."""
         most = self.link.connection.peer_frame_bytes_max
         return not payload or len(payload) + answer_header_bytes_max <= most
-
-    def _send(self, answer: Answer) -> None:
-        if self.link.connection.state is State.OPEN:
-            self.link.send(answer)

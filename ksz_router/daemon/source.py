@@ -69,7 +69,7 @@ class SourceLink:
         """
         self._last_number = self._last_number % 0xFFFF_FFFF + 1  # ids run through 32 bits
         errand.number = self._last_number
-        self.link.send(_delivery(errand, now_ns))
+        self.link.connection.send(_delivery(errand, now_ns))
         errand.link, errand.sent_ns = self, now_ns
         self.pending[errand.number] = errand
 

@@ -32,6 +32,9 @@ _DIALLED_AGAIN_AFTER_NS = 1_000_000_000
 """An endpoint that came to nothing is left out this long, as long as there is another way."""
 
 
+_UNSOUND = (Code.SOURCE_ANSWER_INVALID, Code.SOURCE_ANSWERED_FOR_ANOTHER)
+
+
 class Upstream:
     """All sources of one worker.
 
@@ -78,23 +81,21 @@ class Upstream:
         self._retired = 0
         """How often connections were retired: one that was being made meanwhile is, too."""
 
-    def forward(self, recorded: Recorded[Dispatch]) -> Failed:
+    def forward(self, recorded: Recorded[Dispatch], now_ns: int) -> Failed:
         """Put a recorded request to its destinations; return those that failed at once.
 
         It is sent with the others of its group, by :meth:`resume`.
         """
         exchange = recorded.value.exchange
-        now_ns = self._clock_ns()
-        exchange.forwarded_ns = now_ns
         caller = exchange.facts.caller
         assert caller is not None, "only what passed the control is forwarded"
-        exchange.errands = errands = [
-            Errand(exchange, kbo, caller.kbo) for kbo in exchange.destinations
-        ]
-        exchange.open_errands = len(errands)
+        exchange.forwarded_ns = now_ns
         failed: Failed = []
-        for errand in errands:
-            source = self._source(errand.kbo)
+        for kbo in exchange.destinations:
+            errand = Errand(exchange, kbo, caller.kbo)
+            exchange.errands.append(errand)
+            exchange.open_errands += 1
+            source = self.sources.get(kbo) or self._source(kbo)
             code = source.take(errand, now_ns)
             if code is not None:
                 failed.append((errand, code))
@@ -137,8 +138,9 @@ class Upstream:
 
     def judged(self, errand: Errand, code: Code) -> None:
         """The reply to an errand comes to this: tell the breaker."""
-        is_sound = code not in (Code.SOURCE_ANSWER_INVALID, Code.SOURCE_ANSWERED_FOR_ANOTHER)
-        self._source(errand.kbo).answered(errand, errand.answered_ns, is_sound=is_sound)
+        is_sound = code not in _UNSOUND
+        assert errand.link is not None, "it was sent"
+        errand.link.source.answered(errand, errand.answered_ns, is_sound=is_sound)
 
     def give_up(self, errand: Errand) -> Code:
         """The deadline of an errand passed: stop waiting, and say what for it waited."""

@@ -91,6 +91,7 @@ def _forward(case: Case) -> Forward:
         destinations=case.destinations,
         in_outage=case.in_outage,
         own_violation=case.own_violation,
+        is_spotless=not case.is_spotted,
     )
 
 

@@ -137,10 +137,8 @@ class Forward(msgspec.Struct, frozen=True, kw_only=True):
     own_violation: Code | None = None
     """What is broken in the own integration, where its control mode is ``log``."""
 
-    @property
-    def is_spotless(self) -> bool:
-        """No rule is broken, in mode ``log`` either."""
-        return self.own_violation is None and True not in [d.violation for d in self.destinations]
+    is_spotless: bool = True
+    """No integration rule is broken, in mode ``log`` either."""
 
     @property
     def put_to(self) -> tuple[Destination, ...]:
@@ -176,8 +174,8 @@ class Case:
     """One request on its way through the rules: what came in, and what they settled so far."""
 
     __slots__ = (
-        "begin", "destinations", "end", "facts", "in_outage", "line", "own_violation", "person",
-        "request", "standing",
+        "begin", "destinations", "end", "facts", "in_outage", "is_spotted", "line",
+        "own_violation", "person", "request", "standing",
     )  # fmt: skip
 
     def __init__(self, request: Request, facts: Facts, standing: Standing) -> None:
@@ -190,3 +188,5 @@ class Case:
         self.destinations: tuple[Destination, ...] = ()
         self.in_outage: tuple[Kbo, ...] = ()
         self.own_violation: Code | None = None
+        self.is_spotted = False
+        """A rule is broken whose control mode is ``log``, for a destination at least."""

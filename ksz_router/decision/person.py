@@ -43,6 +43,7 @@ def own_integration(case: Case) -> Refusal | None:
         code = Code.PERIOD_NOT_COVERED
     if grant.own_mode is Mode.LOG:
         case.own_violation = code
+        case.is_spotted = True
         return None
     return Refusal(code, grant=grant.id)
 
@@ -137,6 +138,7 @@ def _destination(row: Availability, case: Case) -> Destination | None:
         violation = not lines
         if violation and row.mode is Mode.BLOCK:
             return None
+        case.is_spotted = case.is_spotted or violation
     if kind is Kind.CONSULTATION:
         return Destination(row.kbo, row.role, lines[0] if lines else None, "", violation)
     # Any line may be the one that a grant to receive covers.
