@@ -65,6 +65,7 @@ held_bytes_max = 2_047 * MIB
 connection_outgoing_soft_bytes = 1 * MIB
 connection_outgoing_hard_bytes = 8 * MIB
 read_bytes_max = 256 * KIB
+handshake_read_bytes_max = 16 * KIB  # OpenSSL keeps the room of the largest for as long as the link
 requester_read_bytes_max = 32 * KIB
 links_per_turn_max = 256
 events_per_receive_max = 256

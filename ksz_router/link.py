@@ -14,7 +14,7 @@ from typing import cast
 import trio
 
 from ksz_router.codes import Code
-from ksz_router.limits import events_per_receive_max, read_bytes_max
+from ksz_router.limits import events_per_receive_max, handshake_read_bytes_max, read_bytes_max
 from ksz_router.tls import ALPN, Chain, Context, Refused, fault_of, verified_chain
 from ksz_router.wire import Connection, Ended, Event, Message, Side
 
@@ -101,7 +101,7 @@ class Link:
                 except ssl.SSLWantReadError:
                     await self._push_out()
                     await trio.lowlevel.wait_readable(self._socket)
-                    self._pull_in()
+                    self._pull_in(handshake_read_bytes_max)
                 else:
                     await self._push_out()
                     break
