@@ -3,11 +3,14 @@
 import contextlib
 import itertools
 import os
+import shutil
 import socket
 import ssl
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 import trio
 
@@ -16,10 +19,11 @@ from ksz_router.codes import Code
 from ksz_router.limits import handshake_read_bytes_max, payload_bytes_max
 from ksz_router.link import Link
 from ksz_router.messages import Answer
+from ksz_router.tls import ALPN
 from ksz_router.wire import Connection, Ended, Event, Hello, Side, Welcome
 from tests.daemon_parts import in_trio
 from tests.link_pairs import FRONT_URI, Pki, received, tcp_pair
-from tests.test_link import answer
+from tests.test_link import answer, until_said
 from tests.worlds import ask
 
 _CUTS = (1, 3, 5, 16_384, 21, 16_406, 16_405, 2, 70_001, 255, 40_000)
@@ -282,3 +286,46 @@ async def test_a_handshake_takes_little_of_what_follows_it(pki: Pki) -> None:
     assert not front.connection.is_ended
     front.close()
     dialled.close()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed here")
+@pytest.mark.parametrize("command", [b"K\n", b"k\n"], ids=["both ways", "one way"])
+@in_trio
+async def test_keys_change_again_and_again_amid_what_is_said(pki: Pki, command: bytes) -> None:
+    """``openssl s_client`` changes its keys, and asks for ours or not; each time small and large
+    frames go on both ways under the new ones."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, trio.fail_after(20):
+        process = await trio.lowlevel.open_process(
+            ["openssl", "s_client", "-tls1_3", "-alpn", ALPN,
+             "-connect", f"127.0.0.1:{listener.getsockname()[1]}",
+             "-cert", pki.file(pki.caller.certificate), "-key", pki.file(pki.caller.key)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        say, said, told = process.stdin, process.stdout, process.stderr
+        assert say is not None
+        assert said is not None
+        assert told is not None
+        await trio.lowlevel.wait_readable(listener)
+        front = Link(
+            listener.accept()[0], pki.front_context(), Connection(Side.FRONT, agent="front")
+        )
+        await front.handshake()
+        peer = Connection(Side.REQUESTER, agent="peer")
+        await say.send_all(peer.data_to_send())
+        await received(front, 1)
+        front.flush()
+        for number in range(3):
+            await say.send_all(command)
+            await until_said(told, b"KEYUPDATE")
+            frame = msgspec.msgpack.encode(ask(id=number, payload=bytes(9_000)))
+            await say.send_all(len(frame).to_bytes(4, "big") + frame)
+            assert await received(front, 1) == [ask(id=number, payload=bytes(9_000))]
+            payload = os.urandom(100_000)
+            front.send(answer(number, payload))
+            front.flush()
+            await until_said(said, payload)
+        front.close()
+        process.kill()
+        await process.wait()
+        for stream in (say, said, told):
+            await stream.aclose()
