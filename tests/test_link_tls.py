@@ -9,6 +9,7 @@ import ssl
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -16,7 +17,7 @@ import trio
 
 from ksz_router.cli.testpki import issue
 from ksz_router.codes import Code
-from ksz_router.limits import handshake_read_bytes_max, payload_bytes_max
+from ksz_router.limits import buffered_bytes_max, payload_bytes_max
 from ksz_router.link import Link
 from ksz_router.messages import Answer
 from ksz_router.tls import ALPN
@@ -282,10 +283,34 @@ async def test_a_handshake_takes_little_of_what_follows_it(pki: Pki) -> None:
             if not front.connection.has_more:
                 await front.wait_readable()
             front.receive()
-    assert 0 < taken_bytes <= handshake_read_bytes_max
+    assert 0 < taken_bytes <= buffered_bytes_max
     assert not front.connection.is_ended
     front.close()
     dialled.close()
+
+
+@in_trio
+async def test_a_large_answer_leaves_no_room_behind(pki: Pki) -> None:
+    """Once it is sent, what a connection holds of memory has nothing to do with its size."""
+    payload = os.urandom(payload_bytes_max)
+    async with contextlib.AsyncExitStack() as stack:
+        ends = [await stack.enter_async_context(greeted(pki)) for _ in range(32)]
+        before_kib = anonymous_kib()
+        for front, peer in ends:
+            front.send(answer(1, payload))
+            events: list[Event] = []
+            while not events:
+                front.flush()
+                await trio.lowlevel.wait_readable(peer.sock)
+                events = peer.read()
+        kept_kib = (anonymous_kib() - before_kib) / len(ends)
+    assert kept_kib < 512, "two ends, and what the test itself needs"
+
+
+def anonymous_kib() -> int:
+    """What this process has of memory that is no file's."""
+    lines = Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed here")
