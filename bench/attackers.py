@@ -177,6 +177,10 @@ class Peer:
                     at += self._tls.send(view[at : at + 16_384])
             yield from self._receive(0.0)
 
+    def fileno(self) -> int:
+        """For who waits for many."""
+        return self._tls.fileno()
+
     def close(self) -> None:
         """Hang up."""
         self._tls.close()

@@ -66,6 +66,7 @@ connection_outgoing_soft_bytes = 1 * MIB
 connection_outgoing_hard_bytes = 8 * MIB
 tls_record_bytes_max = 16 * KIB  # of plain text; RFC 8446, section 5.1
 read_bytes_max = 256 * KIB
+buffered_bytes_max = 32 * KIB  # a buffer of TLS keeps the room of the most that it ever held
 requester_read_bytes_max = 32 * KIB
 links_per_turn_max = 256
 events_per_receive_max = 256

@@ -13,7 +13,12 @@ import threading
 import trio
 
 from ksz_router.codes import Code
-from ksz_router.limits import events_per_receive_max, read_bytes_max, tls_record_bytes_max
+from ksz_router.limits import (
+    buffered_bytes_max,
+    events_per_receive_max,
+    read_bytes_max,
+    tls_record_bytes_max,
+)
 from ksz_router.tls import ALPN, Chain, Context, Refused, fault_of, verified_chain
 from ksz_router.wire import Connection, Ended, Event, Message, Side
 
@@ -99,7 +104,7 @@ class Link:
                 except ssl.SSLWantReadError:
                     await self._push_out()
                     await trio.lowlevel.wait_readable(self._socket)
-                    self._pull_in()
+                    self._pull_in(buffered_bytes_max)
                 else:
                     await self._push_out()
                     break
@@ -156,10 +161,11 @@ class Link:
         """Hand what is queued to the kernel; return how much of it the kernel has not taken."""
         if self.is_closed:
             return 0
-        plain = self.connection.data_to_send()
+        plain = memoryview(self.connection.data_to_send())
         try:
             while plain:
-                plain = plain[self._tls.write(plain) :]
+                plain = plain[self._tls.write(plain[:buffered_bytes_max]) :]
+                self._unsent += self._outgoing.read() if plain else b""
         except ssl.SSLError:
             pass  # TLS failed on what came in: nobody reads this, and the last receive said so
         data: bytes | bytearray = self._outgoing.read() if self._outgoing.pending else b""

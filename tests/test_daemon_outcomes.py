@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ksz_router.codes import MEANINGS, Action, Code, Stage
-from ksz_router.daemon import answers
+from ksz_router.daemon import answers, worker_process
 from ksz_router.daemon.metrics import SECONDS, Metrics, blame
 from ksz_router.daemon.opened import Errand, Exchange
 from ksz_router.daemon.session import Session
@@ -241,3 +241,17 @@ def test_what_a_retry_or_the_ledger_settles_is_not_blamed_on_a_source() -> None:
     assert blame(Code.LEDGER_FULL) == "router"
     codes = (Code.TICKET_REUSED, Code.SUBMISSION_OPEN, Code.DELIVERY_TOO_LARGE)
     assert {blame(code) for code in codes} == {"requester"}
+
+
+def test_the_longest_pause_of_the_collector_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A histogram says how many were long; only a maximum says how long the worst was."""
+    metrics = Metrics()
+    pauses = worker_process._Pauses(metrics)
+    times = iter((1.0, 1.002, 5.0, 5.021, 9.0, 9.003))
+    monkeypatch.setattr("time.perf_counter", lambda: next(times))
+    for phase in ("start", "stop") * 3:
+        pauses(phase, {})
+    monkeypatch.undo()
+    found = scraped(metrics)
+    assert found["ksz_router_gc_pause_seconds_count"] == {(): 3}
+    assert found["ksz_router_gc_pause_max_seconds"] == {(): pytest.approx(0.021)}

@@ -136,6 +136,40 @@ async def test_a_silent_connection_is_closed_after_its_seconds_and_costs_no_tls(
 
 
 @at_a_standstill
+async def test_who_waits_costs_no_task_and_is_closed_with_the_worker(
+    ground: Ground, knock: Knock
+) -> None:
+    """One task hears all of them, silent, half said and without a turn; its end is theirs."""
+    async with router(ground, handshakes_per_second=0.001, pending_per_address=100) as (p, _):
+        await trio.testing.wait_all_tasks_blocked()
+        tasks_before = trio.lowlevel.current_statistics().tasks_living
+        waiting = [knock(p, f"127.0.0.{2 + n % 3}") for n in range(90)]
+        for said, sock in zip(itertools.cycle((b"", b"\x16", client_hello())), waiting):
+            sock.send(said)
+        await turns_until(lambda: len(p.server._turns) == 26)
+        assert trio.lowlevel.current_statistics().tasks_living - tasks_before == 4, "the burst"
+    assert sum(map(is_closed, waiting)) == 86, "of the burst there is an answer to read first"
+
+
+@at_a_standstill
+async def test_the_time_of_a_handshake_begins_with_its_first_byte(
+    ground: Ground, knock: Knock
+) -> None:
+    """However late that is, the time from it on is the same; who is silent has less."""
+    async with router(ground) as (p, clock):
+        late, silent = knock(p), knock(p)
+        await turns_until(lambda: p.server.gate.pending == 2)
+        clock.jump(first_byte_seconds_max - 0.1)
+        late.send(b"\x16")
+        await trio.testing.wait_all_tasks_blocked()
+        clock.jump(handshake_seconds_max - 0.1)
+        await turns_until(lambda: is_closed(silent))
+        assert not is_closed(late)
+        clock.jump(0.2)
+        await turns_until(lambda: is_closed(late))
+
+
+@at_a_standstill
 async def test_a_client_hello_byte_by_byte_gets_no_turn_and_no_tls(
     ground: Ground, knock: Knock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,7 +52,7 @@ HOMES: dict[str, set[str]] = {
     "logging": {"sdk"},  # a library leaves it to its user where it goes
     "ssl": {"tls", "link", "daemon", "sdk"},
     "socket": {"link"} | SHELL,
-    "select": {"poller", "daemon.recorder"},
+    "select": {"poller", "daemon.recorder", "daemon.doorstep"},
     "cryptography": {"privacylog", "rulebook", "revocations", "credentials"} | SHELL,
     "secrets": {"privacylog"} | SHELL,
     "time": SHELL,

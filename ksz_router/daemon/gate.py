@@ -11,6 +11,8 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+import trio
+
 from ksz_router.limits import handshakes_at_once_max, pending_per_worker_max
 
 _RECORD_HEAD_BYTES = 5
@@ -23,16 +25,22 @@ class Pending:
 
     Args:
         address: As :func:`address_of`.
-        give_way: Called when it has to end in favour of another.
+        begun_ns: When it was accepted, monotonic.
     """
 
-    __slots__ = ("address", "give_way", "is_silent", "sock")
+    __slots__ = ("address", "begun_ns", "due_s", "is_silent", "scope", "sock", "waited_for")
 
-    def __init__(self, sock: socket.socket, address: str, give_way: Callable[[], None]) -> None:
+    def __init__(self, sock: socket.socket, address: str, begun_ns: int) -> None:
         self.sock = sock
         self.address = address
-        self.give_way = give_way
+        self.begun_ns = begun_ns
         self.is_silent = True
+        self.due_s = 0.0
+        """By when what it is to do next must be done; Trio's time."""
+        self.waited_for = 0
+        """With how many bytes of its ClientHello the kernel is to wake us; 0: with the first."""
+        self.scope: trio.CancelScope | None = None
+        """Of its handshake; None while nobody works for it."""
 
     def hello_bytes(self) -> tuple[int, int]:
         """Return how many bytes have come, and how many the ClientHello has, as far as known yet.
@@ -66,10 +74,19 @@ class Gate:
         places: Connections at once, pending ones included.
         pending_per_address: Pending connections of one address.
         per_institution: Connections of one institution, once it is known.
+        give_way: Called with one that has to end in favour of another; it has left already.
     """
 
-    def __init__(self, *, places: int, pending_per_address: int, per_institution: int) -> None:
+    def __init__(
+        self,
+        *,
+        places: int,
+        pending_per_address: int,
+        per_institution: int,
+        give_way: Callable[[Pending], None],
+    ) -> None:
         self.places = places
+        self._give_way = give_way
         # Where there are few places, no institution may have them all.
         self.per_institution = min(per_institution, max(1, places // 4))
         self.taken = 0
@@ -119,7 +136,7 @@ class Gate:
         if len(self._shaking) >= handshakes_at_once_max:
             oldest = next(iter(self._shaking))
             self.leave(oldest)
-            oldest.give_way()
+            self._give_way(oldest)
         self._shaking[pending] = None
 
     def leave(self, pending: Pending) -> None:
@@ -158,9 +175,9 @@ class Gate:
                 is_silent = True
             if is_silent:
                 self.leave(pending)
-                pending.give_way()
+                self._give_way(pending)
                 return True
-            self.spoke(pending)  # it did, and its task has not come to see it yet
+            self.spoke(pending)  # it did, and nobody has come to see it yet
         return False
 
 

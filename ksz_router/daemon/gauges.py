@@ -19,10 +19,6 @@ def gauges_of(worker: "Worker") -> Gauges:
         ),
         "inflight_messages": ("Exchanges open.", lambda: worker.admission.inflight),
         "held_bytes": ("Bytes of messages that are held.", lambda: worker.admission.all_bytes),
-        "gc_pause_max_seconds": (
-            "Longest collector pause since the worker serves.",
-            lambda: worker.metrics.gc_pause_max_seconds,
-        ),
         "clock_offset_seconds": (
             "How far the host's clock is ahead of the time that the worker goes by.",
             lambda: worker.keeping.clock.offset_s,

@@ -91,7 +91,6 @@ class Metrics(Collector):
         self.last_durable_seconds = 0.0
         self.loop_lag = Histogram(SECONDS)
         self.gc_pause = Histogram(SECONDS)
-        self.gc_pause_max_seconds = 0.0
         self.handshake = Histogram(SECONDS)
         self.generation: Callable[[], str] = str
         """Reads which rulebook is in force."""

@@ -14,6 +14,7 @@ import trio
 
 from ksz_router.codes import Code
 from ksz_router.config import Connections
+from ksz_router.daemon.doorstep import Doorstep
 from ksz_router.daemon.gate import Gate, Pending, address_of
 from ksz_router.daemon.metrics import Metrics
 from ksz_router.daemon.session import Session
@@ -21,8 +22,6 @@ from ksz_router.daemon.turns import Turns
 from ksz_router.limits import (
     connections_per_worker_max,
     descriptors_reserved,
-    first_byte_seconds_max,
-    handshake_seconds_max,
 )
 from ksz_router.link import HandshakeError, Link
 from ksz_router.tls import Refused
@@ -71,8 +70,10 @@ class Server:
             places=places,
             pending_per_address=bounds.pending_per_address,
             per_institution=bounds.per_institution,
+            give_way=self._make_way,
         )
-        self._turns: Turns[tuple[Pending, trio.Event]] = Turns(
+        self._doorstep = Doorstep(spoke=self._spoke, failed=self._turn_away)
+        self._turns: Turns[Pending] = Turns(
             per_second=bounds.handshakes_per_second,
             per_second_of_address=bounds.handshakes_per_second_per_address,
             burst_of_address=bounds.pending_per_address,
@@ -95,9 +96,10 @@ class Server:
     async def serve(self) -> None:
         """Accept until cancelled. Where no place is free, the kernel's queue is the bound."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._give_turns)
+            nursery.start_soon(self._doorstep.watch)
+            nursery.start_soon(self._give_turns, nursery)
             with self._accepting:
-                await self._accept(nursery)
+                await self._accept()
             self._has_stopped.set()
 
     async def stop_accepting(self) -> None:
@@ -105,14 +107,14 @@ class Server:
         self._accepting.cancel()
         await self._has_stopped.wait()
 
-    async def _accept(self, nursery: trio.Nursery) -> None:
+    async def _accept(self) -> None:
         while True:
             while self.gate.is_closed:
                 self._place_freed = trio.Event()
                 await self._place_freed.wait()
             await trio.lowlevel.wait_readable(self._listener)
             try:
-                self._take_in(nursery)
+                self._take_in()
             except BlockingIOError:  # there are no more, or another worker had them
                 continue
             except OSError as error:
@@ -121,7 +123,7 @@ class Server:
                 if not has_room:
                     await trio.sleep(0.05)
 
-    def _take_in(self, nursery: trio.Nursery) -> None:
+    def _take_in(self) -> None:
         """Accept a few of those that wait in the kernel, which is quicker than one at a time.
 
         Raises:
@@ -132,14 +134,13 @@ class Server:
                 return
             accepted, peer = self._listener.accept()
             accepted.setblocking(False)
-            scope = trio.CancelScope()
-            pending = Pending(accepted, address_of(peer), scope.cancel)
+            pending = Pending(accepted, address_of(peer), self._clock_ns())
             refusal = self.gate.enter(pending)
             if refusal:
                 accepted.close()
                 self._fail(pending, HandshakeError(Code.TOO_MANY_CONNECTIONS, refusal))
             else:
-                nursery.start_soon(self._greet, pending, scope)
+                self._doorstep.add(pending)
 
     def left(self, session: Session) -> None:
         """A session is over: its place is free."""
@@ -150,9 +151,33 @@ class Server:
         self.gate.taken -= 1
         self._place_freed.set()
 
+    def _spoke(self, pending: Pending) -> None:
+        """Its ClientHello is whole."""
+        self.gate.spoke(pending)
+        self._turns.join(pending.address, pending)
+        self._has_waiting.set()
+
+    def _turn_away(self, pending: Pending, error: HandshakeError) -> None:
+        """Close one that has no turn yet."""
+        self._turns.leave(pending.address, pending)
+        self._close(pending)
+        self._fail(pending, error)
+
+    def _make_way(self, pending: Pending) -> None:
+        """Another gets what this one had."""
+        if pending.scope is not None:
+            pending.scope.cancel()
+        else:
+            self._doorstep.take(pending)
+            self._turn_away(pending, _gave_way())
+
+    def _close(self, pending: Pending) -> None:
+        self.gate.leave(pending)
+        pending.sock.close()
+        self._free_place()
+
     async def _greet(self, pending: Pending, scope: trio.CancelScope) -> None:
-        """Take one connection from its first byte to its identity, or close it."""
-        begun_ns = self._clock_ns()
+        """Take one connection from its turn to its identity, or close it."""
         session = None
         try:
             with scope:
@@ -161,16 +186,16 @@ class Server:
         except HandshakeError as error:
             self._fail(pending, error)
         finally:
-            self.gate.leave(pending)
             if session is None:
-                pending.sock.close()
-                self._free_place()
+                self._close(pending)
+            else:
+                self.gate.leave(pending)
         if session is not None:
             self._metrics.handshakes["done"] += 1
-            self._metrics.handshake.observe((self._clock_ns() - begun_ns) / 1e9)
+            self._metrics.handshake.observe((self._clock_ns() - pending.begun_ns) / 1e9)
             self._opened(session)
         elif scope.cancelled_caught:
-            self._fail(pending, HandshakeError(Code.PEER_TOO_SLOW, "gave way to others"))
+            self._fail(pending, _gave_way())
 
     @property
     def is_greeting(self) -> bool:
@@ -182,13 +207,8 @@ class Server:
         self._refused(error.code, error.reason, pending.address)
 
     async def _shake_hands(self, pending: Pending) -> Link:
-        has_turn = trio.Event()
         try:
-            with trio.fail_after(first_byte_seconds_max):
-                await trio.lowlevel.wait_readable(pending.sock)
-            with trio.fail_after(handshake_seconds_max):
-                await self._hear_hello(pending)
-                await self._wait_for_turn(pending, has_turn)
+            with trio.fail_at(pending.due_s):
                 self.gate.shakes_hands(pending)
                 connection = Connection(Side.FRONT, agent=self._agent, inflight_max=self.window)
                 link = Link(pending.sock, self._context(), connection)
@@ -196,42 +216,16 @@ class Server:
         except OSError as error:
             raise HandshakeError(Code.CONNECTION_TRUNCATED, type(error).__name__) from None
         except trio.TooSlowError:
-            if pending.is_silent or has_turn.is_set():
-                raise HandshakeError(Code.PEER_TOO_SLOW, "no handshake in time") from None
-            raise HandshakeError(Code.TOO_MANY_CONNECTIONS, "no turn in time") from None
+            raise HandshakeError(Code.PEER_TOO_SLOW, "no handshake in time") from None
         return link
 
-    async def _hear_hello(self, pending: Pending) -> None:
-        """Wait until the whole ClientHello is in the kernel; no memory of ours is used for it."""
-        sock = pending.sock
-        waited_for = 0
-        try:
-            there, wanted = pending.hello_bytes()
-            while there < wanted and wanted != waited_for:  # woken without them: no more will come
-                waited_for = wanted
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, waited_for)
-                await trio.lowlevel.wait_readable(sock)
-                there, wanted = pending.hello_bytes()
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-        except (EOFError, OSError):
-            there, wanted = 0, 1
-        if there < wanted:
-            raise HandshakeError(Code.CONNECTION_TRUNCATED, "no whole ClientHello")
-        self.gate.spoke(pending)
-
-    async def _wait_for_turn(self, pending: Pending, has_turn: trio.Event) -> None:
-        self._turns.join(pending.address, (pending, has_turn))
-        self._has_waiting.set()
-        try:
-            await has_turn.wait()
-        finally:
-            self._turns.leave(pending.address, (pending, has_turn))
-
-    async def _give_turns(self) -> None:
+    async def _give_turns(self, nursery: trio.Nursery) -> None:
         while True:
             chosen = self._turns.next(trio.current_time())
             if chosen is not None:
-                chosen[1].set()
+                self._doorstep.take(chosen)
+                chosen.scope = trio.CancelScope()
+                nursery.start_soon(self._greet, chosen, chosen.scope)
                 await trio.lowlevel.checkpoint()  # one handshake, then whatever else there is
                 continue
             self._has_waiting = trio.Event()
@@ -256,6 +250,10 @@ class Server:
         self.gate.leave(pending)
         await _linger(pending.sock)
         return None
+
+
+def _gave_way() -> HandshakeError:
+    return HandshakeError(Code.PEER_TOO_SLOW, "gave way to others")
 
 
 def places_of_worker() -> int:

@@ -114,6 +114,9 @@ class _Pauses:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._begun = 0.0
+        self._longest_s = 0.0
+        text = "Longest pause of the collector since the start."
+        metrics.gauges["gc_pause_max_seconds"] = text, lambda: self._longest_s
 
     def __call__(self, phase: str, _info: dict[str, int]) -> None:
         if phase == "start":
@@ -121,7 +124,7 @@ class _Pauses:
         else:
             pause_s = time.perf_counter() - self._begun
             self._metrics.gc_pause.observe(pause_s)
-            self._metrics.gc_pause_max_seconds = max(self._metrics.gc_pause_max_seconds, pause_s)
+            self._longest_s = max(self._longest_s, pause_s)
 
 
 def _serve_metrics(settings: Config, index: int, worker: Worker) -> None:
