@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ksz_router import limits
 from ksz_router.codes import Code
 from ksz_router.messages import Request
-from ksz_router.wire import Connection, Ended, Hello, Side
+from ksz_router.wire import Connection, Ended, Hello, Pong, Side
 from tests.test_wire_vectors import CONVERSATIONS, KINDS, VALID, Vector, bye_code, opened, started
 
 SIDES = st.sampled_from(Side)
@@ -146,6 +146,19 @@ def test_a_frame_that_comes_in_small_pieces_costs_its_size_once() -> None:
     assert not connection.is_ended
     assert peak < 4 * MIB
     assert connection.frame_in_part is None
+
+
+def test_what_still_waits_when_we_end_the_connection_is_never_taken() -> None:
+    """Three messages in one piece, taken one by one: an end behind the first is the end."""
+    connection = opened(Side.FRONT)
+    pongs = b"\0\0\0\x03\x92\x04\x07" * 3
+
+    assert connection.receive_data(pongs, events_max=1) == [Pong(7)]
+    assert connection.has_more
+    connection.end()
+
+    assert not connection.has_more
+    assert connection.receive_data(b"") == []
 
 
 def test_pings_are_answered_one_for_one() -> None:

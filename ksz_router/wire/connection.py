@@ -7,7 +7,7 @@ A fault of the peer never raises: it comes out as :class:`Ended`, a Bye is queue
 more comes out. A fault of ours raises :class:`LocalProtocolError`.
 """
 
-from typing import cast
+from typing import Any
 
 import msgspec
 
@@ -35,7 +35,8 @@ from ksz_router.wire.frames import FrameBuffer, put_length
 from ksz_router.wire.states import MAY_SEND, PASSED_ON, PEER, SPEAKER, Side, State
 
 _encode_into = msgspec.msgpack.Encoder().encode_into
-_decode = msgspec.msgpack.Decoder[Message](Message).decode
+_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(Message)
+_decode = _decoder.decode
 _no_length = bytes(frame_length_bytes)
 
 # What hostile bytes make the decoder raise; the last two are no MsgspecError.
@@ -113,7 +114,7 @@ class Connection:
                 events.append(self._end(Code.FRAME_MALFORMED))
                 break
             if type(message) in self._passed_on:
-                events.append(cast("Event", message))
+                events.append(message)
             else:
                 events += self._take(message)
                 if self.is_ended:
@@ -238,7 +239,7 @@ class Connection:
         self.is_ended = state is State.ENDED
         self._may_send = MAY_SEND[self.side, state]
         self._may_receive = MAY_SEND[PEER[self.side], state]
-        self._passed_on = self._may_receive & PASSED_ON
+        self._passed_on = PASSED_ON[PEER[self.side], state]
         if state is not State.GREETING:
             self._frames.bytes_max = frame_bytes_max
 

@@ -65,9 +65,9 @@ MAY_SEND: dict[tuple[Side, State], frozenset[type[Message]]] = {
     (Side.SOURCE, State.ENDED): frozenset(),
 }
 
-PASSED_ON: frozenset[type[Message]] = frozenset(
-    {Request, Answer, Delivery, Reply, Pong, Drain, Throttle}
-)
-"""What comes out as it came, without a word of the engine's own."""
+_HEEDED: frozenset[type[Message]] = frozenset({Hello, Welcome, Ping, Bye, Envelope})
+
+PASSED_ON = {which: messages - _HEEDED for which, messages in MAY_SEND.items()}
+"""Of those, what comes out at the other end as it came, without a word of the engine's own."""
 
 assert set(MAY_SEND) == {(side, state) for side in Side for state in State}
