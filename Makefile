@@ -20,11 +20,7 @@ STAMP := $(ENVIRONMENT)/made-$(shell { cat requirements/run.txt requirements/dev
 CHECKED := ksz_router tests $(wildcard bench/*.py contrib/*.py contrib/*/*.py)
 
 .DEFAULT_GOAL := help
-<<<<<<< HEAD
-.PHONY: help demo test fuzz lint format lock wheel bench-router bench-peers bench-crash bench-reload bench-abuse bench-soak clean environment
-=======
-.PHONY: help demo test fuzz lint format lock wheel bench-router bench-crash bench-reload bench-abuse bench-idle clean environment
->>>>>>> h4-idle
+.PHONY: help demo test fuzz lint format lock wheel bench-router bench-peers bench-crash bench-reload bench-abuse bench-soak bench-idle clean environment
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,13 +66,11 @@ bench-reload: environment ## reload everything, good and bad, at 2,000/s, and co
 bench-abuse: environment ## hurt a router each way in turn, with a good client beside it
 	@$(RUN)/python bench/abuse.py
 
-<<<<<<< HEAD
 bench-soak: environment ## a quarter of an hour at 5,000/s: memory, stalls, pauses
 	@$(RUN)/python bench/soak.py
-=======
+
 bench-idle: environment ## memory of a connection that does nothing, and of one that says nothing
 	@$(RUN)/python bench/idle.py
->>>>>>> h4-idle
 
 lock: ## take the newest versions that pyproject.toml allows into requirements/*.txt (needs uv)
 	@command -v $(UV) >/dev/null || { echo 'make lock needs uv: pipx install uv, or make lock UV=path'; exit 1; }

@@ -9,7 +9,8 @@ from typing import Any
 import trio
 
 from ksz_router import tls
-from ksz_router.link import HandshakeError, Link, dial
+from ksz_router.dial import dial
+from ksz_router.link import HandshakeError, Link
 from ksz_router.messages import Answer, Delivery, Outcome, Reply, Request
 from ksz_router.model import Endpoint
 from ksz_router.wire import Connection, Drain, Ended, Event, Side, Welcome

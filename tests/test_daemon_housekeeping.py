@@ -9,6 +9,7 @@ import pytest
 from ksz_router.cli.testpki import ROUTER_URI
 from ksz_router.codes import Code
 from ksz_router.daemon.source import SourceLink
+from ksz_router.dial import dial
 from ksz_router.limits import (
     hello_seconds_max,
     ping_interval_seconds,
@@ -16,7 +17,6 @@ from ksz_router.limits import (
     slow_reader_seconds_max,
     slow_sender_seconds_max,
 )
-from ksz_router.link import dial
 from ksz_router.wire import Connection, Side
 from tests.daemon_ground import Ground
 from tests.daemon_parts import Parts, in_trio, parts

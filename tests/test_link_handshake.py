@@ -26,7 +26,8 @@ from ksz_router.cli.testpki import (
 )
 from ksz_router.codes import Code
 from ksz_router.credentials import Credentials
-from ksz_router.link import HandshakeError, dial
+from ksz_router.dial import dial
+from ksz_router.link import HandshakeError
 from ksz_router.tls import ALPN, TlsFilesError
 from ksz_router.wire import Connection, Ended, Side
 from tests.daemon_parts import in_trio

@@ -34,7 +34,7 @@ RANKS = [
     {"revocations"},
     {"credentials"},
     {"link"},
-    {"poller"},
+    {"poller", "dial"},
     {"daemon", "sdk"},
     {"report"},
     {"cli"},
@@ -45,13 +45,13 @@ SHELL = {"daemon", "sdk", "cli"}
 
 # Libraries that do something to the world, and the only parts or modules that may touch them.
 HOMES: dict[str, set[str]] = {
-    "trio": {"link", "poller"} | SHELL,
+    "trio": {"link", "dial", "poller"} | SHELL,
     "lmdb": {"rulebook", "rights", "directory", "ledger"},
     "structlog": {"daemon"},
     "prometheus_client": {"daemon"},
     "logging": {"sdk"},  # a library leaves it to its user where it goes
-    "ssl": {"tls", "link", "daemon", "sdk"},
-    "socket": {"link"} | SHELL,
+    "ssl": {"tls", "link", "dial", "daemon", "sdk"},
+    "socket": {"link", "dial"} | SHELL,
     "select": {"poller", "daemon.recorder", "daemon.doorstep"},
     "cryptography": {"privacylog", "rulebook", "revocations", "credentials"} | SHELL,
     "secrets": {"privacylog"} | SHELL,

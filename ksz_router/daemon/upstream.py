@@ -14,13 +14,14 @@ from ksz_router.config import Sources
 from ksz_router.daemon.opened import Dispatch, Errand
 from ksz_router.daemon.recorder import Recorded
 from ksz_router.daemon.source import STATES, Source, SourceLink
+from ksz_router.dial import dial
 from ksz_router.identifiers import Kbo
 from ksz_router.limits import (
     handshake_seconds_max,
     source_dials_at_once_max,
     source_draining_links_max,
 )
-from ksz_router.link import HandshakeError, Link, dial
+from ksz_router.link import HandshakeError, Link
 from ksz_router.messages import Reply
 from ksz_router.model import Endpoint
 from ksz_router.routing import BreakerSettings

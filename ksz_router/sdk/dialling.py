@@ -4,8 +4,9 @@ import trio
 
 from ksz_router.codes import Code
 from ksz_router.credentials import Credentials
+from ksz_router.dial import dial
 from ksz_router.limits import handshake_seconds_max
-from ksz_router.link import HandshakeError, Link, dial
+from ksz_router.link import HandshakeError, Link
 from ksz_router.sdk.settings import AuthenticationError, NotConnectedError, SdkError
 from ksz_router.tls import CERTIFICATE_FAULTS
 from ksz_router.wire import Connection, Ended

@@ -12,7 +12,8 @@ import trio
 from contrib.stand import ROUTER_URI
 from ksz_router import tls
 from ksz_router.codes import Code
-from ksz_router.link import HandshakeError, Link, dial
+from ksz_router.dial import dial
+from ksz_router.link import HandshakeError, Link
 from ksz_router.sdk import Answer, Request
 from ksz_router.wire import Connection, Drain, Ended, Side, Welcome
 from tests.integration.stands import CENTRE, Town, request, until

@@ -18,8 +18,8 @@ from ksz_router import tls
 from ksz_router.cli import BAD_CONFIG
 from ksz_router.cli.testpki import issue, make_authority
 from ksz_router.codes import Code
+from ksz_router.dial import dial
 from ksz_router.directory.synthesise import landmarks
-from ksz_router.link import dial
 from ksz_router.privacylog.entry import Kind
 from ksz_router.rulebook.generation import SIGNATURE, folder_of
 from ksz_router.sdk import AuthenticationError, Identity
