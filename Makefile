@@ -16,8 +16,7 @@ STAMP := $(ENVIRONMENT)/made-$(shell { cat requirements/run.txt requirements/dev
 CHECKED := ksz_router tests $(wildcard bench/*.py contrib/*.py contrib/*/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz lint format lock wheel bench-router bench-crash bench-reload bench-abuse \
-	bench-decide bench-start clean environment
+.PHONY: help demo test fuzz lint format lock wheel bench-router bench-crash bench-reload bench-abuse bench-decide bench-start clean environment
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -84,12 +84,12 @@ def _bench(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     stand.command("rulebook", "build", folder / "text", "--store", folder / "timed")
     compile_s = time.monotonic() - began
     print(f"compiled in {compile_s:.1f} s", flush=True)
-    _run_once(stand, waits=True)  # brings everything into the page cache
+    run_once(stand, waits=True)  # brings everything into the page cache
     prepared, unprepared, flushes = [], [], []
     for number in range(arguments.rounds):
         flushes += machine.flush_ms(stand.log)
-        prepared.append(_run_once(stand, waits=False))
-        unprepared.append(_run_once(stand, waits=True))
+        prepared.append(run_once(stand, waits=False))
+        unprepared.append(run_once(stand, waits=True))
         print(
             f"round {number + 1}  {prepared[-1]['seconds']:.2f} s, "
             f"{prepared[-1]['cpu_s']:.2f} s of processors; with no file prepared "
@@ -119,7 +119,7 @@ def _bench(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _run_once(stand: Stand, *, waits: bool) -> dict[str, float]:
+def run_once(stand: Stand, *, waits: bool) -> dict[str, float]:
     """Start, measure and stop; ``waits`` until every worker has prepared its next file.
 
     A router does that in the first quarter of a minute, so only one that was stopped sooner leaves
