@@ -20,7 +20,7 @@ STAMP := $(ENVIRONMENT)/made-$(shell { cat requirements/run.txt requirements/dev
 CHECKED := ksz_router tests $(wildcard bench/*.py contrib/*.py contrib/*/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz lint format lock wheel bench-router bench-peers bench-crash bench-reload bench-abuse bench-soak bench-idle clean environment
+.PHONY: help demo test fuzz lint format lock wheel bench-router bench-peers bench-crash bench-reload bench-abuse bench-soak bench-idle bench-decide bench-start clean environment
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,10 +72,19 @@ bench-soak: environment ## a quarter of an hour at 5,000/s: memory, stalls, paus
 bench-idle: environment ## memory of a connection that does nothing, and of one that says nothing
 	@$(RUN)/python bench/idle.py
 
+bench-decide: environment ## decisions per second, against other decision engines
+	@$(RUN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--only-binary :all: --require-hashes -r requirements/bench.txt
+	@$(RUN)/python bench/decide.py
+
+bench-start: environment ## time from exec to ready, with ten million persons
+	@$(RUN)/python bench/start.py
+
 lock: ## take the newest versions that pyproject.toml allows into requirements/*.txt (needs uv)
 	@command -v $(UV) >/dev/null || { echo 'make lock needs uv: pipx install uv, or make lock UV=path'; exit 1; }
 	@$(COMPILE) --output-file requirements/run.txt
 	@$(COMPILE) --group dev --constraint requirements/run.txt --output-file requirements/dev.txt
+	@$(COMPILE) --group bench --constraint requirements/run.txt --output-file requirements/bench.txt
 
 # Wheels only, so that no code of a package runs while it is installed; hashes of every wheel of a
 # version, so that x86-64 and ARM and later Pythons install from the same lock.

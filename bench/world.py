@@ -178,20 +178,7 @@ class World:
 
     def status(self) -> dict[str, Any]:
         """Ask the router how it is, without starting a process; empty where none answers."""
-        try:
-            with socket.socket(socket.AF_UNIX) as sock:
-                sock.settimeout(5.0)
-                sock.connect(str(self.stand.folder / "admin.sock"))
-                sock.sendall(b'{"verb":"status"}\n')
-                data = b""
-                while not data.endswith(b"\n"):
-                    chunk = sock.recv(65_536)
-                    if not chunk:
-                        return {}
-                    data += chunk
-        except OSError:
-            return {}
-        return dict(json.loads(data))
+        return ask_status(self.stand)
 
     def _start(self, verb: str, words: list[str]) -> "subprocess.Popen[str]":
         return subprocess.Popen(
@@ -205,6 +192,24 @@ class World:
             f"key={identity.key}",
             f"authorities={identity.authorities}",
         ]
+
+
+def ask_status(stand: Stand) -> dict[str, Any]:
+    """Ask a router how it is, without starting a process; empty where none answers."""
+    try:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(5.0)
+            sock.connect(str(stand.folder / "admin.sock"))
+            sock.sendall(b'{"verb":"status"}\n')
+            data = b""
+            while not data.endswith(b"\n"):
+                chunk = sock.recv(65_536)
+                if not chunk:
+                    return {}
+                data += chunk
+    except OSError:
+        return {}
+    return dict(json.loads(data))
 
 
 def finish(process: "subprocess.Popen[str]", seconds_max: float) -> dict[str, Any]:

@@ -80,10 +80,12 @@ class NumberStatus(IntEnum):
     DECEASED = 3
 
 
-# What a rulebook holds. Periods are [begin, end], both days inclusive.
+# What a rulebook holds. Periods are [begin, end], both days inclusive. Rows are frozen and hold no
+# row that could hold them, so there is no circle for the collector to look for (``gc=False``): of a
+# hundred thousand it would cost more than decoding them.
 
 
-class Endpoint(msgspec.Struct, frozen=True, array_like=True):
+class Endpoint(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Where a source listens. ``uri`` is the SAN URI its certificate must carry."""
 
     host: str
@@ -91,7 +93,7 @@ class Endpoint(msgspec.Struct, frozen=True, array_like=True):
     uri: str
 
 
-class Institution(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class Institution(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):
     """A legal person that may connect, be asked, or be acted for."""
 
     kbo: Kbo
@@ -106,7 +108,7 @@ class Institution(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     end: Day = OPEN
 
 
-class Service(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class Service(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):
     """A kind of message in one version, as the rulebook declares it."""
 
     name: str
@@ -121,7 +123,7 @@ class Service(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """The longest a requester may wait; a shorter wish in the request wins."""
 
 
-class Grant(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class Grant(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):
     """A row of the authorization table. ``role`` or ``kbo`` holds it; ``framework`` is path B."""
 
     id: str
@@ -148,7 +150,7 @@ class Grant(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     own_mode: Mode = Mode.BLOCK
 
 
-class Availability(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class Availability(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):
     """A row of the data availability table: this source has the data of this service."""
 
     service: str
@@ -170,7 +172,7 @@ class Availability(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """Of the institution; joined in when the rulebook is built."""
 
 
-class Outage(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class Outage(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):
     """An announced unavailability, in Unix milliseconds, of one service of a source or of all."""
 
     kbo: Kbo
@@ -179,7 +181,7 @@ class Outage(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     end_ms: int
 
 
-class AccessRight(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class AccessRight(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):
     """What one user or application may do for its institution, within the grants."""
 
     kbo: Kbo

@@ -1,5 +1,6 @@
 """Deadlines, exchange ids, admission and the operational log, each alone."""
 
+import gc
 import json
 import threading
 from collections import Counter
@@ -20,6 +21,7 @@ from ksz_router.daemon.ids import ExchangeIds
 from ksz_router.daemon.opened import Exchange
 from ksz_router.daemon.session import Session
 from ksz_router.daemon.tally import Tally
+from ksz_router.daemon.worker_process import uncollected
 from ksz_router.decision import Facts, Refusal
 from ksz_router.privacylog.entry import Kind
 from tests.daemon_ground import NEIGHBOUR, Ground
@@ -242,3 +244,19 @@ def test_what_a_peer_can_cause_at_will_is_a_bounded_number_of_lines(
     assert sum(line["count"] for line in lines) == 100_000
     assert [line["count"] for line in lines if line.get("others")] == [68_000]
     assert {line["event"] for line in lines} == {"handshake_refused"}
+
+
+def test_the_collector_never_goes_through_what_a_start_made() -> None:
+    """A hundred thousand rows are its to look at neither while they are made nor later."""
+    threshold = gc.get_threshold()
+    made: list[list[int]] = []
+    try:
+        with uncollected():
+            assert not gc.isenabled()
+            made = [[n] for n in range(100)]
+        assert gc.isenabled()
+        seen = {id(one) for one in gc.get_objects()}
+        assert not any(id(one) in seen for one in made)
+    finally:
+        gc.set_threshold(*threshold)
+        gc.unfreeze()

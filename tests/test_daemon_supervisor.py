@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -154,3 +155,13 @@ def test_a_worker_that_drains_is_not_taken_for_mute(settings: config.Config) -> 
         theirs.close()
 
     trio.run(main, clock=MockClock(autojump_threshold=0.01))
+
+
+def test_the_supervisor_starts_without_a_workers_parts() -> None:
+    """It never sees a message, and every start of a router waits for its imports."""
+    code = "import ksz_router.cli.run, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = set(done.stdout.split())
+    assert "ksz_router.daemon.supervisor" in imported
+    unwanted = {"prometheus_client", "ksz_router.daemon.loop", "ksz_router.rulebook.compile"}
+    assert not imported & unwanted

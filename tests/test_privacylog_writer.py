@@ -5,7 +5,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from ksz_router.limits import group_records_max, record_bytes_max
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.privacylog.durable import Disk
 from ksz_router.privacylog.frame import FILE_BYTES_MIN, LAST, SETTLED
+from ksz_router.privacylog.header import PAGE
 from ksz_router.privacylog.keys import KeyRing, load
 from ksz_router.privacylog.recovery import End, scan
 from ksz_router.privacylog.taking import LogNotWritable, SlotTaken
@@ -275,21 +276,84 @@ def test_rotation_uses_the_file_that_was_prepared(world: World) -> None:
     assert verify(world.log, world.keys).faults == []
 
 
-def test_leaving_removes_what_was_prepared_and_a_crash_leaves_nothing_in_the_way(
-    world: World,
+@pytest.mark.parametrize("leave", [Writer.close, crash])
+def test_the_next_run_begins_with_the_file_that_was_prepared(
+    world: World, leave: Callable[[Writer], None]
 ) -> None:
-    """A half-filled file is never taken for a file of the log."""
+    """So a start writes one page and not a whole file, after a stop as after a kill."""
+    writer = world.open()
+    writer.prepare_next(lambda: None)
+    leave(writer)
+    inode = (world.slot / "prepared").stat().st_ino
+
+    disk = RecordingDisk()
+    world.open(disk=disk).close()
+    assert sum(name == "write" for name, _ in disk.calls) == 3  # header, settled, last
+    assert (world.slot / "000002.wal").stat().st_ino == inode
+    assert sorted(entry.name for entry in world.slot.iterdir()) == ["000001.wal", "000002.wal"]
+    assert verify(world.log, world.keys).faults == []
+
+
+def _lengthen(prepared: Path, _world: World) -> None:
+    """As it is after a larger size was configured, and a smaller one again."""
+    with prepared.open("ab") as file:
+        file.write(bytes(PAGE))
+
+
+def _make_sparse(prepared: Path, _world: World) -> None:
+    prepared.unlink()
+    prepared.touch()
+    os.truncate(prepared, FILE_BYTES)
+
+
+def _spoil(prepared: Path, _world: World) -> None:
+    with prepared.open("r+b") as file:
+        file.seek(FILE_BYTES - 1)
+        file.write(b"!")
+
+
+def _use_up(prepared: Path, world: World) -> None:
+    """As a crash leaves it between the two names of a new file."""
+    prepared.unlink()
+    os.link(world.slot / "000001.wal", prepared)
+
+
+@pytest.mark.parametrize("harm", [_lengthen, _make_sparse, _spoil, _use_up])
+def test_a_file_that_is_not_as_it_was_prepared_is_made_anew(
+    world: World, harm: Callable[[Path, World], None]
+) -> None:
+    """What is behind the last frame must be zeros on disk, or it would be taken for damage."""
     writer = world.open()
     writer.prepare_next(lambda: None)
     writer.close()
-    assert [entry.name for entry in world.slot.iterdir()] == ["000001.wal"]
+    prepared = world.slot / "prepared"
+    harm(prepared, world)
+    with prepared.open("rb") as harmed:
+        inode = os.fstat(harmed.fileno()).st_ino  # held open, so that it is not given out again
+        world.open().close()
+    assert (world.slot / "000002.wal").stat().st_ino != inode
+    assert not prepared.exists()
+    assert verify(world.log, world.keys).faults == []
+
+
+def test_what_a_kill_left_half_filled_is_removed(world: World) -> None:
+    """It never gets the name of a file that is ready."""
+
+    class KilledError(BaseException):
+        pass
+
+    def kill() -> None:
+        assert (world.slot / "filling").exists()
+        assert not (world.slot / "prepared").exists()
+        raise KilledError
 
     writer = world.open()
-    writer.prepare_next(lambda: None)
+    with pytest.raises(KilledError):
+        writer.prepare_next(kill)
     crash(writer)
+    (world.slot / "filling").write_bytes(b"half")
     world.open().close()
-    assert not (world.slot / "prepared").exists()
-    assert verify(world.log, world.keys).faults == []
+    assert sorted(entry.name for entry in world.slot.iterdir()) == ["000001.wal", "000002.wal"]
 
 
 def test_the_free_share_of_the_disk_is_between_none_and_all(world: World) -> None:

@@ -1,5 +1,6 @@
 """Facts: the right rows for each request, nothing for a hostile one, damage shown at open."""
 
+import gc
 import hashlib
 import json
 from collections.abc import Iterator
@@ -246,3 +247,15 @@ def test_two_generations_are_open_side_by_side(tmp_path: Path) -> None:
     old.close()
     assert Rights(new).find(w.CENTRE, w.USER_A, None)
     new.close()
+
+
+def test_the_collector_has_no_rows_to_go_through(snapshot: Snapshot) -> None:
+    """A reload of a hundred thousand grants beside the traffic would make it stop the worker."""
+    rows = [
+        *snapshot.institutions(),
+        *snapshot.services(),
+        *(grant for row in snapshot.services() for grant in snapshot.grants(row.name, row.version)),
+        *(row for of in snapshot.services() for row in snapshot.sources(of.name, of.version)),
+    ]
+    assert len({type(row) for row in rows}) == 4
+    assert not any(map(gc.is_tracked, rows))

@@ -3,11 +3,14 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ksz_router import config
 from ksz_router.credentials import Credentials, Identity
-from ksz_router.daemon.loop import Loop
-from ksz_router.daemon.metrics import Gauges
+
+if TYPE_CHECKING:  # the supervisor, which checks certificates, starts without a worker's parts
+    from ksz_router.daemon.loop import Loop
+    from ksz_router.daemon.metrics import Gauges
 
 
 class Contexts(Credentials):
@@ -27,7 +30,7 @@ class Contexts(Credentials):
         )
         super().__init__(identity, now_unix_s)
 
-    def gauges(self) -> Gauges:
+    def gauges(self) -> "Gauges":
         """What Prometheus is told of them."""
         return {
             "certificate_not_after_timestamp_seconds": (
@@ -44,7 +47,7 @@ class Contexts(Credentials):
             ),
         }
 
-    def end_refused(self, loop: Loop) -> int:
+    def end_refused(self, loop: "Loop") -> int:
         """End each connection whose certificates are no longer accepted; return how many.
 
         In one go, so that nothing that such a peer sent is taken after it. What is open on a

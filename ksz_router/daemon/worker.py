@@ -1,5 +1,6 @@
 """The parts of one worker: opened in order, wired together, closed in reverse."""
 
+import gc
 import socket
 import time
 from pathlib import Path
@@ -173,6 +174,7 @@ class Worker:
                 except CANNOT_OPEN as error:
                     return self.report("load", text=str(error))
                 self.tables.adopt(snapshot)
+                gc.freeze()  # as at the start: no collection goes through the tables
                 self.upstream.refresh()
                 self._log.info("rulebook_loaded", generation=generation)
                 return self.report("load")

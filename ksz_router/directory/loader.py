@@ -153,12 +153,15 @@ class _Build:
             text = TextIOWrapper(binary, encoding="utf-8-sig", errors="replace", newline="")
             reader = csv.reader(text, strict=True)
             try:
-                for cells in self._rows(reader):
-                    if not self._sorter.count % _PROGRESS_ROWS:
+                for count, cells in enumerate(self._rows(reader)):
+                    if not count % _PROGRESS_ROWS:
                         self.tell("read", binary.tell(), size)
-                    self._take(cells, reader.line_num)
-                    if self._reasons.are_full():
-                        break
+                    try:
+                        self._take(cells, reader.line_num)
+                    except RowError as error:
+                        self._reasons.add(reader.line_num, str(error))
+                        if self._reasons.are_full():
+                            break
             except csv.Error as error:
                 self._reasons.add(reader.line_num, f"is not CSV: {error}")
         self.tell("read", size, size)
@@ -166,18 +169,21 @@ class _Build:
 
     def _rows(self, reader: Iterator[list[str]]) -> Iterator[list[str]]:
         """Rows after the heading; rows that begin with ``#`` and empty ones are left out."""
-        rows = (cells for cells in reader if cells and not cells[0].startswith("#"))
-        if tuple(next(rows, ())) == COLUMNS:
-            yield from rows
-        else:
+        has_heading = False
+        for cells in reader:
+            if not cells or cells[0][:1] == "#":
+                continue
+            if has_heading:
+                yield cells
+            elif tuple(cells) == COLUMNS:
+                has_heading = True
+            else:
+                break
+        if not has_heading:
             self._reasons.add(1, f"the first row must be the heading: {','.join(COLUMNS)}")
 
     def _take(self, cells: list[str], row: int) -> None:
-        try:
-            record = encode(cells, row)
-        except RowError as error:
-            self._reasons.add(row, str(error))
-            return
+        record = encode(cells, row)
         self._sorter.add(record)
         if current := cells[2]:
             self._families.add(key_of(record), current, row)

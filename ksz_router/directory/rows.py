@@ -67,19 +67,23 @@ def encode(cells: list[str], row: int) -> bytes:
     """
     if len(cells) != len(COLUMNS):
         raise RowError(f"has {len(cells)} columns, {len(COLUMNS)} are expected")
-    insz, status, current, deceased, *line = cells
+    key = _key(cells[0])
+    if not cells[1]:
+        return _encode_line(key, cells, row)
+    if any(cells[4:]):
+        raise RowError("sector to changed: must be empty where status is not (a number row)")
+    return _encode_number(key, cells, row)
+
+
+@lru_cache(maxsize=1_024)  # rows of one number mostly follow each other
+def _key(insz: str) -> bytes:
     if not is_insz(insz):
         raise RowError("insz: is not a well-formed INSZ")
-    if not status:
-        if current or deceased:
-            raise RowError("current, deceased: must be empty where status is (a line row)")
-        return _encode_line(pack_key(insz), line, row)
-    if any(line):
-        raise RowError("sector to changed: must be empty where status is not (a number row)")
-    return _encode_number(insz, status, current, deceased, row)
+    return pack_key(insz)
 
 
-def _encode_number(insz: str, status: str, current: str, deceased: str, row: int) -> bytes:
+def _encode_number(key: bytes, cells: list[str], row: int) -> bytes:
+    insz, status, current, deceased = cells[:4]
     known = _STATUSES.get(status)
     if known is None:
         raise RowError(f"status: must be one of {', '.join(_STATUSES)}")
@@ -93,12 +97,14 @@ def _encode_number(insz: str, status: str, current: str, deceased: str, row: int
         raise RowError("deceased: must be given for a deceased person, and for no other")
     target = pack_key(current) if current else bytes(KEY_BYTES)
     day = _day(deceased, "deceased") if deceased else 0
-    return _NUMBER_ROW.pack(pack_key(insz), _NUMBER, known, target, day, row)
+    return _NUMBER_ROW.pack(key, _NUMBER, known, target, day, row)
 
 
 def _encode_line(key: bytes, cells: list[str], row: int) -> bytes:
-    role_and_capacity = _role_and_capacity(*cells[:3])
-    phase, begin, end, changed = cells[3:]
+    _, _, current, deceased, sector, kind, capacity, phase, begin, end, changed = cells
+    if current or deceased:
+        raise RowError("current, deceased: must be empty where status is (a line row)")
+    numbers = _numbers(sector, kind, capacity, phase)
     first = _day(begin, "begin")
     last = _day(end, "end") if end else OPEN
     if last < first:
@@ -106,24 +112,26 @@ def _encode_line(key: bytes, cells: list[str], row: int) -> bytes:
     return _LINE_ROW.pack(
         key,
         _LINE,
-        *role_and_capacity,
+        *numbers[:3],
         first,
         last,
-        _number(phase, "phase", PHASE_MAX),
+        numbers[3],
         _day(changed, "changed") if changed else 0,
         row,
     )
 
 
 @lru_cache(maxsize=65_536)
-def _role_and_capacity(sector: str, type_: str, capacity: str) -> tuple[int, int, int]:
+def _numbers(sector: str, kind: str, capacity: str, phase: str) -> tuple[int, int, int, int]:
+    """Sector, type + 1, capacity and phase, as they are packed."""
     code = _number(capacity, "capacity", 999)
     if code == 999:
         raise RowError("capacity: 999 is the status of a replaced number, give it a number row")
     if code > CAPACITY_MAX and code != PROVISIONAL:
         raise RowError(f"capacity: must be from 0 to {CAPACITY_MAX}, or {PROVISIONAL}")
-    kind = _number(type_, "type", 999) if type_ else ANY_TYPE
-    return _number(sector, "sector", 999), kind - ANY_TYPE, code
+    type_ = _number(kind, "type", 999) if kind else ANY_TYPE
+    numbers = _number(sector, "sector", 999), type_ - ANY_TYPE, code
+    return *numbers, _number(phase, "phase", PHASE_MAX)
 
 
 @lru_cache(maxsize=65_536)

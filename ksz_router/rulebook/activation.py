@@ -15,7 +15,6 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from ksz_router.rulebook.compile import flush
 from ksz_router.rulebook.generation import (
     ACTIVE,
     MANIFEST,
@@ -25,6 +24,7 @@ from ksz_router.rulebook.generation import (
     Manifest,
     NoActiveGenerationError,
     RulebookError,
+    flush,
     folder_of,
     read_manifest,
 )

@@ -58,10 +58,14 @@ def check_grants(index: Index) -> None:
                     in_network = deliberation.head.basis != ""
                     sound.append(_Grant(row, place, days, in_network))
     _check_overlaps(index, sound)
+    by_service: dict[tuple[str, int], list[_Grant]] = {}
     for grant in sound:
-        _check_fires(index, grant, sound)
+        by_service.setdefault((grant.row.service, grant.row.version), []).append(grant)
+    for grant in sound:
+        of_service = by_service[grant.row.service, grant.row.version]
+        _check_fires(index, grant, of_service)
         if grant.in_network:
-            _check_network(index, grant, sound)
+            _check_network(index, grant, of_service)
 
 
 def _check_head(index: Index, deliberation: Deliberation, numbers: dict[str, Place]) -> None:
@@ -202,7 +206,7 @@ def _share_capacity(one: GrantRow, other: GrantRow) -> bool:
     return not set(one.capacities).isdisjoint(other.capacities)
 
 
-def _check_fires(index: Index, grant: _Grant, grants: list[_Grant]) -> None:
+def _check_fires(index: Index, grant: _Grant, of_service: list[_Grant]) -> None:
     """Somebody must supply or receive the service on a day the grant is in force."""
     row = grant.row
     key = (row.service, row.version)
@@ -214,16 +218,14 @@ def _check_fires(index: Index, grant: _Grant, grants: list[_Grant]) -> None:
         reason = "can never fire: no [[availability]] for the service in its period"
         index.error(grant.place, reason, "add the source or recipient, or remove the grant")
     elif row.direction == "send" and not any(
-        other.row.direction == "receive"
-        and (other.row.service, other.row.version) == key
-        and common_days(grant.days, other.days)
-        for other in grants
+        other.row.direction == "receive" and common_days(grant.days, other.days)
+        for other in of_service
     ):
         reason = "can never fire: nobody has a grant to receive the service"
         index.error(grant.place, reason, 'add a grant with direction = "receive"')
 
 
-def _check_network(index: Index, grant: _Grant, grants: list[_Grant]) -> None:
+def _check_network(index: Index, grant: _Grant, of_service: list[_Grant]) -> None:
     """A grant without deliberation holds inside one secondary network only."""
     row = grant.row
     networks = {index.institutions[kbo].secondary_network for kbo in index.grant_holders(row)}
@@ -234,12 +236,7 @@ def _check_network(index: Index, grant: _Grant, grants: list[_Grant]) -> None:
     key = (row.service, row.version)
     if row.direction == "receive":
         # The control confines the sender's grant to its network; a recipient's it cannot.
-        if any(
-            other.row.direction == "send"
-            and (other.row.service, other.row.version) == key
-            and not other.in_network
-            for other in grants
-        ):
+        if any(other.row.direction == "send" and not other.in_network for other in of_service):
             reason = "the service is also sent on a deliberation, from outside the network"
             index.error(grant.place, reason, "let the recipient's grant rest on a deliberation")
         return

@@ -6,7 +6,6 @@ after it the generation is complete. Nothing here signs.
 """
 
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -28,6 +27,7 @@ from ksz_router.rulebook.generation import (
     Rows,
     RulebookError,
     ServiceRows,
+    flush,
     name_of,
     read_manifest,
     right_key,
@@ -148,12 +148,3 @@ def _all_grants(rows: ServiceRows) -> Iterable[Grant]:
     yield from rows.grants
     for source in rows.sources:
         yield from source.receive
-
-
-def flush(path: Path) -> None:
-    """Make a file's content, or a folder's names, durable (fsync)."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,6 +10,7 @@ open, or an older signed generation made active again, since the pointer itself 
 """
 
 import hashlib
+import os
 from pathlib import Path
 
 import msgspec
@@ -150,3 +151,12 @@ def _damaged(folder: Path, reason: str) -> GenerationDamagedError:
 def damaged_rows(folder: Path, error: Exception) -> GenerationDamagedError:
     """Return the error for a data file whose rows cannot be read."""
     return _damaged(folder, f"{DATA} cannot be decoded ({type(error).__name__})")
+
+
+def flush(path: Path) -> None:
+    """Make a file's content, or a folder's names, durable (fsync)."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

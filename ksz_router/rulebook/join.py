@@ -48,18 +48,18 @@ def join(text: Text) -> Rows:
     """Return the rows, each list sorted by its key."""
     institutions = sorted(_institutions(text), key=lambda row: row.kbo)
     networks = {row.kbo: row.secondary_network for row in institutions}
-    grants = [
-        _grant(placed.row, deliberation, text)
-        for deliberation in text.deliberations
-        for placed in deliberation.grants
-    ]
+    grants: dict[tuple[str, int], list[Grant]] = {}
+    for deliberation in text.deliberations:
+        for placed in deliberation.grants:
+            grant = _grant(placed.row, deliberation, text)
+            grants.setdefault((grant.service, grant.version), []).append(grant)
     services = [ServiceRows(TEST_CONNECTION)]
-    for placed in text.services:
-        declared = msgspec.structs.asdict(placed.row)
-        declared["kind"] = Kind[placed.row.kind.upper()]
-        declared["subject"] = Subject[placed.row.subject.upper()]
+    for row, _ in text.services:
+        declared = msgspec.structs.asdict(row)
+        declared["kind"] = Kind[row.kind.upper()]
+        declared["subject"] = Subject[row.subject.upper()]
         service = Service(**declared)
-        own = [g for g in grants if (g.service, g.version) == (service.name, service.version)]
+        own = grants.get((service.name, service.version), [])
         asking = [g for g in own if g.direction is not Direction.RECEIVE]
         receiving = [g for g in own if g.direction is Direction.RECEIVE]
         sources = _sources(service, receiving, networks, text)

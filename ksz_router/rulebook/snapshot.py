@@ -65,7 +65,7 @@ class _Table:
         self.sources = rows.sources
         self.outages = outages
         self.all_grants = rows.grants
-        self.grants: dict[tuple[str | int, ...], tuple[Grant, ...]] = {}
+        held: dict[tuple[str | int, ...], list[Grant]] = {}
         for grant in rows.grants:
             holder: tuple[str | int, ...]
             if grant.kbo is not None:
@@ -74,7 +74,8 @@ class _Table:
                 holder = (grant.framework, grant.role.sector, grant.role.type)
             else:
                 continue
-            self.grants[holder] = (*self.grants.get(holder, ()), grant)
+            held.setdefault(holder, []).append(grant)
+        self.grants = {holder: tuple(grants) for holder, grants in held.items()}
 
 
 class Snapshot:

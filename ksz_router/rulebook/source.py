@@ -126,7 +126,10 @@ class _Reader:
             self._refuse(Place(name, 1), f"{key!r} is not an array of tables", f"write [[{key}]]")
             return
         header = re.compile(rf"^\s*\[\[\s*{key}\s*\]\]", re.MULTILINE)
-        lines = [content.count("\n", 0, hit.end()) + 1 for hit in header.finditer(content)]
+        lines, line, end = [], 1, 0
+        for hit in header.finditer(content):
+            line, end = line + content.count("\n", end, hit.end()), hit.end()
+            lines.append(line)
         for index, raw in enumerate(rows):
             place = Place(name, lines[index] if len(lines) == len(rows) else 1)
             row = self._row(raw, kind, place)
