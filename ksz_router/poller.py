@@ -45,11 +45,6 @@ class Poller:
         """Wait until something is ready."""
         await trio.lowlevel.wait_readable(self._epoll.fileno())
 
-    @property
-    def is_ready(self) -> bool:
-        """Something is ready already; far cheaper than :meth:`wait`."""
-        return bool(self._epoll.poll(0, 1))
-
     def ready(self) -> tuple[list[Link], list[Link]]:
         """Return the links to read and those to flush, at most ``links_per_turn_max`` of both."""
         readable, writable = [], []

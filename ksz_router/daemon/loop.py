@@ -99,7 +99,7 @@ class Loop:
             armed_ns = _NEVER_NS
             with trio.CancelScope() as until_due:
                 while True:
-                    if self._deferred or self._poller.is_ready:
+                    if self._deferred:
                         await trio.lowlevel.checkpoint()
                     else:
                         # The alarm stays set over many turns and is only ever moved nearer: it
