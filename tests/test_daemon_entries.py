@@ -58,9 +58,12 @@ def judged(ground: Ground, request: Request, name: str = uri(CENTRE)) -> Exchang
     """A request as the router holds it once the control spoke."""
     session = cast("Session", Somebody(name))
     (facts,) = ground.tables.look_up([(session, request)], 0)
+    verdict = decide(request, facts, TODAY)
+    put_to = verdict.put_to if isinstance(verdict, Forward) else ()
     return Exchange(
         id=bytes(range(16)), session=session, request=request, received_ns=0, deadline_ns=0,
-        facts=facts, verdict=decide(request, facts, TODAY), generation=ground.tables.generation,
+        facts=facts, verdict=verdict, generation=ground.tables.generation,
+        destinations=tuple([found.kbo for found in put_to]),
     )  # fmt: skip
 
 

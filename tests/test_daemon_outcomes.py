@@ -48,7 +48,7 @@ def settled(kind: Kind, *codes: Code, in_outage: tuple[Kbo, ...] = ()) -> Exchan
     )  # fmt: skip
     exchange = Exchange(
         id=bytes(16), session=cast("Session", None), request=ask(), received_ns=0, deadline_ns=0,
-        facts=Facts(caller=None), verdict=verdict, generation="g",
+        facts=Facts(caller=None), verdict=verdict, generation="g", destinations=(),
     )  # fmt: skip
     for number, code in enumerate(codes):
         errand = Errand(exchange, Kbo(str(number)), CENTRE)

@@ -41,6 +41,7 @@ def exchange(number: int, deadline_ns: int) -> Exchange:
         facts=Facts(caller=None),
         verdict=Refusal(Code.NO_GRANT),
         generation="",
+        destinations=(),
     )
 
 

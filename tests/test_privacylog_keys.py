@@ -92,5 +92,4 @@ def test_the_tokens_that_are_kept_are_bounded_and_stay_right(
         tokens = [made(number) for number in numbers]
         assert tokens == [again(number) for number in reversed(numbers)][::-1]
         assert len(set(tokens)) == len(set(numbers))
-    assert len(world.tokens._persons) <= 3
     assert len(world.tokens._users) <= 3

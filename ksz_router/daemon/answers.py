@@ -105,7 +105,8 @@ def outcome(exchange: Exchange, retry_at_ms: Moment) -> Answer:
     """The answer once every destination is settled."""
     verdict, errands = exchange.verdict, exchange.errands
     assert isinstance(verdict, Forward)
-    granted, reply, code = exchange.granted, exchange.reply, errands[0].code
+    granted = exchange.granted if exchange.submission is not None else None
+    reply, code = exchange.reply, errands[0].code
     assert code is not None
     source_ns = 0
     recipients: tuple[RecipientStatus, ...] = ()
@@ -124,7 +125,7 @@ def outcome(exchange: Exchange, retry_at_ms: Moment) -> Answer:
         code,
         exchange.generation,
         detail={"retry": exchange.id.hex()} if is_retry else {},
-        retry_at_ms=_if_later(code, exchange, retry_at_ms),
+        retry_at_ms=retry_at_ms(exchange) if code in _RETRIED else None,
         source_us=source_ns // 1000,
         recipients=recipients,
         persons=reply.persons if reply is not None else (),

@@ -63,6 +63,8 @@ class EntryMaker:
         request, submission, grant = exchange.request, exchange.submission, passed.grant
         tokens, requester, service = self.tokens, requester_of(exchange), passed.service
         person, asked, acting = passed.person, request.person, passed.acting
+        if person is not None:
+            exchange.person_token, exchange.tokens = tokens.person(person), tokens
         return canonical_parts(
             (
                 _REQUEST, self.now_us(), exchange.id, _PASSED,
@@ -80,7 +82,7 @@ class EntryMaker:
                 public(request.means, means_chars_max),
                 request.level,
                 tokens.ticket(requester, request.ticket),
-                tokens.person(person) if person is not None else None,
+                exchange.person_token,
                 tokens.person(asked) if asked is not None and asked != person else None,
                 request.enterprise,
                 passed.begin,
@@ -184,11 +186,15 @@ class EntryMaker:
         router_us: int = 0,
     ) -> bytes:
         verdict, requester = exchange.verdict, requester_of(exchange)
+        submission = exchange.submission
         service, version, acting, person = "", 0, None, None
         if isinstance(verdict, Forward):
             service, version = verdict.service.name, verdict.service.version
             acting = verdict.acting if verdict.acting != requester else None
             person = verdict.person
+        token = exchange.person_token
+        if person is not None and exchange.tokens is not self.tokens:  # another quarter began
+            token = self.tokens.person(person)
         user, application, answer_bytes, source_ns = None, None, 0, 0
         if reply is not None:
             user, application = reply.user, reply.application
@@ -210,13 +216,13 @@ class EntryMaker:
                 self.tokens.user(user) if user is not None else None,
                 application,
                 _NO_MEANS,
-                self.tokens.person(person) if person is not None else None,
+                token,
                 _NOT_ASKED,
                 (errand.kbo,) if errand is not None else exchange.destinations,
                 exchange.generation,
                 _NOT_DECIDED,
                 answer_bytes,
-                _digest_answered(exchange.submission, reply),
+                _digest_answered(submission, reply) if submission is not None else None,
                 max(0, router_us),
                 source_ns // 1000,
                 _NO_MORE,
@@ -277,10 +283,8 @@ def _submitted(submission: Submission, exchange: Exchange) -> msgspec.Raw:
     return run(granted.attempt if granted is not None else 0, first, submission.content)
 
 
-def _digest_answered(submission: Submission | None, reply: Reply | None) -> bytes | None:
+def _digest_answered(submission: Submission, reply: Reply | None) -> bytes | None:
     """What was answered to a submission, now or earlier."""
-    if submission is None:
-        return None
     if isinstance(submission.held, Earlier):
         return submission.held.digest if submission.held.digest != NO_DIGEST else None
     return _digest(reply.payload) if reply is not None else None

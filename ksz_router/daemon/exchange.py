@@ -27,6 +27,7 @@ from ksz_router.daemon.tables import Tables
 from ksz_router.daemon.upstream import Failed, Upstream
 from ksz_router.days import brussels_day
 from ksz_router.decision import Forward, Refusal, decide
+from ksz_router.identifiers import Kbo
 from ksz_router.ledger import NOT_SENT, UNKNOWN, Earlier
 from ksz_router.limits import source_code_chars_max
 from ksz_router.link import Link
@@ -95,13 +96,19 @@ class Exchanges:
         begun_ns = self._clock_ns()
         looked_up = self._tables.look_up(batch, wall_ns // 1_000_000)
         checked_ns = self._clock_ns()
-        exchanges: list[Exchange] = []
+        new_id, exchanges = self._new_id, []
         for (session, request), facts in zip(batch, looked_up, strict=True):
             verdict = decide(request, facts, today)
-            deadline_ns = now_ns + _time_allowed_ns(request, verdict)
+            destinations: tuple[Kbo, ...] = ()
+            allowed_ms = 0
+            if isinstance(verdict, Forward):
+                destinations = tuple([found.kbo for found in verdict.put_to])
+                longest_ms = verdict.service.deadline_ms
+                allowed_ms = min(request.deadline_ms or longest_ms, longest_ms)
             exchange = Exchange(
-                self._new_id(), session, request, now_ns, deadline_ns, facts, verdict, generation
-            )
+                new_id(), session, request, now_ns, now_ns + allowed_ms * 1_000_000,
+                facts, verdict, generation, destinations,
+            )  # fmt: skip
             session.inflight[request.id] = exchange
             exchanges.append(exchange)
         decided_ns = self._clock_ns()
@@ -284,10 +291,3 @@ class Exchanges:
             router_us * 1000,
             now_ns - release.replied_ns,
         )
-
-
-def _time_allowed_ns(request: Request, verdict: Forward | Refusal) -> int:
-    if isinstance(verdict, Refusal):
-        return 0
-    longest = verdict.service.deadline_ms
-    return min(request.deadline_ms or longest, longest) * 1_000_000

@@ -10,6 +10,7 @@ from ksz_router.identifiers import Kbo
 from ksz_router.ledger import Earlier, Granted
 from ksz_router.messages import Answer, Reply, Request
 from ksz_router.model import Kind
+from ksz_router.privacylog.keys import Tokens
 
 if TYPE_CHECKING:
     from ksz_router.daemon.session import Session
@@ -92,7 +93,7 @@ class Exchange(msgspec.Struct, eq=False):
     verdict: Forward | Refusal
     generation: str
     """The rulebook that decided; another may be in force when the answer comes."""
-    destinations: tuple[Kbo, ...] = ()
+    destinations: tuple[Kbo, ...]
     """Where it goes."""
     submission: Submission | None = None
     """None where nothing is lost by sending it twice."""
@@ -101,10 +102,9 @@ class Exchange(msgspec.Struct, eq=False):
     forwarded_ns: int = 0
     reply: Reply | None = None
     """What the asked source said; a distribution keeps no payload."""
-
-    def __post_init__(self) -> None:
-        if isinstance(self.verdict, Forward):
-            self.destinations = tuple([found.kbo for found in self.verdict.put_to])
+    person_token: bytes | None = None
+    """The person's token in the entry of the request, made by ``tokens``."""
+    tokens: Tokens | None = None
 
     def __repr__(self) -> str:
         return f"Exchange({self.verdict!r}, errands={len(self.errands)})"
@@ -140,14 +140,6 @@ class Exchange(msgspec.Struct, eq=False):
             return ()
         told = held.earlier if isinstance(held, Granted) else held.codes
         return tuple(kbo for kbo in verdict.in_outage if kbo not in told)
-
-    @property
-    def delivered_as(self) -> bytes:
-        """The exchange id that recipients and requester know it by: of its first attempt."""
-        if self.submission is None:
-            return self.id
-        granted = self.granted
-        return granted.first if granted is not None else self.id
 
 
 class Dispatch(msgspec.Struct, frozen=True, eq=False):

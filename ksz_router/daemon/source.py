@@ -236,19 +236,19 @@ def _delivery(errand: Errand, now_ns: int) -> Delivery:
     request, verdict = exchange.request, exchange.verdict
     assert isinstance(verdict, Forward), "only what passed the control is delivered"
     grant, role = verdict.grant, verdict.role
-    caller, granted = exchange.facts.caller, exchange.granted
-    assert caller is not None
+    granted = exchange.granted if exchange.submission is not None else None
+    requester = errand.requester
     return Delivery(
         id=errand.number,
-        exchange=exchange.delivered_as,
+        exchange=granted.first if granted is not None else exchange.id,
         service=request.service,
         version=request.version,
-        requester=caller.kbo,
+        requester=requester,
         sector=role.sector if role is not None else None,
         type=role.type if role is not None else None,
         capacity=request.capacity,
         legal_framework=request.legal_framework,
-        member=verdict.acting if verdict.acting != caller.kbo else None,
+        member=verdict.acting if verdict.acting != requester else None,
         final_client=request.final_client,
         person=verdict.person,
         enterprise=request.enterprise,

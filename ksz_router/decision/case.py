@@ -144,8 +144,9 @@ class Forward(msgspec.Struct, frozen=True, kw_only=True):
     def put_to(self) -> tuple[Destination, ...]:
         """All destinations of a distribution, of anything else the first."""
         found = self.destinations
-        is_one = len(found) == 1 or self.service.kind is not Kind.DISTRIBUTION
-        return found[:1] if is_one else found
+        if len(found) > 1 and self.service.kind is not Kind.DISTRIBUTION:
+            return found[:1]
+        return found
 
     @property
     def violations(self) -> tuple[str, ...]:

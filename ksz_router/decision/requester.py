@@ -174,7 +174,7 @@ def _malformed_field_of_requester(request: Request, *, is_test: bool) -> str:
 
 def _malformed_field(request: Request) -> str:
     ticket = request.ticket
-    if not 0 < len(ticket) <= ticket_chars_max or not _is_plain(ticket):
+    if not (0 < len(ticket) <= ticket_chars_max and ticket.isascii() and ticket.isprintable()):
         return "ticket"
     if request.final_client is not None and not is_kbo(request.final_client):
         return "final_client"

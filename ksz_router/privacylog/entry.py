@@ -137,6 +137,7 @@ class Head(msgspec.Struct, array_like=True, gc=False):
 
 
 _HEAD = b"\xdc" + len(Entry.__struct_fields__).to_bytes(2, "big")
+_HEAD_BYTES = len(_HEAD)
 _UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -172,10 +173,9 @@ def canonical_parts(parts: tuple[object, ...]) -> bytes:
 
     For entries that are made by the thousand: to make an :class:`Entry` of the fields first would
     cost more than all else about it. The first part is a :func:`begin`; a :func:`run` may stand
-    for the fields that it holds.
+    for the fields that it holds. Of parts there are more than fifteen: fewer have a shorter head.
     """
-    assert len(parts) > 15, "else the array of parts has a shorter head"
-    data = _encode(parts)[len(_HEAD) :]
+    data = _encode(parts)[_HEAD_BYTES:]
     return data if len(data) <= record_bytes_max else canonical(_decode(data))
 
 

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -214,7 +213,6 @@ class Tokens:
         user = Cipher(algorithms.AES256(keys.user), modes.ECB())  # noqa: S305
         self._person = person.encryptor().update
         self._user = user.encryptor().update
-        self._persons: dict[str, bytes] = {}
         self._users: dict[str, bytes] = {}
         self._number = person.decryptor().update
         self._ticket_key = keys.ticket
@@ -226,7 +224,7 @@ class Tokens:
         Raises:
             InvalidIdentifierError: not eleven ASCII digits.
         """
-        return self._persons.get(insz) or _keep(self._persons, self._person, insz)
+        return self._person(_block(insz))
 
     def user(self, insz: str) -> bytes:
         """Return the token of a user's number: 16 bytes, other than the person's.
@@ -234,7 +232,12 @@ class Tokens:
         Raises:
             InvalidIdentifierError: not eleven ASCII digits.
         """
-        return self._users.get(insz) or _keep(self._users, self._user, insz)
+        token = self._users.get(insz)
+        if token is None:
+            if len(self._users) >= _KEPT_MAX:
+                self._users.clear()
+            token = self._users[insz] = self._user(_block(insz))
+        return token
 
     def ticket(self, requester: str, ticket: str) -> bytes:
         """Return the hash of a requester's reference: keyed BLAKE2b (RFC 7693), 16 bytes."""
@@ -260,10 +263,7 @@ class Tokens:
         return block[5:].decode()
 
 
-def _keep(kept: dict[str, bytes], encrypt: Callable[[bytes], bytes], insz: str) -> bytes:
+def _block(insz: str) -> bytes:
     if len(insz) != 11 or not (insz.isascii() and insz.isdigit()):
         raise InvalidIdentifierError("a token is made of eleven digits")
-    if len(kept) >= _KEPT_MAX:
-        kept.clear()
-    token = kept[insz] = encrypt(_PREFIX + insz.encode())
-    return token
+    return _PREFIX + insz.encode()
