@@ -91,6 +91,7 @@ class Upstream:
         caller = exchange.facts.caller
         assert caller is not None, "only what passed the control is forwarded"
         exchange.forwarded_ns = now_ns
+        per_endpoint = self._settings.connections_per_endpoint
         failed: Failed = []
         for kbo in exchange.destinations:
             errand = Errand(exchange, kbo, caller.kbo)
@@ -104,6 +105,8 @@ class Upstream:
             self._waited_for.add(source)
             if not source.is_served:
                 self._dial(source, is_urgent=True)
+            elif len(source.links) < len(source.endpoints) * per_endpoint:
+                self._dial(source)  # one of them may be back
         return failed
 
     def resume(self, touched: set[Link]) -> Failed:
@@ -120,8 +123,6 @@ class Upstream:
                 self._waited_for.discard(source)
             elif not source.is_served:
                 self._dial(source)
-            if len(source.links) < len(source.endpoints) * self._settings.connections_per_endpoint:
-                self._dial(source)  # one of them may be back
         return failed
 
     def replied(self, link: SourceLink, reply: Reply) -> Errand | None:

@@ -215,6 +215,12 @@ async def test_a_disk_that_is_full_stops_the_router_and_room_lets_it_go_on(stand
             assert_refused(await client.ask(request(), deadline_s=10.0))
             os.kill(worker_pid(stand), signal.SIGKILL)
             await until(lambda: stand.events("worker_ended"))
+            # It opens the file that was prepared, and there is no room for another one.
+            await until(lambda: stand.ask().workers[0].restarts == 1)
+            await assert_says_why(stand, "log_disk_short")
+            assert_refused(await client.ask(request(), deadline_s=10.0, resend=True))
+            os.kill(worker_pid(stand), signal.SIGKILL)
+            await until(lambda: len(stand.events("worker_ended")) == 2)
             await assert_says_why(stand, "log_not_open")
             assert "No space left on device" in stand.events("log_not_writable")[-1]["reason"]
             assert_refused(await client.ask(request(), deadline_s=10.0, resend=True))
