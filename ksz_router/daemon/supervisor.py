@@ -273,6 +273,7 @@ class Supervisor:
         self._log.info("ready", workers=len(self.workers), generation=self.force.generation)
         systemd.notify("READY=1")
         self._was_ready = True
+        self._tell_status()
 
     async def _stop(self) -> None:
         """Let every worker drain; end what is left after that."""
