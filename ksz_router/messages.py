@@ -99,7 +99,7 @@ class Envelope(
         return f"Envelope(id={self.id}, requests={len(self.requests)})"
 
 
-class RecipientStatus(msgspec.Struct, frozen=True, array_like=True):
+class RecipientStatus(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """How one recipient of a distribution, or the asked source, did."""
 
     kbo: str
@@ -107,7 +107,9 @@ class RecipientStatus(msgspec.Struct, frozen=True, array_like=True):
     source_code: str = ""
 
 
-class Answer(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", tag=17, kw_only=True):
+class Answer(
+    msgspec.Struct, frozen=True, array_like=True, tag_field="kind", tag=17, kw_only=True, gc=False
+):
     """What the requester gets, exactly once per request."""
 
     id: Correlation
@@ -132,7 +134,7 @@ class Answer(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", tag
 
 
 class Delivery(
-    msgspec.Struct, frozen=True, array_like=True, tag_field="kind", tag=18, kw_only=True
+    msgspec.Struct, frozen=True, array_like=True, tag_field="kind", tag=18, kw_only=True, gc=False
 ):
     """A checked and recorded request, on its way to a source."""
 
@@ -173,7 +175,9 @@ class Outcome(IntEnum):
     __hash__ = int.__hash__  # an Enum's own is written in Python
 
 
-class Reply(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", tag=19, kw_only=True):
+class Reply(
+    msgspec.Struct, frozen=True, array_like=True, tag_field="kind", tag=19, kw_only=True, gc=False
+):
     """What a source answers. ``person`` repeats the delivery's, and is compared."""
 
     id: Correlation

@@ -212,7 +212,7 @@ class Line(msgspec.Struct, frozen=True, array_like=True, gc=False):
     changed: Day = 0
 
 
-class Person(msgspec.Struct, frozen=True):
+class Person(msgspec.Struct, frozen=True, gc=False):
     """What the directory holds under one INSZ: its state, and the lines of all its numbers."""
 
     status: NumberStatus

@@ -250,6 +250,7 @@ async def test_a_late_receipt_is_one_entry_and_repeats_no_other(
     table = ground.tables._snapshot._tables["MutationsSender", 1]
     spared = Outage(kbo=Kbo(NIC), begin_ms=0, end_ms=NOW_MS + 60_000)
     monkeypatch.setattr(table, "outages", (spared,))
+    monkeypatch.setattr(ground.tables, "_remembered", {})
     async with parts(ground) as p:
         rva, sender = p.add_source(RVA), await p.connect(REGISTER)
         sender.ask(mutate())

@@ -25,7 +25,10 @@ SECONDARY_NETWORK = "secondary-network"
 """Basis of a grant inside one secondary network, where no deliberation is needed."""
 
 
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
+# Made by the thousand a second, and never part of a cycle: the collector need not look at them.
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the tables say about one request. ``None`` and empty mean: the table has nothing."""
 
     caller: Institution | None
@@ -46,7 +49,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What was settled before on these rows, for a request that agrees in ``STANDING_FIELDS``."""
 
 
-class Destination(msgspec.Struct, frozen=True):
+class Destination(msgspec.Struct, frozen=True, gc=False):
     """An institution the request is put to, and the line that makes it fit, if one does."""
 
     kbo: Kbo
@@ -58,7 +61,7 @@ class Destination(msgspec.Struct, frozen=True):
     """The integration rule is broken and its control mode is ``log``."""
 
 
-class Refusal(msgspec.Struct, frozen=True):
+class Refusal(msgspec.Struct, frozen=True, gc=False):
     """The request does not pass; nothing is forwarded."""
 
     code: Code
@@ -117,7 +120,7 @@ class Standing:
         self.service: Service
 
 
-class Forward(msgspec.Struct, frozen=True, kw_only=True):
+class Forward(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The request passes. Put it to ``destinations``: all for a distribution, else the first.
 
     A test-connection request passes with none: the router answers it.
