@@ -215,6 +215,22 @@ def test_the_bounds_of_the_agreement_are_exact_buckets() -> None:
 
 
 @in_trio
+async def test_each_stage_of_an_exchange_is_timed(ground: Ground) -> None:
+    """Once an exchange, and a commit for each of its two groups."""
+    async with parts(ground) as p:
+        source, caller = p.add_source(RVA), await p.connect()
+        before = scraped(p.metrics)["ksz_router_stage_duration_seconds_count"]
+        caller.ask(ask())
+        await p.until(lambda: source.deliveries)
+        source.reply()
+        await p.until(lambda: caller.answers)
+        after = scraped(p.metrics)["ksz_router_stage_duration_seconds_count"]
+        assert {stage: after[stage,] - count for (stage,), count in before.items()} == {
+            "decode": 1, "look_up": 1, "decide": 1, "commit": 2, "source": 1, "answer": 1,
+        }  # fmt: skip
+
+
+@in_trio
 async def test_no_peer_can_add_a_label(ground: Ground) -> None:
     """Whatever is asked, the series stay those of kinds and codes: none carries a peer's text."""
     async with parts(ground) as p:

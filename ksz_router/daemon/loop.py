@@ -145,7 +145,7 @@ class Loop:
 
     def _take(self, readable: list[Link]) -> None:
         asked: list[tuple[Session, Request]] = []
-        now_ns = self._clock_ns()
+        now_ns, decode_ns = self._clock_ns(), 0
         for index, link in enumerate(readable):
             peer = self.peers.get(link)
             if peer is None:
@@ -156,8 +156,10 @@ class Loop:
             connection = link.connection
             frames_before = connection.frames_count
             if isinstance(peer, Session):
+                begun_ns = self._clock_ns()
                 events = link.receive(requester_read_bytes_max, requester_events_per_turn_max)
                 asked += [(peer, event) for event in events if isinstance(event, Request)]
+                decode_ns += self._clock_ns() - begun_ns
             else:
                 events = link.receive()
                 for event in events:
@@ -174,6 +176,7 @@ class Loop:
             elif connection.has_more or connection.outgoing_bytes:  # a Welcome, a Pong
                 self._exchanges.touched.add(link)
         if asked:
+            self._metrics.decode.observe(decode_ns / len(asked), len(asked))
             self._exchanges.take(asked)
 
     def _finish_turn(self) -> None:

@@ -234,8 +234,8 @@ class Metrics(Collector):
         }
         yield _family(
             "stage_duration_seconds",
-            "Time by stage: decode, look_up, decide per request, its share of the batch's; commit "
-            "per group; source per delivery; answer from the outcome to the answer.",
+            "Time by stage: decode (with TLS), look_up, decide: a request's share of its batch; "
+            "commit: a group's; source: a delivery's; answer: from the outcome to the answer.",
             "stage",
             stages,
         )
