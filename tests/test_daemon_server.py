@@ -4,7 +4,6 @@ import contextlib
 import errno
 import functools
 import itertools
-import resource
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -19,9 +18,7 @@ from ksz_router.cli.testpki import ROUTER_URI
 from ksz_router.codes import Code
 from ksz_router.config import Connections
 from ksz_router.daemon import gate, server
-from ksz_router.daemon.gate import address_of
 from ksz_router.limits import (
-    descriptors_reserved,
     first_byte_seconds_max,
     handshake_seconds_max,
 )
@@ -430,28 +427,6 @@ async def test_descriptors_that_run_out_stop_nothing_for_good(
         await p.until(lambda: caller.answers)
         failing = False
         assert (await p.connect()).is_open
-
-
-def test_a_worker_leaves_descriptors_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few descriptors are few connections; many are as many as the bound says."""
-    limits = {"now": (256, 256)}
-    monkeypatch.setattr(resource, "getrlimit", lambda _: limits["now"])
-    monkeypatch.setattr(resource, "setrlimit", lambda _, both: limits.update(now=both))
-    assert server.places_of_worker() == 256 - descriptors_reserved
-    limits["now"] = (1_024, 65_536)
-    assert server.places_of_worker() == 4_096
-    assert limits["now"] == (65_536, 65_536)
-    limits["now"] = (20, 20)
-    assert server.places_of_worker() == 1
-
-
-def test_an_address_is_a_host_or_the_network_of_one() -> None:
-    """Who has a /64 of its own is one address; an IPv4 address is the same in both families."""
-    assert address_of(("192.0.2.7", 1)) == "192.0.2.7"
-    assert address_of(("::ffff:192.0.2.7", 1, 0, 0)) == "192.0.2.7"
-    assert address_of(("2001:db8::1", 1, 0, 0)) == address_of(("2001:db8::ffff:2", 1, 0, 0))
-    assert address_of(("2001:db8::1", 1, 0, 0)) != address_of(("2001:db8:0:1::1", 1, 0, 0))
-    assert address_of(("fe80::1%eth0", 1, 0, 2)) == "fe80::/64"
 
 
 async def dial(p: Parts) -> None:

@@ -1,6 +1,13 @@
 """Who has the next handshake: the pace, and that no address waits behind another's flood."""
 
+import resource
+
+import pytest
+
+from ksz_router.daemon import server
+from ksz_router.daemon.gate import address_of
 from ksz_router.daemon.turns import Turns
+from ksz_router.limits import descriptors_reserved
 
 
 def drain(turns: Turns[str], now_s: float) -> list[str]:
@@ -90,3 +97,25 @@ def test_addresses_that_come_once_are_forgotten() -> None:
         turns.join(f"2001:db8:{n:x}::/64", "once")
         assert turns.next(n / 200) == "once"
         assert len(turns._address_used_until_s) <= 200 * (10 + 1) + 1
+
+
+def test_a_worker_leaves_descriptors_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few descriptors are few connections; many are as many as the bound says."""
+    limits = {"now": (256, 256)}
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits["now"])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, both: limits.update(now=both))
+    assert server.places_of_worker() == 256 - descriptors_reserved
+    limits["now"] = (1_024, 65_536)
+    assert server.places_of_worker() == 4_096
+    assert limits["now"] == (65_536, 65_536)
+    limits["now"] = (20, 20)
+    assert server.places_of_worker() == 1
+
+
+def test_an_address_is_a_host_or_the_network_of_one() -> None:
+    """Who has a /64 of its own is one address; an IPv4 address is the same in both families."""
+    assert address_of(("192.0.2.7", 1)) == "192.0.2.7"
+    assert address_of(("::ffff:192.0.2.7", 1, 0, 0)) == "192.0.2.7"
+    assert address_of(("2001:db8::1", 1, 0, 0)) == address_of(("2001:db8::ffff:2", 1, 0, 0))
+    assert address_of(("2001:db8::1", 1, 0, 0)) != address_of(("2001:db8:0:1::1", 1, 0, 0))
+    assert address_of(("fe80::1%eth0", 1, 0, 2)) == "fe80::/64"
