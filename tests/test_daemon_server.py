@@ -100,12 +100,9 @@ async def router(
     clock = trio.lowlevel.current_clock()
     assert isinstance(clock, trio.testing.MockClock)
     places = int(bounds.pop("places", 4_096))
-    pause_s = bounds.pop("pause_s", 0.0)
     connections = Connections(**bounds)  # type: ignore[arg-type]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(server, "_PAUSE_SECONDS_OF_PLACE", pause_s)
-        async with parts(ground, connections=connections, places=places) as p:
-            yield p, clock
+    async with parts(ground, connections=connections, places=places) as p:
+        yield p, clock
 
 
 def at_a_standstill(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
@@ -283,28 +280,6 @@ async def test_full_places_of_institutions_wait_in_the_kernel_until_one_is_free(
             await p.until(lambda: p.callers[-1] is not callers[-1] and p.callers[-1].is_open)
         assert len(p.loop.sessions) == 4
         assert p.refused == []
-
-
-def has_taken(p: Parts, count: int) -> bool:
-    return p.server.gate.taken == count
-
-
-@at_a_standstill
-async def test_who_has_more_connections_leaves_the_next_to_who_has_less(
-    ground: Ground, knock: Knock
-) -> None:
-    """Between two looks at the queue a worker pauses, the longer the more it has, up to a bound."""
-    async with router(ground, pause_s=0.001) as (p, clock):
-        knock(p)
-        await turns_until(lambda: p.server.gate.taken == 1)
-        for taken in range(1, 9):
-            knock(p)
-            for moment_s in (min(0.001 * taken, 0.005) - 1e-6, 2e-6):
-                for _ in range(50):
-                    await trio.lowlevel.checkpoint()
-                assert p.server.gate.taken == taken, "another worker has time to take it"
-                clock.jump(moment_s)
-            await turns_until(functools.partial(has_taken, p, taken + 1))
 
 
 @at_a_standstill

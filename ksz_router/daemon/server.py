@@ -28,11 +28,8 @@ from ksz_router.tls import Refused
 from ksz_router.wire import Connection, Side
 
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_ACCEPTED_AT_ONCE, _ACCEPTED_AT_ONCE_MAX = 2, 64
-"""Few, since the other workers take from the same queue, and should get their share; more and more
-while the queue does not end, since nobody may wait behind a flood for long."""
-_PAUSE_SECONDS_OF_PLACE, _PAUSE_SECONDS_MAX = 0.0005, 0.005
-"""Between two times, by how many places are taken: who has more leaves the next to who has less."""
+_ACCEPTED_AT_ONCE_MAX = 8
+"""Few, since the other workers take from the same queue, and should get their share."""
 _LINGER_SECONDS = 1.0
 _LINGER_READS_MAX = 16
 
@@ -111,32 +108,28 @@ class Server:
         await self._has_stopped.wait()
 
     async def _accept(self) -> None:
-        at_once = _ACCEPTED_AT_ONCE
         while True:
             while self.gate.is_closed:
                 self._place_freed = trio.Event()
                 await self._place_freed.wait()
-            await trio.sleep(min(_PAUSE_SECONDS_MAX, _PAUSE_SECONDS_OF_PLACE * self.gate.taken))
             await trio.lowlevel.wait_readable(self._listener)
             try:
-                self._take_in(at_once)
+                self._take_in()
             except BlockingIOError:  # there are no more, or another worker had them
-                at_once = _ACCEPTED_AT_ONCE
+                continue
             except OSError as error:
                 has_room = error.errno not in _NO_ROOM
                 self._metrics.handshakes["lost" if has_room else "no_room"] += 1
                 if not has_room:
                     await trio.sleep(0.05)
-            else:
-                at_once = min(at_once + _ACCEPTED_AT_ONCE, _ACCEPTED_AT_ONCE_MAX)
 
-    def _take_in(self, at_once: int) -> None:
-        """Accept so many of those that wait in the kernel.
+    def _take_in(self) -> None:
+        """Accept a few of those that wait in the kernel, which is quicker than one at a time.
 
         Raises:
-            OSError: what ``accept`` does; ``BlockingIOError`` where there were fewer.
+            OSError: what ``accept`` does.
         """
-        for _ in range(at_once):
+        for _ in range(_ACCEPTED_AT_ONCE_MAX):
             if self.gate.is_closed:
                 return
             accepted, peer = self._listener.accept()
