@@ -121,7 +121,10 @@ class Town(Stand):
             sock.connect(str(self.folder / "admin.sock"))
             sock.sendall(msgspec.json.encode({"verb": verb}) + b"\n")
             with sock.makefile("rb") as answer:
-                return msgspec.json.decode(answer.readline(), type=Status)
+                line = answer.readline()
+            if not line:  # it took the question along as it ended; the next one is there, or not
+                raise ConnectionResetError("the router ended")
+            return msgspec.json.decode(line, type=Status)
 
     def status(self) -> dict[str, Any]:
         return dict(msgspec.to_builtins(self.ask()))
