@@ -21,7 +21,7 @@ from typing import Any, cast
 
 import msgspec
 
-from bench import machine
+from bench import kept, machine
 from bench.engines import Casbin, Cedar, Question
 from bench.population import PERSONS, default_place, made
 from bench.questions import BATCH, FORWARD_SHARE, Batch, DecideError, mixed, persons
@@ -35,7 +35,6 @@ from ksz_router.messages import Request
 from ksz_router.privacylog.keys import Tokens
 from ksz_router.rulebook.compile import build
 
-RESULTS = Path(__file__).with_name("results")
 REQUESTS, AGREED, AGREED_OF_REASON, THEIRS = 131_072, 4_096, 200, 4_096
 ROUNDS = 7
 Engines = dict[str, Cedar | Casbin]
@@ -74,10 +73,7 @@ def main() -> int:
         shutil.rmtree(folder, ignore_errors=True)
     whole = (arguments.persons, arguments.requests) == (PERSONS, REQUESTS)
     if whole and not arguments.quick:
-        RESULTS.mkdir(exist_ok=True)
-        file = RESULTS / f"{result['date']}-decide.json"
-        file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        print(f"kept in {file}")
+        kept.keep(result)
     print(json.dumps(result))
     return 0
 

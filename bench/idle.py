@@ -26,13 +26,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import machine
+from bench import kept, machine
 from bench.attackers import Peer, Words, addresses
 from bench.world import CENTRE, RECIPIENT, SOURCE, BenchError
 from contrib.stand import Stand, StandError
 from ksz_router.limits import first_byte_seconds_max
 
-RESULTS = Path(__file__).with_name("results")
 INSTITUTIONS = (SOURCE, CENTRE, RECIPIENT)
 FEW, MANY = 400, 2_000
 """More silent ones than ``MANY`` could be more than one worker lets wait."""
@@ -70,10 +69,7 @@ def main() -> int:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if not arguments.quick:
-        RESULTS.mkdir(exist_ok=True)
-        file = RESULTS / f"{result['date']}-idle.json"
-        file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        print(f"kept in {file}")
+        kept.keep(result)
     print(json.dumps({name: value for name, value in result.items() if name != "rounds_kib"}))
     return 0
 

@@ -19,14 +19,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import machine
+from bench import kept, machine
 from bench.large import INSTITUTIONS, SERVICES, write_text
 from bench.population import PERSONS, default_place, made
 from bench.world import CENTRE, SOURCE, BenchError, ask_status
 from contrib.stand import ROOT, Stand, StandError, free_ports
 from ksz_router.limits import log_file_bytes
 
-RESULTS = Path(__file__).with_name("results")
 GRANTS, WORKERS = 100_000, 2
 ROUNDS = 5
 _LOOK_SECONDS = 0.005
@@ -55,10 +54,7 @@ def main() -> int:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if (arguments.persons, arguments.grants) == (PERSONS, GRANTS) and not arguments.quick:
-        RESULTS.mkdir(exist_ok=True)
-        file = RESULTS / f"{result['date']}-start.json"
-        file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        print(f"kept in {file}")
+        kept.keep(result)
     print(json.dumps(result))
     return 0
 
