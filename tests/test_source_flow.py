@@ -9,6 +9,9 @@ import trio
 
 from ksz_router.codes import Code, Stage
 from ksz_router.config import Sources, Windows
+from ksz_router.daemon import source as daemon_source
+from ksz_router.daemon.opened import Errand
+from ksz_router.daemon.source import SourceLink
 from ksz_router.limits import (
     connection_outgoing_soft_bytes,
     frame_bytes_max,
@@ -203,6 +206,27 @@ async def test_a_source_that_resets_each_connection_is_dialled_until_its_breaker
         assert codes.count(Code.SOURCE_BREAKER_OPEN) == 47
         assert all(len(p.entries_of(answer.exchange)) == 2 for answer in caller.answers)
         assert p.upstream.sources[RVA].inflight == 0
+
+
+@in_trio
+async def test_what_waits_for_a_connection_does_not_all_go_onto_it_at_once(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much waits when it opens: no more is queued once the soft bound is reached."""
+    queued, really_send = [], SourceLink.send
+
+    def send(link: SourceLink, errand: Errand, now_ns: int) -> None:
+        queued.append(link.link.queued_bytes)
+        really_send(link, errand, now_ns)
+
+    monkeypatch.setattr(SourceLink, "send", send)
+    monkeypatch.setattr(daemon_source, "connection_outgoing_soft_bytes", 100_000)
+    async with parts(ground) as p:
+        rva, callers = p.add_source(RVA), [await p.connect() for _ in range(4)]
+        for number, caller in enumerate(callers * 3):
+            caller.ask(ask(id=number, ticket=f"t{number}", payload=bytes(60_000)))
+        await p.until(lambda: len(rva.deliveries) == 12)
+    assert max(queued) < 100_000
 
 
 @in_trio

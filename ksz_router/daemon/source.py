@@ -161,6 +161,8 @@ class Source:
         while self.waiting and (link := self._free_link()) is not None:
             batch = list(islice(self.waiting, link.room))
             for errand in batch:
+                if link.link.queued_bytes >= connection_outgoing_soft_bytes:
+                    break  # the rest waits until the source has read some of it
                 del self.waiting[errand]
                 try:
                     link.send(errand, now_ns)
