@@ -13,7 +13,7 @@ RUN := $(ENVIRONMENT)/bin
 
 # The stamp carries the hash of the locks, of the place of this checkout and of the Python in use,
 # so that a change of any of them makes the environment anew.
-STAMP := $(ENVIRONMENT)/made-$(shell { cat requirements/run.txt requirements/dev.txt; echo '$(CURDIR)'; \
+STAMP := $(ENVIRONMENT)/made-$(shell { cat requirements/dev.txt; echo '$(CURDIR)'; \
 	$(PYTHON) -V 2>&1; } | sha256sum | cut -c1-16)
 
 # Folders without a Python file yet are left out: mypy refuses them.
@@ -83,7 +83,8 @@ bench-start: environment ## time from exec to ready, with ten million persons
 lock: ## take the newest versions that pyproject.toml allows into requirements/*.txt (needs uv)
 	@command -v $(UV) >/dev/null || { echo 'make lock needs uv: pipx install uv, or make lock UV=path'; exit 1; }
 	@$(COMPILE) --output-file requirements/run.txt
-	@$(COMPILE) --group dev --constraint requirements/run.txt --output-file requirements/dev.txt
+	@$(COMPILE) --extra audit --constraint requirements/run.txt --output-file requirements/audit.txt
+	@$(COMPILE) --extra audit --group dev --constraint requirements/audit.txt --output-file requirements/dev.txt
 	@$(COMPILE) --group bench --constraint requirements/run.txt --output-file requirements/bench.txt
 
 # Wheels only, so that no code of a package runs while it is installed; hashes of every wheel of a

@@ -59,6 +59,17 @@ class PrivacyLog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     file_bytes: int = limits.log_file_bytes
 
 
+class Archive(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The sealed privacy log: its tree, its signed checkpoints, its Parquet files."""
+
+    path: str = "/var/lib/ksz-router/archive"
+    last_checkpoint: str = "/var/lib/ksz-router/last-checkpoint"
+    keys: str = "keys/checkpoint"
+    origin: str = "ksz-router.example/router-a"
+    sealing: bool = True
+    keep_days: float = 7.0
+
+
 class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The submissions of the last hours, so that none is delivered twice."""
 
@@ -123,6 +134,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tls: Tls = Tls()
     tables: Tables = Tables()
     privacy_log: PrivacyLog = PrivacyLog()
+    archive: Archive = Archive()
     ledger: Ledger = Ledger()
     metrics: Metrics = Metrics()
     admin: Admin = Admin()
@@ -149,6 +161,7 @@ _PATHS = {
     "tls": ("certificate", "key", "authorities", "revocations"),
     "tables": ("rulebook", "rulebook_signer", "directory"),
     "privacy_log": ("path", "keys"),
+    "archive": ("path", "last_checkpoint", "keys"),
     "ledger": ("path",),
     "admin": ("socket",),
 }
@@ -159,6 +172,7 @@ _RANGES: dict[str, dict[str, tuple[float, float]]] = {
     "listen": {"port": (0, 65_535), "backlog": (1, 65_535)},
     "metrics": {"port": (0, 65_000)},
     "privacy_log": {"file_bytes": (2 * limits.MIB, 1024 * limits.MIB)},
+    "archive": {"keep_days": (0, 3660)},
     "ledger": {"window_hours": (0.1, 720), "tickets_max": (1, 100_000_000)},
     "connections": {
         "per_institution": (1, limits.connections_per_worker_max),

@@ -13,11 +13,13 @@ SHIPPED = Path(__file__).parents[1] / "config" / "router.toml"
 DEFAULTS: dict[str, dict[str, object]] = msgspec.to_builtins(Config())
 FIELDS = [(section, field) for section, fields in DEFAULTS.items() for field in fields]
 NUMBERS = [
-    (section, field) for section, field in FIELDS if not isinstance(DEFAULTS[section][field], str)
+    (section, field)
+    for section, field in FIELDS
+    if not isinstance(DEFAULTS[section][field], str | bool)
 ]
 UNITS = {
     "processes", "number", "connections", "bytes", "hours", "tickets", "requests", "seconds",
-    "failures",
+    "failures", "days",
 }  # fmt: skip
 
 

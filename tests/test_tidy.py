@@ -59,6 +59,12 @@ HOMES: dict[str, set[str]] = {
     "random": {"daemon", "sdk", "directory.synthesise"},
     "signal": {"daemon", "cli"},
     "subprocess": {"daemon", "cli"},
+    "pyarrow": {"privacylog.archive"},
+    "duckdb": {"privacylog.archive"},
+    "numpy": {"privacylog.archive"},
+    "matplotlib": {"report"},
+    "jinja2": {"report"},
+    "tqdm": {"cli"},
     # One event loop, one way to start a process, one wire format: these have no home.
     "asyncio": set(),
     "selectors": set(),

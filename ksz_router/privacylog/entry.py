@@ -49,6 +49,8 @@ class Kind(IntEnum):
     """A further person whom an answer concerned, as its source declared."""
     RECIPIENT = 6
     """How one recipient of a distribution did; the OUTCOME follows when all are settled."""
+    SEALED = 7
+    """A manifest of sealed files was written; ``digest`` is the SHA-256 of its file."""
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, kw_only=True):

@@ -19,7 +19,7 @@ class Exchanges:
     def take(self, entry: Entry) -> str:
         """Take the next entry of the slot; return what is wrong with it, or nothing."""
         exchange = entry.exchange
-        if entry.kind in (Kind.SUMMARY, Kind.READING):
+        if entry.kind in (Kind.SUMMARY, Kind.READING, Kind.SEALED):
             return "" if exchange is None else "an entry of this kind has no exchange"
         if exchange is None or len(exchange) != 16:
             return "the entry names no exchange"
