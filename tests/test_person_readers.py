@@ -50,7 +50,7 @@ OTHERS = {
     "directory check": "a problem names the place of a number in the file, not the number",
     "directory synthesise": "nobody: its persons do not exist",
     "send": "asks a router as an institution: the router records it",
-    "log verify": "places and counts",
+    "log verify wal": "places and counts",
     "keys quarter": "makes keys",
     "keys signer": "makes keys",
     "keys testpki": "makes certificates",
