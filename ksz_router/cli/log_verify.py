@@ -8,7 +8,10 @@ from typing import Any, cast
 from ksz_router.cli import Verb
 
 CHECKS = {
-    "wal": "every byte of the write-ahead files against the format (the default)",
+    "wal": "check every byte of the write-ahead files against the format (the default)",
+    "checkpoint": "check that its log signed a checkpoint",
+    "consistency": "check that a checkpoint continues an earlier one",
+    "record": "check that a proof proves the record it holds",
 }
 """Each check has a module ``log_verify_<name>`` with ``add`` and ``run``."""
 
