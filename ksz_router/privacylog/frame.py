@@ -186,9 +186,9 @@ def frames(
         if frame.previous_crc != crc:
             raise FrameDamaged(offset, "the frame does not continue the chain")
         end = offset + frame.size
-        place = first_nonzero(read, offset + (frame_extent(page) or 0), end)
-        if place is not None:
-            raise FrameDamaged(place, "the padding of a frame is not zero")
+        stray = first_nonzero(read, offset + (frame_extent(page) or 0), end)
+        if stray is not None:
+            raise FrameDamaged(stray, "the padding of a frame is not zero")
         if end > header.file_bytes:
             raise FrameDamaged(offset, "the frame goes beyond the size of the file")
         yield frame
@@ -246,7 +246,7 @@ def walk(read: Read, place: Place, frame: int) -> Place | None:
         if told != (place.frame + 1, place.next_record, place.crc):
             return None
         end = place.offset + _padded(len(whole.data))
-        record = place.next_record + whole.count
+        record = place.next_record + whole.length
         place = Place(end, whole.number, whole.crc, record, is_last=bool(whole.flags & LAST))
     return place
 
@@ -255,7 +255,7 @@ class _Whole(NamedTuple):
     """A frame whose checksums are right; it is not decrypted."""
 
     data: bytes
-    count: int
+    length: int  # in records
     number: int
     flags: int
     first_record: int
@@ -285,7 +285,7 @@ def _read_frame(read: Read, page: bytes, offset: int, cipher: FrameCipher) -> Fr
     except InvalidTag:
         raise FrameDamaged(offset + HEADER_BYTES, "a frame was not made with this key") from None
     records = _split(plain)
-    if records is None or len(records) != whole.count:
+    if records is None or len(records) != whole.length:
         raise FrameDamaged(offset + HEADER_BYTES, "the records of a frame do not fill it")
     return Frame(offset, _padded(len(data)), *whole[2:6], records, whole.crc)
 
