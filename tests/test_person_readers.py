@@ -60,7 +60,7 @@ OTHERS = {
 MAY_READ = {
     "ksz_router.directory.snapshot": {"reading", "check_config"},
     "ksz_router.directory.Directory": set[str](),
-    "ksz_router.privacylog.query": {"log"},
+    "ksz_router.privacylog.query": {"log_query"},
     "ksz_router.privacylog.hotlog": set[str](),
     "ksz_router.privacylog.recovery": set[str](),
 }
