@@ -107,7 +107,7 @@ class Watch:
         return self._inodes[key]
 
     def _below(self, path: Any) -> str | None:
-        text = os.path.abspath(os.fspath(path)) if not isinstance(path, int) else ""
+        text = str(Path(path).absolute()) if not isinstance(path, int) else ""
         return text[len(self._root) + 1 :] if text.startswith(self._root + "/") else None
 
     def _of(self, descriptor: int) -> int | None:
@@ -139,7 +139,7 @@ class Watch:
         elif flags & os.O_TRUNC:
             change = Change("resize", name, self._inode(state, name))
         else:
-            if os.path.isdir(path):
+            if Path(path).is_dir():
                 self._seen[opened] = self._inode(state, name)
                 self._paths[self._seen[opened]] = name
             return opened
@@ -185,11 +185,11 @@ class Watch:
         path = "" if inode is None else self._paths[inode]
         if inode is None:
             state = os.fstat(descriptor)
-            root = os.stat(self._root)
+            root = Path(self._root).stat()
             if (state.st_dev, state.st_ino) != (root.st_dev, root.st_ino):
                 self._kept[how](descriptor)
                 return
-        is_folder = inode is None or os.path.isdir(f"{self._root}/{path}")
+        is_folder = inode is None or Path(self._root, path).is_dir()
         change = Change("sync" if is_folder else "flush", path, inode or 0)
         self._change(change, lambda: self._kept[how](descriptor))
 

@@ -175,7 +175,9 @@ class Chain:
                 continue
             for name in link.manifest.removed:
                 force.pop(name, None)
-            added = (file for file in link.manifest.added if (file.quarter, file.kind) == (quarter, kind))
+            added = (
+                file for file in link.manifest.added if (file.quarter, file.kind) == (quarter, kind)
+            )
             force |= {file.path: file for file in added}
         newest = self.links[-1].manifest.number if self.links else 0
         if catalog.upto > newest:

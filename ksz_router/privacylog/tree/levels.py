@@ -186,8 +186,10 @@ class Levels:
         data = self._read(0, first, end - first)
         return [data[at : at + HASH_BYTES] for at in range(0, len(data), HASH_BYTES)]
 
-    def check(self, size: int) -> list[Damage]:
+    def check(self, size: int, from_level: int = 0) -> list[Damage]:
         """Compute every level above 0 anew from the one below; return what does not agree.
+
+        With ``from_level`` only those above that one.
 
         A leaf in the last tile, which is not full, is checked by the root alone. At most a hundred
         places are returned.
@@ -196,7 +198,7 @@ class Levels:
             TreeDamaged: a file holds less than a tree of ``size`` leaves has.
         """
         damages: list[Damage] = []
-        for level in range(_LEVELS_MAX):
+        for level in range(from_level, _LEVELS_MAX):
             tiles = size >> _HEIGHT * (level + 1)
             for first in range(0, tiles, _CHECK_TILES):
                 count = min(_CHECK_TILES, tiles - first)
