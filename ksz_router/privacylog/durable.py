@@ -72,7 +72,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_new(file: Path, data: bytes, mode: int = 0o600) -> None:
+def write_new(file: Path, data: bytes, mode: int = 0o600, disk: Disk = DISK) -> None:
     """Create a file that did not exist, whole and flushed.
 
     Raises:
@@ -82,8 +82,8 @@ def write_new(file: Path, data: bytes, mode: int = 0o600) -> None:
     partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
-        DISK.write(descriptor, data, 0)
-        os.fsync(descriptor)
+        disk.write(descriptor, data, 0)
+        disk.flush(descriptor)
         os.link(partial, file)  # unlike a rename, refuses where the name is taken
     finally:
         os.close(descriptor)
