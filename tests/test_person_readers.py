@@ -50,8 +50,12 @@ OTHERS = {
     "directory check": "a problem names the place of a number in the file, not the number",
     "directory synthesise": "nobody: its persons do not exist",
     "send": "asks a router as an institution: the router records it",
-    "log verify": "places and counts",
+    "log verify wal": "places and counts",
+    "log verify checkpoint": "a size and a root",
+    "log verify consistency": "sizes and roots",
+    "log verify record": "of a file that who asks has already: its kind, its exchange, its time",
     "keys quarter": "makes keys",
+    "keys checkpoint": "makes keys",
     "keys signer": "makes keys",
     "keys testpki": "makes certificates",
 }

@@ -10,7 +10,7 @@ from ksz_router.privacylog import PrivacyLogError
 
 VERBS = {
     "query": "find exchanges by person, institution, user, service",
-    "verify": "check every byte against the format",
+    "verify": "check that the log is whole, and that it proves what it is said to prove",
 }
 """Each verb has a module ``log_<verb>`` with ``add`` and ``run``; what few machines have installed
 it imports when it runs."""

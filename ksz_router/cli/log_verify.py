@@ -1,45 +1,55 @@
-"""``ksz-router log verify``: whether the privacy log is whole."""
+"""``ksz-router log verify``: whether the privacy log is whole; one module for each check."""
 
 import argparse
-import json
+import importlib
+from collections.abc import Sequence
+from typing import Any, cast
 
-from ksz_router.cli import NOT_IN_ORDER, OK
-from ksz_router.cli.log_place import add_place, place_of
-from ksz_router.privacylog.verify import Report, verify
+from ksz_router.cli import Verb
 
-_EXAMPLES = """\
-examples:
-  # every byte of a copy of the log, with a copy of the keys
-  ksz-router log verify --log /mnt/copy/privacylog --keys /mnt/copy/keys
+CHECKS = {
+    "wal": "check every byte of the write-ahead files against the format (the default)",
+    "checkpoint": "check that its log signed a checkpoint",
+    "consistency": "check that a checkpoint continues an earlier one",
+    "record": "check that a proof proves the record it holds",
+}
+"""Each check has a module ``log_verify_<name>`` with ``add`` and ``run``."""
 
-exit status: 0 done and whole; 1 the log is damaged; 2 wrong usage.
-"""
+_DEFAULT = "wal"
+
+
+class _Checks(argparse._SubParsersAction):  # type: ignore[type-arg]  # noqa: SLF001  generic in stubs only
+    """Refuses options before the name of a check: those of the check would put them aside."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        given = (name for name in vars(namespace) if name not in {self.dest, "verb", "log_verb"})
+        if any(getattr(namespace, name) != parser.get_default(name) for name in given):
+            parser.error(f"options come behind the name of the check ({'|'.join(CHECKS)})")
+        super().__call__(parser, namespace, values, option_string)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare arguments and examples."""
-    parser.epilog = _EXAMPLES
-    add_place(parser)
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    """Declare the checks, each with its arguments, and the arguments of the default one."""
+    _module(_DEFAULT).add(parser)
+    checks = parser.add_subparsers(
+        action=_Checks, dest="log_check", metavar=f"[{'|'.join(CHECKS)}]", help="what is checked"
+    )
+    for name, text in CHECKS.items():
+        sub = checks.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        sub.formatter_class = argparse.RawDescriptionHelpFormatter
+        _module(name).add(sub)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Do it and return the exit code."""
-    place = place_of(arguments)
-    return _print_report(verify(place.log, place.keys), as_json=arguments.json)
+    return _module(arguments.log_check or _DEFAULT).run(arguments)
 
 
-def _print_report(report: Report, *, as_json: bool) -> int:
-    for fault in report.faults:
-        place = {"file": str(fault.file), "offset": fault.offset, "frame": fault.frame}
-        if as_json:
-            print(json.dumps({"fault": fault.what, **place}))
-        else:
-            print(f"{fault.file}: byte {fault.offset}, frame {fault.frame}: {fault.what}")
-    counts = {"files": report.files, "frames": report.frames, "records": report.records}
-    if as_json:
-        print(json.dumps({**counts, "faults": len(report.faults)}))
-    else:
-        counted = ", ".join(f"{number} {name}" for name, number in counts.items())
-        print(f"{counted}: {len(report.faults) or 'no'} faults")
-    return NOT_IN_ORDER if report.faults else OK
+def _module(check: str) -> Verb:
+    return cast("Verb", importlib.import_module(f"ksz_router.cli.log_verify_{check}"))

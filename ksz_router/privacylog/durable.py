@@ -55,6 +55,24 @@ class Disk:
         partial.replace(file)
         sync_folder(file.parent)
 
+    def cut(self, descriptor: int, size: int) -> None:
+        """Take the end of a file away, down to ``size`` bytes, and flush.
+
+        Raises:
+            OSError: it may have either size.
+        """
+        os.ftruncate(descriptor, size)
+        self.flush(descriptor)
+
+    def remove(self, file: Path) -> None:
+        """Remove a file and flush the folder.
+
+        Raises:
+            OSError: it may be there or not.
+        """
+        file.unlink()
+        sync_folder(file.parent)
+
 
 DISK = Disk()
 
