@@ -15,10 +15,17 @@ from ksz_router.privacylog.archive.findings import Findings
 from ksz_router.privacylog.archive.manifest import Catalog, Manifest, SealedFile
 
 _MANIFEST = re.compile(r"([0-9]{6,})\.json")
-_CATALOG = re.compile(r"([0-9]{4}Q[1-4])-([a-z])\.msgpack")
 
 _decode = msgspec.json.Decoder(Manifest).decode
 _decode_catalog = msgspec.msgpack.Decoder(Catalog).decode
+
+
+class _Index(msgspec.Struct, frozen=True):
+    upto: int
+    catalogs: tuple[tuple[str, str], ...]
+
+
+_decode_index = msgspec.msgpack.Decoder(_Index).decode
 
 
 class Link(NamedTuple):
@@ -141,21 +148,48 @@ class Chain:
             fault(link.path, f"its files do not end at leaf {manifest.sealed_leaves}", leaf=begin)
 
     def check_catalogs(self) -> None:
-        """Compare each catalog with what the manifests up to its number add up to."""
-        wanted = {(file.quarter, file.kind) for file in self.files.values()} - {("", "")}
-        seen = set()
-        folder = self.archive / "catalog"
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            match = _CATALOG.fullmatch(path.name)
-            if match is None:
-                continue
-            seen.add((match[1], match[2]))
-            self._check_catalog(path, match[1], match[2])
-        for quarter, kind in sorted(wanted - seen):
-            if kind != "c":
-                self._findings.fault(folder / f"{quarter}-{kind}.msgpack", "the catalog is missing")
+        """Compare the index, and each catalog, with what the manifests add up to.
 
-    def _check_catalog(self, path: Path, quarter: str, kind: str) -> None:
+        After a crash they may be behind the newest manifest, by what the index does not count yet:
+        readers add that, and the sealer writes it at its next step.
+        """
+        folder = self.archive / "catalog"
+        newest = self.links[-1].manifest.number if self.links else 0
+        index = self._read_index(folder / "index.msgpack", newest)
+        if index is None:
+            return
+        for quarter, kind in index.catalogs:
+            path = folder / f"{quarter}-{kind}.msgpack"
+            self._check_catalog(path, (quarter, kind), index.upto)
+
+    def _read_index(self, path: Path, newest: int) -> "_Index | None":
+        if not newest and not path.exists():
+            return None
+        self._findings.files += 1
+        try:
+            data = path.read_bytes()
+            index = _decode_index(data)
+        except OSError as error:
+            self._findings.fault(path, f"cannot be read: {error.strerror}")
+            return None
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            self._findings.fault(path, "is no index; remove it, the sealer makes it anew")
+            return None
+        keys = {
+            (file.quarter, file.kind)
+            for link in self.links
+            if link.manifest.number <= index.upto
+            for file in link.manifest.added
+        }
+        if msgspec.msgpack.encode(index) != data or index.catalogs != tuple(sorted(keys)):
+            self._findings.fault(path, "is not what the manifests add up to")
+        if index.upto > newest:
+            self._findings.fault(path, f"is of manifest {index.upto}; the newest is {newest}")
+        elif index.upto < newest:
+            self._findings.note(f"{path}: is behind manifest {newest}; the sealer brings it up")
+        return index
+
+    def _check_catalog(self, path: Path, key: tuple[str, str], at_least: int) -> None:
         self._findings.files += 1
         try:
             data = path.read_bytes()
@@ -167,35 +201,29 @@ class Chain:
             self._findings.fault(path, "is no catalog; remove it, the sealer makes it anew")
             return
         force: dict[str, SealedFile] = {}
-        changed = 0
+        changed = missed = 0
         for link in self.links:
-            if link.manifest.number > catalog.upto:
-                if self._concerns(link.manifest, quarter, kind, force):
-                    changed = link.manifest.number
+            number = link.manifest.number
+            if number > max(catalog.upto, at_least):
+                break
+            gone = [name for name in link.manifest.removed if name in force]
+            added = {f.path: f for f in link.manifest.added if (f.quarter, f.kind) == key}
+            if not gone and not added:
                 continue
-            for name in link.manifest.removed:
-                force.pop(name, None)
-            added = (
-                file for file in link.manifest.added if (file.quarter, file.kind) == (quarter, kind)
-            )
-            force |= {file.path: file for file in added}
-        newest = self.links[-1].manifest.number if self.links else 0
-        if catalog.upto > newest:
-            self._findings.fault(path, f"is of manifest {catalog.upto}; the newest is {newest}")
-        elif set(catalog.files) != set(force.values()) or len(catalog.files) != len(force):
+            if number > catalog.upto:
+                missed = number
+                break
+            changed = number
+            for name in gone:
+                del force[name]
+            force |= added
+        wanted = sorted(force.values(), key=lambda file: (file.first_leaf, file.level, file.part))
+        if missed:
+            self._findings.fault(path, f"leaves out manifest {missed}")
+        elif catalog != Catalog(upto=changed, files=tuple(wanted)):
             self._findings.fault(path, f"is not what the manifests up to {catalog.upto} add up to")
         elif msgspec.msgpack.encode(catalog) != data:
             self._findings.fault(path, "is not in its one form")
-        elif changed:
-            self._findings.fault(path, f"leaves out manifest {changed}")
-
-    @staticmethod
-    def _concerns(
-        manifest: Manifest, quarter: str, kind: str, force: dict[str, SealedFile]
-    ) -> bool:
-        return any((file.quarter, file.kind) == (quarter, kind) for file in manifest.added) or any(
-            name in force for name in manifest.removed
-        )
 
 
 def _numbered(folder: Path) -> Iterator[tuple[int, Path]]:

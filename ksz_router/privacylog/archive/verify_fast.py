@@ -47,7 +47,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     """The write-ahead files; then the key files need their ``frames`` keys too."""
 
 
-def verify_fast(place: Place, progress: Callable[[int], None] = lambda _: None) -> Findings:
+def verify_fast(place: Place, progress: Callable[[int], object] = lambda _: None) -> Findings:
     """Check it all; never stops at a fault. ``progress`` is called with bytes that were hashed.
 
     Raises:
@@ -58,7 +58,7 @@ def verify_fast(place: Place, progress: Callable[[int], None] = lambda _: None) 
     if not (archive / "tree").is_dir():
         raise PrivacyLogError(f"{archive}: no archive here: it has no folder tree")
     tree = Tree(archive, place.vkeys, place.anchor, findings)
-    tree.check(from_level=1)
+    tree.check(whole=False)
     chain = Chain(archive, findings)
     chain.check_catalogs()
     check_files(chain, findings, progress)
@@ -74,7 +74,7 @@ def bytes_to_hash(archive: Path) -> int:
 
 
 def check_files(
-    chain: Chain, findings: Findings, progress: Callable[[int], None] = lambda _: None
+    chain: Chain, findings: Findings, progress: Callable[[int], object] = lambda _: None
 ) -> None:
     """Check size and SHA-256 of every file in force, and name those that nobody knows."""
     buffer = bytearray(READ_BYTES)
@@ -196,7 +196,7 @@ def _sealed_rows(path: Path) -> Iterator[tuple[int, int, int, str]]:
                     yield group, row, seq, digest.hex()
 
 
-def _sha256(path: Path, buffer: bytearray, progress: Callable[[int], None]) -> str:
+def _sha256(path: Path, buffer: bytearray, progress: Callable[[int], object]) -> str:
     state = hashlib.sha256()
     view = memoryview(buffer)
     with path.open("rb", buffering=0) as stream:

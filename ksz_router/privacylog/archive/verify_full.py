@@ -39,10 +39,23 @@ class Range(msgspec.Struct, frozen=True):
 
     first: int = 0
     end: int | None = None
+    quarter: str | None = None
+    """Leaves under the keys of this quarter only."""
+
+    @property
+    def is_all(self) -> bool:
+        """Say whether nothing is left out."""
+        return self == Range()
+
+    def has(self, file: SealedFile) -> bool:
+        """Say whether a file of truth is to be checked."""
+        behind = self.end is not None and file.first_leaf >= self.end
+        other = self.quarter is not None and file.quarter != self.quarter
+        return file.end_leaf > self.first and not behind and not other
 
 
 def verify_full(
-    place: Place, wanted: Range | None = None, progress: Callable[[int], None] = lambda _: None
+    place: Place, wanted: Range | None = None, progress: Callable[[int], object] = lambda _: None
 ) -> Findings:
     """Check it all; never stops at a fault. ``progress`` is called with leaves that were checked.
 
@@ -58,16 +71,22 @@ def verify_full(
     if place.log is not None:
         check_log(place.log, place.commit_keys, findings)
     tree = Tree(place.archive, place.vkeys, place.anchor, findings)
-    tree.check(from_level=0 if wanted == Range() else 1)
+    tree.check(whole=wanted.is_all)
     chain = Chain(place.archive, findings)
     chain.check_catalogs()
     check_files(chain, findings)
     rows = Rows(chain, tree, place, findings, progress)
     rows.check(wanted)
-    if wanted == Range():
+    if wanted.is_all:
         known = place.log is not None
         check_recorded(chain, rows.sealed, findings, tail_known=known)
     return findings
+
+
+def leaves_of(archive: Path, wanted: Range) -> int:
+    """Return how many leaves :func:`verify_full` will check in ``t`` files, for a progress bar."""
+    files = filter(wanted.has, Chain(archive, Findings()).truth)
+    return sum(file.end_leaf - file.first_leaf for file in files)
 
 
 def check_log(log: Path, keys: Path, findings: Findings) -> None:
@@ -96,7 +115,7 @@ class Rows:
         tree: Tree,
         place: Place,
         findings: Findings,
-        progress: Callable[[int], None],
+        progress: Callable[[int], object],
     ) -> None:
         self.sealed: dict[str, int] = {}
         self._chain = chain
@@ -111,12 +130,9 @@ class Rows:
         """Check the leaves of a range: of ``t`` files, and behind them of write-ahead files."""
         newest = self._chain.newest
         sealed_leaves = self._findings.sealed_leaves = newest.sealed_leaves if newest else 0
-        files = [
-            file
-            for file in self._chain.truth
-            if file.end_leaf > wanted.first and (wanted.end is None or file.first_leaf < wanted.end)
-        ]
+        files = [file for file in self._chain.truth if wanted.has(file)]
         from_leaf = files[0].first_leaf if files else max(wanted.first, sealed_leaves)
+        from_leaf = 0 if wanted.is_all else from_leaf
         lines = checked_lines(self._chain.archive, self._tree.size, self._findings, from_leaf)
         self._ordered = _Ordered(lines)
         for file in files:
@@ -125,12 +141,12 @@ class Rows:
             what = f"seals leaves beyond the {self._tree.size} of the newest checkpoint"
             self._findings.fault(self._chain.links[-1].path, what)
         log, keys = self._place.log, self._place.commit_keys
-        if log is not None and keys is not None and wanted.end is None:
+        if log is not None and keys is not None and wanted.is_all:
             tail = Tail(log, keys, self._tree, self._findings)
             for line in self._ordered.rest(sealed_leaves):
                 tail.check(line, sealed_leaves)
             self.sealed |= tail.sealed
-        else:
+        elif wanted.is_all:
             for _ in self._ordered.rest(self._tree.size):
                 pass  # reports what is wrong with the lines
 

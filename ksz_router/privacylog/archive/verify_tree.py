@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ksz_router.privacylog.archive.findings import Findings
 from ksz_router.privacylog.tree.checkpoint import Checkpoint, CheckpointRefused, parse_checkpoint
-from ksz_router.privacylog.tree.levels import Levels, TreeDamaged
+from ksz_router.privacylog.tree.levels import Levels
 from ksz_router.privacylog.tree.merkle import (
     HASH_BYTES,
     TILE,
@@ -15,8 +15,10 @@ from ksz_router.privacylog.tree.merkle import (
     root_of,
 )
 from ksz_router.privacylog.tree.note import VerifierKey
+from ksz_router.privacylog.tree.shards import SHARD, TreeDamaged
 
 _TILE_HEIGHT = 8
+_LEVELS_MAX = 8
 _NOTE_BYTES_MAX = 64 * 1024
 
 
@@ -52,22 +54,45 @@ class Tree:
         """Number of leaves that are signed."""
         return self.signed.size if self.signed else 0
 
-    def check(self, *, from_level: int) -> None:
-        """Check root and upper levels, and every checkpoint that was kept."""
+    def check(self, *, whole: bool) -> None:
+        """Check root and upper levels, and every checkpoint that was kept.
+
+        Level 1 is computed from level 0 only where the ``whole`` tree is asked for.
+        """
         if self.signed is not None:
             self._check_root(self.signed)
             try:
-                for damage in self.levels.check(self.size, from_level):
-                    what = (
-                        f"the hash at byte {damage.above_offset} is not that of the tile at byte "
-                        f"{damage.tile_offset} of {damage.tile}"
-                    )
-                    self._findings.fault(damage.above, what, offset=damage.above_offset)
+                if whole:
+                    self._check_levels()
+                else:
+                    self._check_upper_levels()
             except TreeDamaged as error:
                 self._damaged(error)
         self._check_kept()
         for path in sorted(self.folder.glob("[0-9]/*")):
             self._findings.files += path.is_file()
+
+    def _check_levels(self) -> None:
+        for damage in self.levels.check(self.size):
+            what = (
+                f"the hash of leaves {damage.first_leaf} to {damage.end_leaf} is not that of the "
+                f"tile at byte {damage.tile_offset} of {damage.tile}"
+            )
+            self._findings.fault(
+                damage.above, what, offset=damage.above_offset, leaf=damage.first_leaf
+            )
+
+    def _check_upper_levels(self) -> None:
+        for level in range(1, _LEVELS_MAX):
+            for tile in range(self.size >> _TILE_HEIGHT * (level + 1)):
+                below = range(tile * TILE, (tile + 1) * TILE)
+                hashes = b"".join(self.levels.hash(level, index) for index in below)
+                if full_roots(hashes, _TILE_HEIGHT) != self.levels.hash(level + 1, tile):
+                    first = tile * TILE ** (level + 1)
+                    path = self.folder / str(level + 1) / f"{tile // SHARD:06d}"
+                    offset = tile % SHARD * HASH_BYTES
+                    what = f"a hash is not that of its tile in level {level}"
+                    self._findings.fault(path, what, offset=offset, leaf=first)
 
     def read_leaves(self, first: int, end: int) -> bytes | None:
         """Return hashes of level 0 in a row; None where they are missing, which is reported."""
@@ -110,7 +135,7 @@ class Tree:
 
     def place(self, index: int) -> tuple[Path, int]:
         """Return the level file and the byte in it at which a leaf stands."""
-        shard, within = divmod(index, 2**24)
+        shard, within = divmod(index, SHARD)
         return self.folder / "0" / f"{shard:06d}", within * HASH_BYTES
 
     def _check_root(self, checkpoint: Checkpoint) -> None:
