@@ -14,7 +14,7 @@ from pathlib import Path
 class Disk:
     """The system calls that what is durable depends on. A fault test passes a subclass."""
 
-    def write(self, descriptor: int, data: bytes, offset: int) -> None:
+    def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> None:
         """Write all of ``data`` at ``offset``; a short write is completed.
 
         Raises:
