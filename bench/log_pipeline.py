@@ -6,7 +6,7 @@ after a start of the machine.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -121,7 +121,7 @@ class Entries:
                 kind=Kind.OUTCOME,
                 at_us=now_ns // 1000,
                 exchange=exchange,
-                code=Code.ANSWERED,
+                code=Code.ANSWERED_WITH_DATA,
                 service=request.service,
                 service_version=request.service_version,
                 requester=asker,
@@ -156,6 +156,7 @@ class Pipeline:
         keys: Keys,
         entries: Entries,
         promises: Promises,
+        *,
         changes: Callable[[], int] = lambda: 0,
         now_ns: int = BEGIN_NS,
     ) -> None:
@@ -247,12 +248,16 @@ class Pipeline:
         self.now_ns += int(seconds * 1e9)
 
 
-def steps(chance: Random, count: int) -> Iterable[tuple[str, tuple[object, ...]]]:
-    """Draw what a pipeline does, step after step."""
-    for _ in range(count):
+def run(pipeline: Pipeline, chance: Random, steps: int) -> None:
+    """Do some steps, drawn by chance."""
+    for _ in range(steps):
         slot = chance.choice(SLOTS)
-        kind = chance.choices(
-            ("record", "record open", "sequence", "prepare", "seal", "pass"),
-            (6, 2, 4, 1, 2, 1),
-        )[0]
-        yield kind, (slot,)
+        draw = chance.random()
+        if draw < 0.5:
+            pipeline.record(slot, chance.randint(1, 6), closing=draw < 0.4)
+        elif draw < 0.75:
+            pipeline.sequence()
+        elif draw < 0.8:
+            pipeline.prepare(slot)
+        else:
+            pipeline.sequence()

@@ -11,9 +11,10 @@ from ksz_router.privacylog.entry import EntryMalformed, Kind, parse, parse_head
 from ksz_router.privacylog.frame import FrameCipher, frames
 from ksz_router.privacylog.header import PAGE, FrameDamaged, parse_file_header
 from ksz_router.privacylog.keys import KeyRing
-from ksz_router.privacylog.slots import file_of, opened
+from ksz_router.privacylog.slots import file_of, opened, slot_folders
 from ksz_router.privacylog.tree.merkle import HASH_BYTES, leaf_hashes
 from ksz_router.privacylog.tree.order import LINE_BYTES, Line, parse_line
+from ksz_router.privacylog.tree.places import locate
 from ksz_router.privacylog.tree.salts import Salts
 
 _FILE = re.compile(r"[0-9]{12,}")
@@ -79,6 +80,36 @@ def _lines(path: Path) -> Iterator[tuple[int, tuple[Line, int, int] | None]]:
             offset += len(data)
 
 
+def records_of(log: Path, keys: KeyRing, line: Line) -> tuple[list[bytes], bytes]:
+    """Return the records that a line names, of a write-ahead file, and the commit key over them.
+
+    Raises:
+        FrameDamaged: they are not there.
+        KeysError: the keys of their quarter are missing.
+        OSError: the file cannot be read.
+    """
+    records: list[bytes] = []
+    with opened(_file_of(log, line)) as read:
+        header = parse_file_header(read(0, PAGE))
+        named = keys.named(header.key_id, header.commitment)
+        if header.key_id != line.key_id:
+            raise FrameDamaged(0, "is under another key than the order says")
+        cipher = FrameCipher(named.frames, header.salt)
+        for frame in frames(read, header, cipher, line.place):
+            records += frame.records
+            if frame.number == line.last_frame:
+                if frame.crc != line.crc:
+                    raise FrameDamaged(frame.offset, "is not the frame that was ordered")
+                break
+    return records, named.commit
+
+
+def _file_of(log: Path, line: Line) -> Path:
+    """Return the file that a line names; the folder of its slot may have another name now."""
+    own = file_of(log / line.slot, line.file)
+    return locate(slot_folders(log), line) or own
+
+
 class Tail:
     """The records that are ordered and signed, and lie in write-ahead files only.
 
@@ -97,7 +128,7 @@ class Tail:
         """Compare the records of a line, from a leaf on, with their leaves."""
         path = file_of(self._log / line.slot, line.file)
         try:
-            records, key = self._records(path, line)
+            records, key = records_of(self._log, self._keys, line)
         except FrameDamaged as error:
             self._findings.fault(path, error.what, offset=error.offset, leaf=line.first_leaf)
             return
@@ -125,22 +156,6 @@ class Tail:
                 self._findings.fault(path, what, leaf=first + at, offset=line.begin)
             self._note_sealed(records[at], first + at)
         self._findings.leaves += len(records)
-
-    def _records(self, path: Path, line: Line) -> tuple[list[bytes], bytes]:
-        records: list[bytes] = []
-        with opened(path) as read:
-            header = parse_file_header(read(0, PAGE))
-            keys = self._keys.named(header.key_id, header.commitment)
-            if header.key_id != line.key_id:
-                raise FrameDamaged(0, "is under another key than the order says")
-            cipher = FrameCipher(keys.frames, header.salt)
-            for frame in frames(read, header, cipher, line.place):
-                records += frame.records
-                if frame.number == line.last_frame:
-                    if frame.crc != line.crc:
-                        raise FrameDamaged(frame.offset, "is not the frame that was ordered")
-                    break
-        return records, keys.commit
 
     def _note_sealed(self, record: bytes, leaf: int) -> None:
         try:
