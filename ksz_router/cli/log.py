@@ -10,6 +10,7 @@ from ksz_router.privacylog import PrivacyLogError
 
 VERBS = {
     "query": "find exchanges by person, institution, user, service",
+    "prove": "write a file that proves an entry to anyone",
     "verify": "check that the log is whole, and that it proves what it is said to prove",
 }
 """Each verb has a module ``log_<verb>`` with ``add`` and ``run``; what few machines have installed
