@@ -191,7 +191,9 @@ def _in_order(
     return Lines(
         first=firsts[rows],
         outcome=np.concatenate(outcome).astype(np.int64)[rows],
-        recipients={at: one.recipients for at, one in zip(places, drafts, strict=True) if one.recipients},
+        recipients={
+            at: one.recipients for at, one in zip(places, drafts, strict=True) if one.recipients
+        },
         further={at: one.further for at, one in zip(places, drafts, strict=True) if one.further},
         open=np.sort(np.concatenate(open_rows).astype(np.int64)),
     )

@@ -65,7 +65,9 @@ def order(keys: Sequence[Numbers]) -> Numbers:
     wrong = np.flatnonzero(tied)
     if not len(wrong):
         return rows
-    wrong = wrong[_falls([key[rows[wrong]] for key in others], [key[rows[wrong + 1]] for key in others])]
+    wrong = wrong[
+        _falls([key[rows[wrong]] for key in others], [key[rows[wrong + 1]] for key in others])
+    ]
     if not len(wrong):
         return rows
     group = np.concatenate([[0], np.cumsum(~tied)])
