@@ -17,9 +17,11 @@ from ksz_router.privacylog.entry import VERSION, Entry
 
 _FIELDS = Entry.__struct_fields__
 _WIDTH = len(_FIELDS)
+_ENTRY = pa.schema(list(TRUTH)[TRUTH.get_field_index("version") :])
+"""The columns that are fields of an entry; those before them say where it is."""
 _LINE = [field.name for field in TRUTH if field.name.startswith("line_")]
-_SLICE = 4096
-"""Records decoded at once: of more the collector would walk through all, again and again."""
+_SLICE = 512
+"""Records decoded at once: what they are made of stays in the cache until it is in columns."""
 
 _decode = msgspec.msgpack.Decoder(list).decode
 
@@ -55,24 +57,17 @@ def to_table(
             form is not looked at here: who seals compares what the columns give back.
     """
     batches = [_batch(records[begin : begin + _SLICE]) for begin in range(0, len(records), _SLICE)]
-    names = [name for name in TRUTH.names if name not in _PLACE]
-    table = pa.Table.from_batches(
-        batches, pa.schema([TRUTH.field(name) for name in names])
-    ).combine_chunks()
+    table = pa.Table.from_batches(batches, _ENTRY).combine_chunks()
     count = len(records)
     place = {
         "q": pa.repeat(pa.scalar(q), count),
         "b": pa.repeat(pa.scalar(0, pa.int16()), count),
         "node": pa.repeat(pa.scalar(node), count),
         "seq": pa.array(np.arange(first_seq, first_seq + count, dtype=np.int64)),
-        "slot": pa.array(slots, pa.string()),
+        "slot": slots if isinstance(slots, pa.Array) else pa.array(slots, pa.string()),
         "record": pa.array(record_numbers, pa.int64()),
     }
-    columns = [*place.values(), *table.columns]
-    return pa.Table.from_arrays(columns, schema=TRUTH)
-
-
-_PLACE = ("q", "b", "node", "seq", "slot", "record")
+    return pa.Table.from_arrays([*place.values(), *table.columns], schema=TRUTH)
 
 
 def _batch(records: Sequence[bytes]) -> pa.RecordBatch:
@@ -80,8 +75,7 @@ def _batch(records: Sequence[bytes]) -> pa.RecordBatch:
         rows = list(map(_decode, records))
         if set(map(len, rows)) != {_WIDTH}:
             raise EntryNotSealable(f"an entry has another number of fields than {_WIDTH}")
-        cells = list(chain.from_iterable(rows))
-        fields = {name: cells[at::_WIDTH] for at, name in enumerate(_FIELDS)}
+        fields = dict(zip(_FIELDS, zip(*rows, strict=True), strict=True))
         if set(fields["version"]) != {VERSION}:
             raise EntryNotSealable(f"an entry is of another version than {VERSION}")
         columns: list[pa.Array] = []
@@ -97,20 +91,22 @@ def _batch(records: Sequence[bytes]) -> pa.RecordBatch:
         raise EntryNotSealable("a record is not an entry") from None
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
         raise EntryNotSealable("an entry does not fit into the columns") from None
-    schema = pa.schema([TRUTH.field(name) for name in TRUTH.names if name not in _PLACE])
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
+    return pa.RecordBatch.from_arrays(columns, schema=_ENTRY)
 
 
-def _lines(lines: list[list[int] | None]) -> list[pa.Array]:
+def _lines(lines: Sequence[list[int] | None]) -> list[pa.Array]:
     """Return the seven columns of the deciding lines."""
-    nothing = (None,) * len(_LINE)
-    if any(line is not None and len(line) != len(_LINE) for line in lines):
-        raise EntryNotSealable(f"a deciding line has another number of fields than {len(_LINE)}")
-    cells = list(chain.from_iterable(line or nothing for line in lines))
-    return [pa.array(cells[at :: len(_LINE)], pa.int32()) for at in range(len(_LINE))]
+    width = len(_LINE)
+    if not any(lines):
+        return [pa.nulls(len(lines), pa.int32())] * width
+    nothing = (None,) * width
+    cells = [nothing if line is None else line for line in lines]
+    if set(map(len, cells)) != {width}:
+        raise EntryNotSealable(f"a deciding line has another number of fields than {width}")
+    return [pa.array(column, pa.int32()) for column in zip(*cells, strict=True)]
 
 
-def _counts(counts: list[list[list[int]]]) -> pa.Array:
+def _counts(counts: Sequence[list[list[int]]]) -> pa.Array:
     """Return the column of the counts; all but those of SUMMARY entries are empty."""
     kind = TRUTH.field("counts").type
     pairs = list(chain.from_iterable(counts))
@@ -121,5 +117,5 @@ def _counts(counts: list[list[list[int]]]) -> pa.Array:
         [pa.array(codes, pa.int32()), pa.array(numbers, pa.int64())], fields=list(kind.value_type)
     )
     offsets = np.zeros(len(counts) + 1, np.int32)
-    np.cumsum([len(some) for some in counts], out=offsets[1:])
+    np.cumsum([*map(len, counts)], out=offsets[1:])
     return pa.ListArray.from_arrays(pa.array(offsets), struct, type=kind)

@@ -126,13 +126,15 @@ def _members(entries: pa.Table, rows: Numbers) -> _Members:
         only = np.flatnonzero(~valid & ~is_null(programs))
         code = programs.indices.fill_null(0).to_numpy()[only]
         first[only], last[only], valid[only] = of_program[0][code], of_program[1][code], True
-    return _Members(first[rows], last[rows], valid[rows] & (rows != NONE))
+    named = valid[rows] & (rows != NONE)
+    return _Members(np.where(named, first[rows], 0), np.where(named, last[rows], 0), named)
 
 
 def _is_both(entries: pa.Table, rows: Numbers) -> Numbers:
     """Say of which of these entries name a user and a program."""
     user, program = (~is_null(whole(entries[name])) for name in ("user", "application"))
-    return (user & program)[rows] & (rows != NONE)
+    both: Numbers = (user & program)[rows] & (rows != NONE)
+    return both
 
 
 def _given(members: list[bytes | None]) -> _Members:
@@ -142,13 +144,13 @@ def _given(members: list[bytes | None]) -> _Members:
 
 def _ranked(texts: list[pa.Array]) -> tuple[Numbers, pa.Array]:
     """Return of each text its place among all, ``NONE`` where null; and all, sorted by bytes."""
-    coded = pa.chunked_array(texts, pa.string()).dictionary_encode().unify_dictionaries()
-    values = coded.chunk(0).dictionary if coded.num_chunks else pa.array([], pa.string())
-    rows = sorted(range(len(values)), key=lambda at: values[at].as_py().encode())
+    coded = pa.concat_arrays(texts).dictionary_encode()
+    values = coded.dictionary.to_pylist()
+    rows = sorted(range(len(values)), key=lambda at: values[at].encode())
     rank = np.empty(len(values) + 1, np.int64)
     rank[rows], rank[len(values)] = np.arange(len(values)), NONE
-    indices = pa.concat_arrays([chunk.indices for chunk in coded.chunks]).fill_null(len(values))
-    return rank[indices.to_numpy()], values.take(pa.array(rows, pa.int64()))
+    places: Numbers = rank[coded.indices.fill_null(len(values)).to_numpy()]
+    return places, coded.dictionary.take(pa.array(rows, pa.int64()))
 
 
 def _pairs(entries: pa.Table, lines: Lines, line: int) -> list[_Pair]:

@@ -42,7 +42,8 @@ def tokens_of(first: Numbers, last: Numbers, valid: Numbers | None = None) -> pa
 
 def is_null(column: pa.Array) -> Numbers:
     """Return where a column is null."""
-    return column.is_null().to_numpy(zero_copy_only=False)
+    missing: Numbers = column.is_null().to_numpy(zero_copy_only=False)
+    return missing
 
 
 def whole(column: pa.ChunkedArray) -> pa.Array:
