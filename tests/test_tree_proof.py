@@ -194,6 +194,7 @@ def test_a_proof_of_another_length_is_refused_though_it_comes_out() -> None:
     """Of a tree whose signer lies about its size: as many hashes as it is high."""
     leaf, other = LEAVES[0], LEAVES[1]
     verify_inclusion(leaf, 0, 1, [], leaf)
+    cases: tuple[tuple[int, int, list[bytes], bytes], ...]
     cases = ((0, 2, [], leaf), (0, 1, [other], node_hash(other, leaf)),
              (1, 3, [other], node_hash(other, leaf)))  # fmt: skip
     for index, size, hashes, root in cases:
