@@ -299,26 +299,32 @@ def test_a_restored_old_copy_of_the_log_is_refused(ground: Ground, loss: str) ->
     refused(ground, LogOlder, "newest copy of the privacy log")
 
 
-def test_a_slot_that_was_renamed_goes_on_and_its_worker_begins_anew(ground: Ground) -> None:
-    """As docs/privacylog-format.md has it for a damaged slot; before, while it runs, and after."""
+@pytest.mark.parametrize("is_seen_between", [True, False])
+def test_a_slot_that_was_renamed_goes_on_and_its_worker_begins_anew(
+    ground: Ground, is_seen_between: bool
+) -> None:
+    """As docs/privacylog-format.md has it for a damaged slot; while it runs, and over a start."""
     sequenced(ground)
     writer = ground.open()
     writer.commit(ground.records(4), NOW_NS)
-    crash(writer)
     sequencer = ground.sequencer()
-    ground.slot.rename(ground.log / "q-2026-11-22-w0")
     assert sequencer.cycle(NOW_NS).records == 4 + 5  # with the outcomes unknown of the first run
-    sequenced_again = ground.open()
-    sequenced_again.commit(ground.records(7), NOW_NS)
-    assert sequencer.cycle(NOW_NS).records == 7
+    writer.commit(ground.records(3), NOW_NS)
+    crash(writer)
+    ground.slot.rename(ground.log / "q-2026-11-22-w0")
+    if is_seen_between:
+        assert sequencer.cycle(NOW_NS).records == 3
+    anew = ground.open()
+    anew.commit(ground.records(7), NOW_NS)
+    assert sequencer.cycle(NOW_NS).records == (7 if is_seen_between else 10)
     sequencer.close()
     (ground.log / "q-2026-11-22-w0").rename(ground.log / "q-2026-11-23-w0")
-    sequenced_again.close()
+    anew.close()
     for _ in range(2):
         sequencer = ground.sequencer()
         assert sequencer.cycle(NOW_NS).records == 0
         sequencer.close()
-    assert len(ground.ordered()) == 5 + 9 + 7
+    assert ground.sequenced.check(is_renamed=True) == 5 + 9 + 3 + 7
 
 
 def test_a_damaged_slot_stands_still_and_the_others_go_on(ground: Ground) -> None:
