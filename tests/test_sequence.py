@@ -301,7 +301,7 @@ def test_a_restored_old_copy_of_the_log_is_refused(ground: Ground, loss: str) ->
 
 @pytest.mark.parametrize("is_seen_between", [True, False])
 def test_a_slot_that_was_renamed_goes_on_and_its_worker_begins_anew(
-    ground: Ground, is_seen_between: bool
+    ground: Ground, *, is_seen_between: bool
 ) -> None:
     """As docs/privacylog-format.md has it for a damaged slot; while it runs, and over a start."""
     sequenced(ground)
