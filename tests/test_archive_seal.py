@@ -3,14 +3,15 @@
 import errno
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ksz_router.privacylog.archive import leaves
 from ksz_router.privacylog.archive.canon import to_records
 from ksz_router.privacylog.archive.chain import carried, catalog, newest, read_chain
-from ksz_router.privacylog.archive.manifest import Cursor
-from ksz_router.privacylog.archive.places import file_of, manifest_file
+from ksz_router.privacylog.archive.columns import to_table
+from ksz_router.privacylog.archive.places import file_of, manifest_file, sealed_path
 from ksz_router.privacylog.archive.seal import LEAVES_READY, SLOT, WAIT_US, SealRefused
 from ksz_router.privacylog.archive.segment import SegmentRefused, rows_of
 from ksz_router.privacylog.durable import Disk
@@ -71,9 +72,14 @@ def test_a_step_seals_what_is_signed(ground: Ground) -> None:
     assert ground.truth() == ground.records
     manifest = newest(ground.archive)
     assert manifest is not None
-    assert (manifest.number, manifest.sealed_leaves) == (1, len(ground.records))
+    assert (manifest.number, manifest.sealed_leaves) == (1, 9)
     # SETTLED and LAST frames count; the entry of the manifest itself is not sealed yet.
-    assert manifest.slots == {"w0": Cursor(1, 2, 3), "w1": Cursor(1, 2, 6)}
+    assert {slot: (c.file, c.frame, c.next_record) for slot, c in manifest.slots.items()} == {
+        "w0": (1, 2, 3), "w1": (1, 2, 6),
+    }  # fmt: skip
+    for slot, cursor in manifest.slots.items():
+        last = ground.world.frames(wal_of(ground.world.log / slot, 1))[-1]
+        assert (cursor.offset, cursor.crc) == (last.offset + last.size, last.crc)
     (file,) = ground.files("t")
     data = file_of(ground.archive, file.path).read_bytes()
     assert (file.sha256, file.bytes) == (sha256(data).hexdigest(), len(data))
@@ -145,10 +151,10 @@ def test_open_exchanges_are_carried_until_they_end(ground: Ground) -> None:
 def test_a_file_ends_where_the_keys_change(ground: Ground) -> None:
     """One slot has gone over to the next quarter, the other not yet: three files, in order."""
     world = ground.world
-    commit(ground, world.request(1), slot="w1")
-    world.now_ns = NEXT_QUARTER_NS
-    commit(ground, world.request(2), slot="w0")
-    commit(ground, world.request(3), slot="w2")
+    for at_ns, slot in ((NEXT_QUARTER_NS, "w1"), (NOW_NS, "w0"), (NEXT_QUARTER_NS, "w2")):
+        world.now_ns = at_ns
+        commit(ground, world.request(1), slot=slot)
+        ground.sequence()
     ground.seal()
     files = sorted(ground.files("t"), key=lambda file: file.first_leaf)
     assert [file.quarter for file in files] == ["2027Q1", "2026Q4", "2027Q1"]
@@ -262,7 +268,7 @@ def test_being_killed_anywhere_changes_nothing(ground: Ground, when: str) -> Non
             break
         at += 1
     assert at > 20
-    assert ground.truth() == ground.records[: ground.sealed_leaves()]
+    assert ground.truth() == ground.records
     assert ground.sealed_leaves() == signed
     chain = list(read_chain(ground.archive))
     recorded = {entry.digest for entry in world.entries(SLOT)}
@@ -321,10 +327,9 @@ def test_rows_that_are_not_the_leaves_are_not_sealed(
     filled(ground.world)
     ground.sequence()
 
-    def other(records: list[bytes], **place: object) -> object:
-        return to_table([records[0], *records[:-1]], **place)  # type: ignore[arg-type]
+    def other(records: list[bytes], **place: Any) -> object:
+        return to_table([records[0], *records[:-1]], **place)
 
-    to_table = leaves.to_table
     monkeypatch.setattr(leaves, "to_table", other)
     refused(ground, SegmentRefused, "not those of the tree")
 
@@ -350,7 +355,7 @@ def test_a_write_ahead_file_that_changed_is_not_sealed(ground: Ground) -> None:
     ground.sequence()
     file = wal_of(ground.world.log / "w1", 1)
     flip(file, 4096 + 60)
-    refused(ground, LogCorrupt, "where ordered entries stood")
+    refused(ground, LogCorrupt, "damaged or missing")
     file.unlink()
     refused(ground, LogCorrupt, "missing")
 
@@ -382,3 +387,48 @@ def test_the_manifest_has_the_root_of_each_file(ground: Ground) -> None:
     levels.close()
     assert catalog(ground.archive, "2026Q4", "t").files == tuple(ground.files("t"))
     assert to_records(next(rows_of("t", file_of(ground.archive, ground.files("t")[0].path))))
+
+
+def test_eight_runs_become_one(ground: Ground) -> None:
+    """The rows are the same; the files that were merged are no longer named, and told about."""
+    world = ground.world
+    records = [r for n in range(1, 9) for r in (world.request(n), world.outcome(n))]
+    commit(ground, *records, file_bytes=64 * 4096)
+    ground.sequence()
+    writer = ground.open_slot()
+    sealer = ground.sealer(writer, leaves_max=2)
+    while sealer.step(ground.now_us):
+        pass
+    before = exchanges(ground, "k")
+    assert len(ground.files("k")) == 8
+    merged = set()
+    while manifest := sealer.merge(ground.now_us):
+        merged |= set(manifest.removed)
+        data = manifest_file(ground.archive, manifest.number).read_bytes()
+        assert world.entries(SLOT)[-1].digest == sha256(data).digest()
+    writer.close()
+    (file,) = ground.files("k")
+    assert (file.level, file.first_leaf, file.end_leaf) == (1, 0, 16)
+    assert exchanges(ground, "k") == before
+    assert {path for path in merged if "/k/" in path} == {
+        sealed_path("k", "2026Q4", n, n + 2) for n in range(0, 16, 2)
+    }
+    assert len(ground.files("t")) == 8
+
+
+def test_the_runs_of_a_quarter_that_is_over_become_one(ground: Ground) -> None:
+    world = ground.world
+    for number in range(3):
+        commit(ground, world.request(number), world.outcome(number))
+        ground.seal()
+    writer = ground.open_slot()
+    sealer = ground.sealer(writer)
+    end_us = quarter_begin_ns("2027Q1") // 1000
+    assert sealer.merge(end_us) is None
+    writer.close()
+    writer = ground.open_slot()
+    sealer = ground.sealer(writer)
+    while sealer.merge(end_us + 3_600_000_000):
+        pass
+    writer.close()
+    assert len(ground.files("k")) == 1
