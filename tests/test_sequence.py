@@ -4,9 +4,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from ksz_router.privacylog import PrivacyLogError
+from ksz_router.privacylog.archive.manifest import Cursor, Manifest
 from ksz_router.privacylog.durable import Disk
 from ksz_router.privacylog.slots import file_of
 from ksz_router.privacylog.tree.anchor import AnchorRefused, SequencerRuns
@@ -14,7 +16,7 @@ from ksz_router.privacylog.tree.checkpoint import parse_checkpoint
 from ksz_router.privacylog.tree.order import Order, OrderDamaged
 from ksz_router.privacylog.tree.places import LogOlder
 from tests.privacylog_world import NEXT_QUARTER_NS, NOW_NS, crash
-from tests.sequence_ground import Faulty, Ground, Killed, in_memory
+from tests.sequence_ground import ORIGIN, Faulty, Ground, Killed, in_memory
 
 
 @pytest.fixture
@@ -297,6 +299,32 @@ def test_a_restored_old_copy_of_the_log_is_refused(ground: Ground, loss: str) ->
                 file.seek(2 * 4096 + 50)
                 file.write(b"other")
     refused(ground, LogOlder, "newest copy of the privacy log")
+
+
+@pytest.mark.parametrize("sealed_frame", [1, 2])
+def test_a_file_may_be_gone_once_it_is_sealed(ground: Ground, sealed_frame: int) -> None:
+    """All of it: up to the last frame that was ordered, which is the one that ends the file."""
+    writer = ground.open()
+    writer.commit(ground.records(2), NOW_NS)
+    writer.close()
+    sequencer = ground.sequencer()
+    sequencer.cycle(NOW_NS)
+    sequencer.close()
+    ground.open().close()  # settles what is open in a further file
+    file_of(ground.slot, 1).unlink()
+    manifest = Manifest(
+        number=1, previous="", origin=ORIGIN, node="router-a", made_at_us=0, sealed_leaves=2,
+        slots={"w0": Cursor(1, sealed_frame, 2, 0, 0, is_last=False)}, added=(),
+    )  # fmt: skip
+    (ground.archive / "manifest").mkdir()
+    (ground.archive / "manifest" / "000001.json").write_bytes(msgspec.json.encode(manifest))
+    if sealed_frame == 1:
+        refused(ground, LogOlder, "newest copy of the privacy log")
+        return
+    sequencer = ground.sequencer()
+    assert sequencer.cycle(NOW_NS).records == 2
+    assert sequencer.signed.size == 4
+    sequencer.close()
 
 
 @pytest.mark.parametrize("is_seen_between", [True, False])

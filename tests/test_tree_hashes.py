@@ -236,7 +236,7 @@ class Refusing(Disk):
         if refuses:
             raise OSError(errno.EIO, "refused")
 
-    def write(self, descriptor: int, data: bytes, offset: int) -> None:
+    def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> None:
         self._maybe(super().write, descriptor, data, offset)
 
     def flush(self, descriptor: int) -> None:
