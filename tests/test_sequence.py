@@ -390,6 +390,33 @@ def test_a_torn_tail_is_passed_over_once_the_next_file_names_the_end(ground: Gro
     ground.check()
 
 
+def test_keys_may_be_gone_once_all_is_ordered(ground: Ground) -> None:
+    """A quarter expires; the last file of a slot that was not used since may have no last frame."""
+    writer = ground.open()
+    writer.commit(ground.records(2), NOW_NS)
+    crash(writer)
+    sequencer = ground.sequencer()
+    sequencer.cycle(NOW_NS)
+    sequencer.close()
+    (ground.keys / "2026Q4.json").unlink()
+    sequencer = ground.sequencer()
+    assert sequencer.cycle(NOW_NS).stalled == {}
+    sequencer.close()
+
+
+def test_without_its_keys_a_slot_stands_still(ground: Ground) -> None:
+    """And goes on by itself when they are back."""
+    key, aside = ground.keys / "2026Q4.json", ground.keys / "aside"
+    writer = ground.open()
+    writer.commit(ground.records(2), NOW_NS)
+    key.rename(aside)
+    sequencer = ground.sequencer()
+    assert "keys quarter" in sequencer.cycle(NOW_NS).stalled["w0"]
+    aside.rename(key)
+    assert sequencer.cycle(NOW_NS)[::3] == (2, {})
+    sequencer.close()
+
+
 def test_what_is_left_over_by_a_bound_comes_next(
     ground: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
