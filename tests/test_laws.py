@@ -107,7 +107,7 @@ class StoryDisk(Disk):
         self.story = story
         self.flushes_left = 1_000_000
 
-    def write(self, descriptor: int, data: bytes, offset: int) -> None:
+    def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> None:
         self.story.append(("writes", None))
         super().write(descriptor, data, offset)
 

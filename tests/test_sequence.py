@@ -4,9 +4,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from ksz_router.privacylog import PrivacyLogError
+from ksz_router.privacylog.archive.manifest import Cursor, Manifest
 from ksz_router.privacylog.durable import Disk
 from ksz_router.privacylog.slots import file_of
 from ksz_router.privacylog.tree.anchor import AnchorRefused, SequencerRuns
@@ -14,7 +16,7 @@ from ksz_router.privacylog.tree.checkpoint import parse_checkpoint
 from ksz_router.privacylog.tree.order import Order, OrderDamaged
 from ksz_router.privacylog.tree.places import LogOlder
 from tests.privacylog_world import NEXT_QUARTER_NS, NOW_NS, crash
-from tests.sequence_ground import Faulty, Ground, Killed, in_memory
+from tests.sequence_ground import ORIGIN, Faulty, Ground, Killed, in_memory
 
 
 @pytest.fixture
@@ -299,26 +301,58 @@ def test_a_restored_old_copy_of_the_log_is_refused(ground: Ground, loss: str) ->
     refused(ground, LogOlder, "newest copy of the privacy log")
 
 
-def test_a_slot_that_was_renamed_goes_on_and_its_worker_begins_anew(ground: Ground) -> None:
-    """As docs/privacylog-format.md has it for a damaged slot; before, while it runs, and after."""
+@pytest.mark.parametrize("sealed_frame", [1, 2])
+def test_a_file_may_be_gone_once_it_is_sealed(ground: Ground, sealed_frame: int) -> None:
+    """All of it: up to the last frame that was ordered, which is the one that ends the file."""
+    writer = ground.open()
+    writer.commit(ground.records(2), NOW_NS)
+    writer.close()
+    sequencer = ground.sequencer()
+    sequencer.cycle(NOW_NS)
+    sequencer.close()
+    ground.open().close()  # settles what is open in a further file
+    file_of(ground.slot, 1).unlink()
+    manifest = Manifest(
+        number=1, previous="", origin=ORIGIN, node="router-a", made_at_us=0, sealed_leaves=2,
+        slots={"w0": Cursor(1, sealed_frame, 2, 0, 0, is_last=False)}, added=(),
+    )  # fmt: skip
+    (ground.archive / "manifest").mkdir()
+    (ground.archive / "manifest" / "000001.json").write_bytes(msgspec.json.encode(manifest))
+    if sealed_frame == 1:
+        refused(ground, LogOlder, "newest copy of the privacy log")
+        return
+    sequencer = ground.sequencer()
+    assert sequencer.cycle(NOW_NS).records == 2
+    assert sequencer.signed.size == 4
+    sequencer.close()
+
+
+@pytest.mark.parametrize("is_seen_between", [True, False])
+def test_a_slot_that_was_renamed_goes_on_and_its_worker_begins_anew(
+    ground: Ground, *, is_seen_between: bool
+) -> None:
+    """As docs/privacylog-format.md has it for a damaged slot; while it runs, and over a start."""
     sequenced(ground)
     writer = ground.open()
     writer.commit(ground.records(4), NOW_NS)
-    crash(writer)
     sequencer = ground.sequencer()
-    ground.slot.rename(ground.log / "q-2026-11-22-w0")
     assert sequencer.cycle(NOW_NS).records == 4 + 5  # with the outcomes unknown of the first run
-    sequenced_again = ground.open()
-    sequenced_again.commit(ground.records(7), NOW_NS)
-    assert sequencer.cycle(NOW_NS).records == 7
+    writer.commit(ground.records(3), NOW_NS)
+    crash(writer)
+    ground.slot.rename(ground.log / "q-2026-11-22-w0")
+    if is_seen_between:
+        assert sequencer.cycle(NOW_NS).records == 3
+    anew = ground.open()
+    anew.commit(ground.records(7), NOW_NS)
+    assert sequencer.cycle(NOW_NS).records == (7 if is_seen_between else 10)
     sequencer.close()
     (ground.log / "q-2026-11-22-w0").rename(ground.log / "q-2026-11-23-w0")
-    sequenced_again.close()
+    anew.close()
     for _ in range(2):
         sequencer = ground.sequencer()
         assert sequencer.cycle(NOW_NS).records == 0
         sequencer.close()
-    assert len(ground.ordered()) == 5 + 9 + 7
+    assert ground.sequenced.check(is_renamed=True) == 5 + 9 + 3 + 7
 
 
 def test_a_damaged_slot_stands_still_and_the_others_go_on(ground: Ground) -> None:
@@ -354,6 +388,33 @@ def test_a_torn_tail_is_passed_over_once_the_next_file_names_the_end(ground: Gro
     assert sequencer.cycle(NOW_NS).records == 2
     sequencer.close()
     ground.check()
+
+
+def test_keys_may_be_gone_once_all_is_ordered(ground: Ground) -> None:
+    """A quarter expires; the last file of a slot that was not used since may have no last frame."""
+    writer = ground.open()
+    writer.commit(ground.records(2), NOW_NS)
+    crash(writer)
+    sequencer = ground.sequencer()
+    sequencer.cycle(NOW_NS)
+    sequencer.close()
+    (ground.keys / "2026Q4.json").unlink()
+    sequencer = ground.sequencer()
+    assert sequencer.cycle(NOW_NS).stalled == {}
+    sequencer.close()
+
+
+def test_without_its_keys_a_slot_stands_still(ground: Ground) -> None:
+    """And goes on by itself when they are back."""
+    key, aside = ground.keys / "2026Q4.json", ground.keys / "aside"
+    writer = ground.open()
+    writer.commit(ground.records(2), NOW_NS)
+    key.rename(aside)
+    sequencer = ground.sequencer()
+    assert "keys quarter" in sequencer.cycle(NOW_NS).stalled["w0"]
+    aside.rename(key)
+    assert sequencer.cycle(NOW_NS)[::3] == (2, {})
+    sequencer.close()
 
 
 def test_what_is_left_over_by_a_bound_comes_next(

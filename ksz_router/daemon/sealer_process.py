@@ -14,12 +14,13 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import prometheus_client
 import structlog
 import trio
 
 from ksz_router import __version__
 from ksz_router.config import Config
-from ksz_router.daemon import oplog
+from ksz_router.daemon import exposition, oplog
 from ksz_router.daemon.control import Begin, Channel, Stop, stop_seconds
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.privacylog.taking import SlotTaken
@@ -57,6 +58,7 @@ async def _main(control: socket.socket) -> int:
         log.critical("cannot_seal", reason=reason)
         return FAILED
     try:
+        _serve_metrics(first.settings)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_end_on_signal, nursery.cancel_scope)
             await _seal(first.settings, channel, log)
@@ -144,6 +146,15 @@ async def _opened(
             order = await channel.order()
             if order is None or isinstance(order, Stop):
                 return None
+
+
+def _serve_metrics(settings: Config) -> None:
+    """Show that it lives and what it takes; how far it is, the sequencer shows."""
+    registry = prometheus_client.CollectorRegistry()
+    prometheus_client.ProcessCollector(registry=registry)
+    if settings.metrics.port:
+        port = settings.metrics.port + settings.node.workers + 1
+        exposition.serve(settings.metrics.host, port, registry, tuple)
 
 
 def main() -> int:

@@ -114,8 +114,8 @@ async def test_without_its_keys_the_router_serves_and_says_so(stand: Town) -> No
         (stand.folder / "aside").rename(keys)
         await until(lambda: sequencer(stand).state)
         await until(lambda: sequenced(stand).shown().size >= 2)
-        text = stand.scrape(2)  # behind those of the two workers
-        assert "ksz_router_checkpoint_size 2.0" in text
-        assert "ksz_router_unsequenced_bytes 0.0" in text
+        # On the port behind those of the two workers.
+        await until(lambda: "ksz_router_checkpoint_size 2.0" in stand.scrape(2))
+        await until(lambda: "ksz_router_unsequenced_bytes 0.0" in stand.scrape(2))
     assert stand.stop() == 0
     assert sequenced(stand).check() == len(stand.entries())

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ksz_router.limits import MIB
 from ksz_router.privacylog.archive.manifest import Cursor
 from ksz_router.privacylog.durable import Disk
-from ksz_router.privacylog.frame import FrameCipher, Place, Read, begin_of, frames
+from ksz_router.privacylog.frame import FrameCipher, Place, Read, begin_of, frames, walk
 from ksz_router.privacylog.header import PAGE, FileHeader, FrameDamaged, Link, parse_file_header
 from ksz_router.privacylog.keys import KeyRing, KeysError
 from ksz_router.privacylog.recovery import End, LogCorrupt, scan
@@ -114,6 +114,13 @@ class _Tail:
             self._disk.reread(self._descriptor)
             self._header = self._checked_header(file, number, is_next=place is None)
             keys = self._keys.named(self._header.key_id, self._header.commitment)
+        except KeysError:
+            # They may be gone for good where all of the file is ordered and no other follows it.
+            is_whole = place and walk(_window(self._descriptor), place, place.frame + 1) is None
+            self.close()
+            if is_whole and not file_of(self._folder, number + 1).exists():
+                return False
+            raise
         except BaseException:
             self.close()
             raise
