@@ -191,6 +191,12 @@ def test_a_chain_that_was_touched_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ChainBroken):
             list(read_chain(tmp_path))
             pytest.fail(what)
+    last = manifest_file(tmp_path, 4)
+    form = last.read_bytes()
+    last.write_bytes(form.replace(b":", b": ", 1))
+    second.write_bytes(content)
+    with pytest.raises(ChainBroken, match="is not manifest 4"):
+        newest(tmp_path)
     second.unlink()
     with pytest.raises(ChainBroken, match="missing"):
         list(read_chain(tmp_path))

@@ -1,5 +1,8 @@
 """Entries become columns and columns entries again, byte for byte; what does not fit is refused."""
 
+import re
+from pathlib import Path
+
 import msgspec
 import pyarrow as pa
 import pytest
@@ -151,3 +154,19 @@ def test_columns_that_are_not_an_entry_are_refused() -> None:
     at = table.schema.get_field_index("destinations")
     with pytest.raises(ColumnsRefused):
         to_records(table.set_column(at, TRUTH.field("destinations"), nothing))
+
+
+def test_the_format_describes_every_column_in_its_order() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "privacylog-format.md").read_text("utf-8")
+    section = text.partition("### t: the truth")[2].partition("\n### ")[0]
+    rows = re.findall(r"^\| (`.+?) \| (.+?) \|", section, re.MULTILINE)
+    described = [(name, kind) for names, kind in rows for name in re.findall(r"`(\w+)`", names)]
+    assert [name for name, _ in described] == TRUTH.names
+    names_of = {
+        "text": "string",
+        "fixed 16": "fixed_size_binary[16]",
+        "fixed 32": "fixed_size_binary[32]",
+    }
+    for name, kind in described:
+        told = str(TRUTH.field(name).type)
+        assert told.startswith(names_of.get(kind, kind.partition(" ")[0])), name

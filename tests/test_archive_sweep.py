@@ -123,24 +123,21 @@ def test_what_is_not_sealed_stays(tmp_path: Path) -> None:
 
 
 def test_what_a_new_run_reads_stays(tmp_path: Path) -> None:
-    """Runs that died before they settled anything: the next one reads back to the first of them."""
+    """A run that was killed in its second file: what it left open stands in the first one too."""
     ground = Ground(tmp_path)
-    for number in range(3):
-        day(ground, number)
     world = ground.world
-    kept = numbers(ground)[-1]
-    for _ in range(3):
-        writer = world.open()
-        crash(writer)
-        data = bytearray(wal_of(world.slot, numbers(ground)[-1]).read_bytes())
-        data[4096:] = bytes(len(data) - 4096)  # it never came to its first frame
-        wal_of(world.slot, numbers(ground)[-1]).write_bytes(data)
-    for number in range(3):
-        day(ground, 40 + number, slot="w1")
+    writer = world.open()
+    for number in range(20):
+        writer.commit([world.request(number)], world.now_ns)
+    crash(writer)
+    assert numbers(ground) == [1, 2]
+    for number in range(2):
+        day(ground, number, slot="w1")
         ground.seal()
-    ground.world.now_ns += 30 * DAY_US * 1000
-    assert sweep(ground) == list(range(1, kept))
+    assert sweep(ground, Limits(0, 0)) == []
     world.open().close()
+    outcomes = [entry for entry in world.entries() if entry.code == 9010]
+    assert len(outcomes) == 20
 
 
 def test_another_file_of_that_name_stays(ground: Ground) -> None:
@@ -271,6 +268,22 @@ def test_files_that_nobody_names_go_after_a_minute(ground: Ground) -> None:
     for kind in "tpukrc":
         for sealed in ground.files(kind):
             assert file_of(ground.archive, sealed.path).exists()
+
+
+def test_a_file_that_is_named_after_all_stays(ground: Ground) -> None:
+    """A killed merge left it, and the next one took it over as it was."""
+    (like, *_) = ground.files("k")
+    path = sealed_path("k", "2026Q4", like.first_leaf, like.end_leaf, level=1)
+    file = file_of(ground.archive, path)
+    file.write_bytes(file_of(ground.archive, like.path).read_bytes())
+    leftovers = Leftovers(ground.archive)
+    assert leftovers.sweep(0) == []
+    writer = ground.open_slot()
+    named = msgspec.structs.replace(like, path=path, level=1)
+    ground.sealer(writer).record(ground.now_us, (named,), (like.path,))
+    writer.close()
+    leftovers.sweep(60_000_000)
+    assert file.exists()
 
 
 def test_merged_files_go_after_a_minute(ground: Ground) -> None:
