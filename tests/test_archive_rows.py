@@ -2,19 +2,35 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import hypothesis.strategies as st
 import pyarrow as pa
 from hypothesis import given, settings
 
 from ksz_router.privacylog.archive.columns import to_table
+from ksz_router.privacylog.archive.derived_model import (
+    Row,
+    Walk,
+    keys_of,
+    rollup_of,
+    rows_of,
+    sums_in,
+)
 from ksz_router.privacylog.archive.exchange_rows import Derived, derive
 from ksz_router.privacylog.archive.manifest import Carried
 from ksz_router.privacylog.archive.schema import SCHEMAS, SORTED_BY
 from ksz_router.privacylog.entry import Entry, Kind, canonical
-from tests import archive_model
-from tests.archive_model import Placed
+
+
+class Placed(NamedTuple):
+    """An entry, its leaf, and its place in its slot."""
+
+    seq: int
+    slot: str
+    number: int
+    entry: Entry
+
 
 NOW_US = 1_793_487_600_000_000 - 20
 """Just before a month begins in Brussels: 1 November 2026."""
@@ -95,11 +111,11 @@ def derived(
     return steps, carried
 
 
-def rows(steps: Sequence[Derived], kind: str) -> list[dict[str, Any]]:
+def rows(steps: Sequence[Derived], kind: str) -> list[Row]:
     return [row for step in steps for row in getattr(step, kind).to_pylist()]
 
 
-def frozen(found: Sequence[dict[str, Any]]) -> Counter[str]:
+def frozen(found: Sequence[Row]) -> Counter[str]:
     left_out = ("q", "b", "node")
     return Counter(
         repr(sorted((n, v) for n, v in row.items() if n not in left_out)) for row in found
@@ -114,33 +130,20 @@ def test_rows_are_those_of_the_model_wherever_the_log_is_cut(
     """By person, by use, keys, rollup and what stays open, for logs that no writer would write."""
     whole_log = placed(log)
     steps, carried = derived(whole_log, cut_at)
-    over, still_open = archive_model.lines_of(whole_log)
-    expected = [
-        {"person": token, **archive_model.row_of(line)}
-        for line in over
-        for token in archive_model.persons_of(line)
-    ]
-    assert frozen(rows(steps, "p")) == frozen(expected)
-    expected = [
-        {"institution": institution, "member": member, **archive_model.row_of(line)}
-        for line in over
-        for institution, member in archive_model.uses_of(line)
-    ]
-    assert frozen(rows(steps, "u")) == frozen(expected)
-    keys = [(one.entry.exchange, one.seq) for one in whole_log]
-    keys += [(one.entry.ticket, one.seq) for one in whole_log]
-    found = [(row["key"], row["seq"]) for row in rows(steps, "k")]
-    assert sorted(found) == sorted(key for key in keys if key[0] is not None)
-    sums: Counter[tuple[Any, ...]] = Counter()
-    for row in rows(steps, "r"):
-        values = list(row.values())[3:]
-        names = list(row)[-5:]
-        for name, value in zip(names, values[-5:], strict=True):
-            sums[*values[:-5], name] += value
-    assert +sums == archive_model.rollup_of(over)
-    waiting = sorted(one for line in still_open for one in line.all)
+    walk = Walk()
+    for entry in segment(whole_log).to_pylist():
+        walk.take(entry)
+    expected = [rows_of(line) for line in walk.over]
+    for kind in "pu":
+        assert frozen(rows(steps, kind)) == frozen([row for one in expected for row in one[kind]])
+    keys = [key for entry in segment(whole_log).to_pylist() for key in keys_of(entry)]
+    assert sorted((row["key"], row["seq"]) for row in rows(steps, "k")) == sorted(keys)
+    assert sums_in(rows(steps, "r")) == rollup_of(walk.over)
+    waiting = sorted(entry["seq"] for line in walk.open.values() for entry in line.entries)
     assert carried == [
-        Carried(one.seq, canonical(one.entry), one.slot, one.number) for one in waiting
+        Carried(one.seq, canonical(one.entry), one.slot, one.number)
+        for one in whole_log
+        if one.seq in waiting
     ]
 
 

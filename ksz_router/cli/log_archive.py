@@ -70,7 +70,7 @@ def archive_of(arguments: argparse.Namespace) -> ArchivePlace:
 def print_findings(findings: "Findings", *, as_json: bool) -> int:
     """Print faults, notes and counts; return the exit code."""
     for fault in findings.faults:
-        told = msgspec.to_builtins(fault) | {"file": str(fault.file)}
+        told = msgspec.to_builtins(fault, enc_hook=str)
         place = {name: value for name, value in told.items() if value is not None}
         if as_json:
             print(json.dumps({"fault": place.pop("what"), **place}))
@@ -92,8 +92,9 @@ def print_findings(findings: "Findings", *, as_json: bool) -> int:
     if as_json:
         print(json.dumps({**counts, "faults": faults}))
     else:
+        of = findings.tree_size or findings.sealed_leaves
         print(
             f"{counts['files']} files, {counts['bytes']} bytes, {counts['manifests']} manifests, "
-            f"{counts['leaves']} of {counts['tree_size']} leaves checked: {faults or 'no'} faults"
+            f"{counts['leaves']} of {of} leaves checked: {faults or 'no'} faults"
         )
     return NOT_IN_ORDER if faults else OK

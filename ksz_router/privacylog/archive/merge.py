@@ -61,8 +61,9 @@ def merge(
     for part, (begin, end) in enumerate(zip([None, *bounds], ends, strict=True)):
         if part < len(made.parts):
             continue
-        tables = [table for source in sources for table in source.rows(begin, end)]
-        table = _sorted(due.kind, tables)
+        table = _sorted(
+            due.kind, [table for source in sources for table in source.rows(begin, end)]
+        )
         at = table.schema.get_field_index("b")
         table = table.set_column(at, "b", pa.repeat(pa.scalar(part, pa.int16()), len(table)))
         sealed = _described(due, table, part, len(ends))
@@ -269,12 +270,14 @@ def _bounds(sources: Sequence[_Source], part_rows_max: int) -> list[_Key]:
     return bounds
 
 
-def _sorted(kind: str, tables: Sequence[pa.Table]) -> pa.Table:
-    """Return the rows of sorted tables as one, in order."""
+def _sorted(kind: str, tables: list[pa.Table]) -> pa.Table:
+    """Return the rows of sorted tables as one, in order; empties the list, to free memory."""
     table = pa.concat_tables(tables)
+    tables.clear()
     if kind == "r":
         return summed(table.cast(SCHEMAS["r"]))
-    table = table.unify_dictionaries().combine_chunks()
+    table = table.unify_dictionaries()
+    table = table.combine_chunks()
     return table.take(pa.array(order(_numbers(kind, table))))
 
 

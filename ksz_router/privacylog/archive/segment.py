@@ -31,9 +31,9 @@ _NUMBERS = {"seq", "record", "at_us", "outcome_at_us"}
 of persons they are not, but their first bytes repeat."""
 _SPREAD = {"request_bytes", "answer_bytes", "router_us", "source_us"}
 """Numbers that hardly repeat, and of few bits."""
-_RANDOM = {"exchange", "key"}
-"""Tokens of a derived file that hardly repeat."""
-_PAGE_ROWS_DERIVED = 4_096
+_RANDOM = {"exchange", "key", "person", "member"}
+"""Tokens of a derived file that hardly repeat, or only in a row."""
+_PAGE_ROWS_DERIVED = 8_192
 """Few rows are wanted of a row group: pages without any are not unpacked."""
 
 
