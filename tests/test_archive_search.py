@@ -1,5 +1,7 @@
 """Questions to a log that is not sealed, sealed in part, whole, and merged: the same rows."""
 
+import json
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ksz_router.cli import NOT_IN_ORDER, OK, main
 from ksz_router.identifiers import Insz
 from ksz_router.privacylog.archive import assemble
 from ksz_router.privacylog.archive.chain import files
@@ -253,3 +256,35 @@ def test_the_engine_reads_nothing_but_what_is_sealed(sealed: Ground, tmp_path: P
     engine.close()
     with pytest.raises(SearchFailed):
         Engine(tmp_path / "a*b")
+
+
+def test_the_command_asks_what_is_sealed_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its reading is recorded first and found behind; without the packages it says what to do."""
+    ground = Ground(tmp_path)
+    log = RandomLog(ground.world, 17)
+    log.go_on(60)
+    log.close()
+    expected = query_live(ground.world.log, ground.world.keys, QUESTIONS["a person"]).rows
+    ground.seal()
+    for slot in ("w0", "w1"):
+        for file in ground.world.files(slot):
+            file.unlink()
+    words = ["log", "query", "--log", str(ground.world.log), "--keys", str(ground.world.keys),
+             "--archive", str(ground.archive), "--purpose", "complaint 7", "--person", PERSON,
+             "--person", RENUMBERED, "--no-directory", "--json"]  # fmt: skip
+    assert main(words) == OK
+    out, err = capsys.readouterr()
+    rows = [json.loads(line) for line in out.splitlines()]
+    own = [row for row in rows if row["purpose"] == "complaint 7"]
+    assert len(own) == 2
+    assert [row["at_us"] for row in rows if row not in own] == [row.at_us for row in expected]
+    assert err == ""
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    for module in ("assemble", "engine"):
+        monkeypatch.delitem(sys.modules, f"ksz_router.privacylog.archive.{module}")
+    assert main(words) == NOT_IN_ORDER
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "ksz-router[audit]" in err
