@@ -1,6 +1,7 @@
 """The sequencer: every durable record once, in order, under a checkpoint, whatever is killed."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,19 @@ from ksz_router.privacylog.tree.checkpoint import parse_checkpoint
 from ksz_router.privacylog.tree.order import Order, OrderDamaged
 from ksz_router.privacylog.tree.places import LogOlder
 from tests.privacylog_world import NEXT_QUARTER_NS, NOW_NS, crash
-from tests.sequence_ground import Faulty, Ground, Killed
+from tests.sequence_ground import Faulty, Ground, Killed, in_memory
 
 
 @pytest.fixture
 def ground(tmp_path: Path) -> Ground:
     return Ground(tmp_path)
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A folder whose flushes cost nothing: what a power cut takes is taken by the test itself."""
+    with in_memory() as folder:
+        yield folder
 
 
 def name_of(descriptor: int) -> str:
@@ -142,15 +150,15 @@ def calls_of_story(folder: Path) -> int:
 
 @pytest.mark.parametrize("how", ["before", "after", "torn", "power"])
 def test_killed_at_each_step_nothing_is_lost_doubled_or_signed_twice(
-    tmp_path: Path, how: str
+    memory: Path, how: str
 ) -> None:
     """At each call of the disk; then a new run completes what the order fixed, and goes on."""
-    calls = calls_of_story(tmp_path / "whole")
+    calls = calls_of_story(memory / "whole")
     assert calls > 30
-    ground = Ground(tmp_path / "ground")
+    ground = Ground(memory / "ground")
     for at in range(1, calls + 1):
         for name in ("log", "archive"):
-            shutil.rmtree(tmp_path / "ground" / name, ignore_errors=True)
+            shutil.rmtree(memory / "ground" / name, ignore_errors=True)
         ground.last_checkpoint.unlink(missing_ok=True)
         ground.signer.roots.clear()
         disk = Faulty(at, how)

@@ -97,7 +97,7 @@ def test_the_root_is_that_of_rfc_6962_at_every_size(oracle: Any, tmp_path: Path)
 @given(
     st.lists(st.integers(1, 600), min_size=1, max_size=6), st.data()
 )  # fmt: skip
-@settings(max_examples=25)
+@settings(max_examples=15)
 def test_how_leaves_come_makes_no_difference(
     tmp_path_factory: pytest.TempPathFactory, batches: list[int], data: st.DataObject
 ) -> None:
@@ -236,7 +236,7 @@ class Refusing(Disk):
         if refuses:
             raise OSError(errno.EIO, "refused")
 
-    def write(self, descriptor: int, data: bytes, offset: int) -> None:
+    def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> None:
         self._maybe(super().write, descriptor, data, offset)
 
     def flush(self, descriptor: int) -> None:
@@ -252,7 +252,7 @@ def test_each_write_may_fail_and_the_signed_tree_is_there_again(
 ) -> None:
     """Every write and flush of growing and cutting refused in turn; the next run goes on."""
     signed, failures = 700, 0
-    for refused in range(1, 20):
+    for refused in range(1, 8):
         folder = tmp_path / str(refused)
         levels = Levels(folder)
         levels.append(MANY[:signed])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ksz_router.cli import NOT_IN_ORDER, OK, UsageError
+from ksz_router.cli.log_audit import needs_audit
 from ksz_router.cli.log_place import add_place, place_of
 from ksz_router.cli.reading import Reading, add_reading
 from ksz_router.privacylog import PrivacyLogError
@@ -66,12 +67,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do it and return the exit code."""
-    try:
+    with needs_audit():
         from ksz_router.privacylog.archive.find import entries_of  # noqa: PLC0415
-    except ImportError:
-        print("ksz-router: the sealed log is read with ksz-router[audit]; install that extra",
-              file=sys.stderr)  # fmt: skip
-        return NOT_IN_ORDER
     exchange = _exchange(arguments.exchange)
     number = _number(arguments.entry)
     place = place_of(arguments)
