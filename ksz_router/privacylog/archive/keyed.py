@@ -63,7 +63,7 @@ def seqs_in(path: Path, keys: Collection[bytes]) -> list[int]:
             known = held is not None and held.has_min_max
             if known and not any(held.min <= key <= held.max for key in keys):
                 continue
-            column = file.read_row_group(group, columns=["key"])["key"]
+            column = file.read_row_group(group, columns=["key"], use_threads=False)["key"]
             rows = pc.indices_nonzero(pc.is_in(column, wanted))
             if len(rows):  # most often the key is in none of the files
                 seqs += file.read_row_group(group, columns=["seq"])["seq"].take(rows).to_pylist()

@@ -6,6 +6,7 @@ cannot be read, and quarters whose keys are gone, are named in ``damaged``, and 
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -93,11 +94,13 @@ class Sealed:
             return []
         path = file_of(self._archive, file.path)
         try:
-            entries = _decode_carried(path.read_bytes())
-        except (OSError, msgspec.MsgspecError):
+            data = path.read_bytes()
+        except OSError:
+            data = b""
+        if sha256(data).hexdigest() != file.sha256:
             self._damaged[f"{path}: missing or damaged; restore it"] = None
             return []
-        return [Given(each.slot, each.number, each.record) for each in entries]
+        return [Given(each.slot, each.number, each.record) for each in _decode_carried(data)]
 
     def tokens(self, asked: Asked, log: HotLog, given: Sequence[Given]) -> list[Tokens]:
         """Return the tokens with which what is not sealed is asked, and these entries of it."""
