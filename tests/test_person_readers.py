@@ -39,6 +39,7 @@ READS: dict[str, tuple[str, ...]] = {
 
 BY_EXCHANGE: dict[str, tuple[str, ...]] = {
     "log prove": ("log", "prove", "--exchange", "019a91e0-7a3b-7c11-9d52-0b7f6f3c2a10"),
+    "log replay": ("log", "replay", "--exchange", "019a91e0-7a3b-7c11-9d52-0b7f6f3c2a10"),
 }
 """The verbs that show what is about a person whom they only meet in what they find."""
 
@@ -75,7 +76,9 @@ MAY_READ = {
     "ksz_router.privacylog.archive.search": set[str](),
     "ksz_router.privacylog.hotlog": set[str](),
     "ksz_router.privacylog.recovery": set[str](),
-    "ksz_router.privacylog.archive.find": {"log_prove"},
+    "ksz_router.privacylog.archive.find": {"log_prove", "log_replay"},
+    "ksz_router.privacylog.archive.requests": {"log_replay"},
+    "ksz_router.replay.replay": {"log_replay"},
 }
 """What reads persons, and the modules of the command line that may import it."""
 
