@@ -56,6 +56,7 @@ OTHERS = {
     "directory check": "a problem names the place of a number in the file, not the number",
     "directory synthesise": "nobody: its persons do not exist",
     "send": "asks a router as an institution: the router records it",
+    "log stats": "counts, from rollups that hold no person",
     "log verify wal": "places and counts",
     "log verify checkpoint": "a size and a root",
     "log verify consistency": "sizes and roots",
