@@ -39,6 +39,7 @@ READS: dict[str, tuple[str, ...]] = {
 
 BY_EXCHANGE: dict[str, tuple[str, ...]] = {
     "log prove": ("log", "prove", "--exchange", "019a91e0-7a3b-7c11-9d52-0b7f6f3c2a10"),
+    "log replay": ("log", "replay", "--exchange", "019a91e0-7a3b-7c11-9d52-0b7f6f3c2a10"),
 }
 """The verbs that show what is about a person whom they only meet in what they find."""
 
@@ -55,6 +56,7 @@ OTHERS = {
     "directory check": "a problem names the place of a number in the file, not the number",
     "directory synthesise": "nobody: its persons do not exist",
     "send": "asks a router as an institution: the router records it",
+    "log stats": "counts, from rollups that hold no person",
     "log verify wal": "places and counts",
     "log verify fast": "places and counts",
     "log verify full": "places and counts",
@@ -77,7 +79,9 @@ MAY_READ = {
     "ksz_router.privacylog.archive.search": set[str](),
     "ksz_router.privacylog.hotlog": set[str](),
     "ksz_router.privacylog.recovery": set[str](),
-    "ksz_router.privacylog.archive.find": {"log_prove"},
+    "ksz_router.privacylog.archive.find": {"log_prove", "log_replay"},
+    "ksz_router.privacylog.archive.requests": {"log_replay"},
+    "ksz_router.replay.replay": {"log_replay"},
 }
 """What reads persons, and the modules of the command line that may import it."""
 

@@ -10,6 +10,8 @@ from ksz_router.privacylog import PrivacyLogError
 
 VERBS = {
     "query": "find exchanges by person, institution, user, service",
+    "stats": "count exchanges by month, service, institution and verdict",
+    "replay": "decide again on what is recorded: the same verdict, or an alarm",
     "prove": "write a file that proves an entry to anyone",
     "verify": "check that the log is whole, and that it proves what it is said to prove",
 }
