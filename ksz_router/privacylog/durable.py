@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 class Disk:
-    """The two system calls that an entry depends on. A fault test passes a subclass."""
+    """The system calls that what is durable depends on. A fault test passes a subclass."""
 
     def write(self, descriptor: int, data: bytes, offset: int) -> None:
         """Write all of ``data`` at ``offset``; a short write is completed.
@@ -45,6 +45,15 @@ class Disk:
         """
         self.flush(descriptor)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def replace(self, partial: Path, file: Path) -> None:
+        """Give a flushed file its name, in place of an older one, and flush the folder.
+
+        Raises:
+            OSError: it may have the name or not.
+        """
+        partial.replace(file)
+        sync_folder(file.parent)
 
 
 DISK = Disk()
@@ -80,3 +89,20 @@ def write_new(file: Path, data: bytes, mode: int = 0o600) -> None:
         os.close(descriptor)
         partial.unlink(missing_ok=True)
     sync_folder(file.parent)
+
+
+def write_over(file: Path, data: bytes, mode: int = 0o600, disk: Disk = DISK) -> None:
+    """Write a file whole and flushed, in place of an older one: there is always one of the two.
+
+    Raises:
+        OSError: it could not be written; the older one may be there, or the new one.
+    """
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    try:
+        disk.write(descriptor, data, 0)
+        disk.flush(descriptor)
+        disk.replace(partial, file)
+    finally:
+        os.close(descriptor)
+        partial.unlink(missing_ok=True)

@@ -64,6 +64,37 @@ class Frame(NamedTuple):
     records: tuple[bytes, ...]
     crc: int
 
+    @property
+    def end(self) -> "Place":
+        """Where the next frame of its file must be."""
+        return Place(
+            self.offset + self.size,
+            self.number,
+            self.crc,
+            self.first_record + len(self.records),
+            is_last=bool(self.flags & LAST),
+        )
+
+
+class Place(NamedTuple):
+    """Between two frames of a file, or before the first: where reading may go on."""
+
+    offset: int
+    """Of the next frame."""
+    frame: int
+    """Number of the frame before; 0 where there is none."""
+    crc: int
+    """Chain value of the file up to here."""
+    next_record: int
+    """Number in the slot of the record that would follow."""
+    is_last: bool = False
+    """The frame before has ``LAST``: nothing follows."""
+
+
+def begin_of(header: FileHeader) -> Place:
+    """Return the place before the first frame of a file."""
+    return Place(PAGE, 0, chain_value(encode_file_header(header)), header.first_record)
+
 
 class FrameCipher:
     """AES-256-GCM under a key of this file alone, the frame number as nonce.
@@ -131,22 +162,21 @@ def encode_frame(
 
 
 def frames(
-    read: Read, header: FileHeader, cipher: FrameCipher, after: Frame | None = None
+    read: Read, header: FileHeader, cipher: FrameCipher, place: Place | None = None
 ) -> Iterator[Frame]:
     """Yield the frames of a file in order; end at ``LAST``, at a page of zeros, or at the end.
 
-    With ``after``, go on behind that frame: a live file may have grown since.
+    With ``place``, go on from there: a live file may have grown since.
 
     Raises:
         FrameDamaged: what stands at the place of the next frame is not that frame.
     """
-    offset, number, first_record = PAGE, 1, header.first_record
-    crc = chain_value(encode_file_header(header))
-    if after is not None:
-        if after.flags & LAST:
-            return
-        offset, number, crc = after.offset + after.size, after.number + 1, after.crc
-        first_record = after.first_record + len(after.records)
+    if place is None:
+        place = begin_of(header)
+    if place.is_last:
+        return
+    offset, number, crc, first_record = place[:4]
+    number += 1
     while offset < header.file_bytes:
         if (page := read(offset, PAGE)) == _ZERO_PAGE:
             return

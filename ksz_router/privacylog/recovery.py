@@ -93,7 +93,7 @@ def scan(file: Path, keys: KeyRing, visit: Visit | None = None) -> FileScan:
         while True:
             seen, damage = last, None
             try:
-                for frame in frames(read, header, cipher, last):
+                for frame in frames(read, header, cipher, last.end if last else None):
                     if visit is not None:
                         visit(frame)
                     last = frame

@@ -142,7 +142,7 @@ class _Slot:
         while True:
             seen, damage = last, None
             try:
-                for frame in frames(read, header, cipher, last):
+                for frame in frames(read, header, cipher, last.end if last else None):
                     self._check_frame(frame)
                     last = frame
             except FrameDamaged as error:
