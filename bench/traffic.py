@@ -8,7 +8,8 @@ requests, verdicts and replies are the router's own structs, and ``EntryMaker`` 
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections import deque
+from itertools import chain
 from random import Random
 from typing import NamedTuple, cast
 
@@ -194,27 +195,6 @@ class Traffic:
         code = Code.ANSWERED_WITH_DATA
         return self.maker.outcome(exchange, code, router_us=router_us, errand=errand, reply=reply)
 
-    def entries(self, exchanges: int, *, open_at_once: int = 200) -> list[bytes]:
-        """Return the entries of so many whole exchanges, requests and answers as they mix."""
-        made: list[bytes] = []
-        waiting: list[Exchange] = []
-        for _ in range(exchanges):
-            exchange = self.asked()
-            made += self.request(exchange)
-            if exchange.destinations:
-                waiting.append(exchange)
-            if len(waiting) > open_at_once:
-                made += self._answer(waiting)
-        while waiting:
-            made += self._answer(waiting)
-        return made
-
-    def _answer(self, waiting: list[Exchange]) -> list[bytes]:
-        at = self._random.randrange(len(waiting))
-        waiting[at], waiting[-1] = waiting[-1], waiting[at]
-        exchange = waiting.pop()
-        return self.outcome(exchange, self.replied(exchange))
-
     def _context(self, institutions: int) -> _Context:
         random = self._random
         requester = _skewed(random, institutions)
@@ -260,26 +240,42 @@ def _skewed(random: Random, count: int) -> int:
     return int(count * random.random() ** 4.3)
 
 
-def batches(traffic: Traffic, count: int, size: int) -> list["Batch"]:
-    """Draw exchanges for so many groups of ``size`` entries: as many answers as requests."""
-    return [Batch(traffic, size // 2) for _ in range(count)]
+class Turns:
+    """Groups as the turns of a busy worker make them: half of one is asked, half answered.
 
+    Args:
+        traffic: Draws the exchanges.
+        size: Records of a group, about.
+        behind: How many groups after its request an exchange is answered.
+    """
 
-class Batch:
-    """The exchanges of one group: some are asked in it, and as many others are answered."""
+    def __init__(self, traffic: Traffic, size: int, *, behind: int = 16) -> None:
+        self._traffic = traffic
+        self._each = size // 2
+        self._open: deque[list[Exchange]] = deque([[] for _ in range(behind)])
+        self._asked: list[Exchange] = []
+        self._answered: list[tuple[Exchange, tuple[Errand, Reply, int]]] = []
 
-    def __init__(self, traffic: Traffic, each: int) -> None:
-        self.asked: Sequence[Exchange] = [traffic.asked() for _ in range(each)]
-        earlier = [one for one in (traffic.asked() for _ in range(each)) if one.destinations]
-        for exchange in earlier:
-            traffic.request(exchange)  # leaves the person's token, as it does in a worker
-        self.answered = [(exchange, traffic.replied(exchange)) for exchange in earlier]
+    def draw(self) -> None:
+        """Draw the exchanges of the next group, and the answers to those of an earlier one."""
+        self._asked = [self._traffic.asked() for _ in range(self._each)]
+        self._answered = [(one, self._traffic.replied(one)) for one in self._open.popleft()]
+        self._open.append([one for one in self._asked if one.destinations])
 
-    def entries(self, traffic: Traffic) -> list[bytes]:
-        """Make the entries, as the turn of a worker does."""
+    def entries(self) -> list[bytes]:
+        """Make the entries of the group that was drawn, as the turn of a worker does."""
+        traffic = self._traffic
         made: list[bytes] = []
-        for exchange in self.asked:
+        for exchange in self._asked:
             made += traffic.request(exchange)
-        for exchange, replied in self.answered:
+        for exchange, replied in self._answered:
             made += traffic.outcome(exchange, replied)
+        return made
+
+    def rest(self) -> list[bytes]:
+        """Make the entries of the answers that are open still."""
+        made: list[bytes] = []
+        for exchange in chain.from_iterable(self._open):
+            made += self._traffic.outcome(exchange, self._traffic.replied(exchange))
+        self._open = deque([[] for _ in self._open])
         return made
