@@ -130,7 +130,7 @@ class _Drawn(NamedTuple):
 
     quarter: Quarter
     random: np.random.Generator
-    count: int
+    exchanges: int
     between_us: tuple[int, int]
     tickets: Sequence[tuple[str, str]]
 

@@ -1,0 +1,375 @@
+"""The whole log at work: two writers, the sequencer and the sealer, each a process of its own.
+
+First everything at once for ten minutes at the rate asked for. Then the sealer is stopped while a
+backlog is written, commits are timed at 2,000 records a second without it, and once more while it
+works the backlog off. Which checkpoint covered which record is told from the order afterwards.
+"""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from bench.world import BenchError
+from ksz_router.limits import log_file_bytes
+from ksz_router.privacylog.archive.manifest import Manifest
+from ksz_router.privacylog.tree.order import Order
+
+RATE, PACED_RATE, BACKLOG_RATE = 22_000, 2_000, 40_000
+GROUP_MIN = 16
+SLOTS = ("w0", "w1")
+_NODE, _ORIGIN = "bench", "bench.example/privacylog"
+_STOP_SECONDS_MAX, _CATCH_UP_SECONDS_MAX, _READY_SECONDS_MAX = 60.0, 600.0, 60.0
+_LOOK_SECONDS, _LOOK_AT_SEALED_SECONDS = 0.01, 1.0
+
+Array = npt.NDArray[np.int64]
+_decode_manifest = msgspec.json.Decoder(Manifest).decode
+
+
+class Times(NamedTuple):
+    """Seconds of each step."""
+
+    sustained: float = 600.0
+    backlog: float = 60.0
+    paced: float = 60.0
+
+
+class Loaded(NamedTuple):
+    """What the writers of one step did."""
+
+    records: int
+    seconds: float
+    cpu_s: float
+    commit_us: Array
+    ended_ns: Array
+    waited_us: Array
+    groups: dict[str, tuple[Array, Array]]
+    """Of each slot: when each group was durable, and the number of its last record."""
+
+
+class Ground:
+    """A log, its archive, their keys and programs, in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log, self.archive = folder / "log", folder / "archive"
+        self.keys = folder / "keys" / "log"
+        self.config = folder / "router.toml"
+        self._programs: dict[str, subprocess.Popen[bytes]] = {}
+        self._next_record = dict.fromkeys(SLOTS, 0)
+        self._steps = 0
+        folder.mkdir(parents=True, exist_ok=True)
+        _command("keys", "quarter", "--folder", self.keys)
+        _command("keys", "checkpoint", "--folder", folder / "keys" / "tree", "--origin", _ORIGIN)
+        sections: dict[str, dict[str, object]] = {
+            "node": {"name": _NODE},
+            "privacy_log": {
+                "path": str(self.log),
+                "keys": str(self.keys),
+                "file_bytes": log_file_bytes,
+            },
+            "archive": {
+                "path": str(self.archive),
+                "last_checkpoint": str(folder / "last-checkpoint"),
+                "keys": str(folder / "keys" / "tree"),
+                "origin": _ORIGIN,
+                "keep_days": 0.0,
+            },
+            "ledger": {"window_hours": 0.1},
+            "metrics": {"port": 0},
+        }
+        text = ""
+        for section, fields in sections.items():
+            text += f"[{section}]\n"
+            text += "".join(f"{field} = {json.dumps(value)}\n" for field, value in fields.items())
+        self.config.write_text(text, encoding="utf-8")
+        self.log.mkdir()
+        self.archive.mkdir()
+
+    def start(self, program: str) -> None:
+        """Start the sequencer or the sealer."""
+        with (self.folder / f"{program}.out").open("ab") as output:
+            self._programs[program] = subprocess.Popen(
+                [sys.executable, "-m", f"ksz_router.daemon.{program}_process",
+                 "--config", str(self.config)],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            )  # fmt: skip
+
+    def stop(self, program: str) -> None:
+        """Stop it as the supervisor does.
+
+        Raises:
+            BenchError: it had ended before, or ends with an error.
+        """
+        process = self._programs.pop(program)
+        ended = process.poll()
+        process.terminate()
+        code = process.wait(_STOP_SECONDS_MAX)
+        if ended is not None or code:
+            said = (self.folder / f"{program}.out").read_text(encoding="utf-8")[-2000:]
+            raise BenchError(f"the {program} ended with {ended or code}:\n{said}")
+
+    def kill(self) -> None:
+        """End whatever runs."""
+        for process in self._programs.values():
+            process.kill()
+            process.wait()
+
+    def load(self, rate: float, seconds: float, group_min: int = 1) -> Loaded:
+        """Put a load of so many records a second on the log, with two writers.
+
+        Raises:
+            BenchError: a writer ended early.
+        """
+        self._steps += 1
+        outs = {slot: self.folder / f"{self._steps}-{slot}.npz" for slot in SLOTS}
+        writers = {
+            slot: self._writer(slot, rate / len(SLOTS), seconds, group_min, outs[slot])
+            for slot in SLOTS
+        }
+        try:
+            for writer in writers.values():
+                _line(writer, "ready")
+            for writer in writers.values():
+                assert writer.stdin is not None
+                writer.stdin.write("\n")
+                writer.stdin.flush()
+            said = [json.loads(_line(writer)) for writer in writers.values()]
+            for writer in writers.values():
+                writer.wait(_STOP_SECONDS_MAX)
+        finally:
+            for writer in writers.values():
+                writer.kill()
+                writer.wait()
+        return self._loaded(said, outs)
+
+    def _writer(
+        self, slot: str, rate: float, seconds: float, group_min: int, out: Path
+    ) -> "subprocess.Popen[str]":
+        words = {
+            "log": self.log,
+            "keys": self.keys,
+            "slot": slot,
+            "node": _NODE,
+            "rate": rate,
+            "seconds": seconds,
+            "group-min": group_min,
+            "file-bytes": log_file_bytes,
+            "seed": self._steps * 10 + SLOTS.index(slot),
+            "out": out,
+        }
+        line = [f"--{name}={value}" for name, value in words.items()]
+        return subprocess.Popen(
+            [sys.executable, "-m", "bench.log_load", *line],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def _loaded(self, said: Sequence[dict[str, Any]], outs: dict[str, Path]) -> Loaded:
+        groups, found = {}, []
+        for slot, out in outs.items():
+            with np.load(out) as arrays:
+                one = {name: arrays[name].astype(np.int64) for name in arrays.files}
+            out.unlink()
+            last = self._next_record[slot] + np.cumsum(one["records"]) - 1
+            groups[slot] = one["ended_ns"], last
+            self._next_record[slot] = int(last[-1]) + 1
+            found.append(one)
+        return Loaded(
+            records=sum(one["records"] for one in said),
+            seconds=max(one["seconds"] for one in said),
+            cpu_s=sum(one["cpu_s"] for one in said),
+            commit_us=np.concatenate([one["commit_us"] for one in found]),
+            ended_ns=np.concatenate([one["ended_ns"] for one in found]),
+            waited_us=np.concatenate([one["waited_us"] for one in found]),
+            groups=groups,
+        )
+
+    def cpu_s(self) -> dict[str, float]:
+        """Seconds of processor time of each program so far."""
+        return {name: _cpu_s(process.pid) for name, process in self._programs.items()}
+
+
+class Watch:
+    """Sees each checkpoint as it is published, and how far the sealer is.
+
+    Attributes:
+        checkpoints: Unix nanoseconds and size of the tree.
+        sealed: Unix nanoseconds and leaves that are sealed.
+    """
+
+    def __init__(self, archive: Path) -> None:
+        self.checkpoints: list[tuple[int, int]] = []
+        self.sealed: list[tuple[int, int]] = [(time.time_ns(), 0)]
+        self._archive = archive
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Watch no more."""
+        self._ended.set()
+        self._thread.join()
+
+    @property
+    def backlog(self) -> int:
+        """Leaves under the newest checkpoint that are not sealed."""
+        return (self.checkpoints[-1][1] if self.checkpoints else 0) - self.sealed[-1][1]
+
+    def await_all(self, records: int, *, sealed: bool) -> float:
+        """Wait until so many records are under a checkpoint, or sealed; return the seconds.
+
+        Raises:
+            BenchError: it takes too long.
+        """
+        began = time.monotonic()
+        while (self.sealed if sealed else self.checkpoints or [(0, 0)])[-1][1] < records:
+            if time.monotonic() - began > _CATCH_UP_SECONDS_MAX:
+                what = "sealed" if sealed else "under a checkpoint"
+                raise BenchError(f"after {_CATCH_UP_SECONDS_MAX:.0f} s not everything is {what}")
+            time.sleep(_LOOK_SECONDS)
+        return time.monotonic() - began
+
+    def _work(self) -> None:
+        note = self._archive / "tree" / "checkpoint"
+        manifests = self._archive / "manifest"
+        seen = newest = 0
+        looked = 0.0
+        while not self._ended.wait(_LOOK_SECONDS):
+            try:
+                stamp = note.stat().st_ino
+                if stamp != seen:
+                    seen = stamp
+                    size = int(note.read_bytes().split(b"\n", 2)[1])
+                    self.checkpoints.append((time.time_ns(), size))
+            except FileNotFoundError:
+                continue
+            if time.monotonic() - looked > _LOOK_AT_SEALED_SECONDS:
+                looked = time.monotonic()
+                while (file := manifests / f"{newest + 1:06d}.json").exists():
+                    newest += 1
+                    sealed = _decode_manifest(file.read_bytes()).sealed_leaves
+                    self.sealed.append((time.time_ns(), sealed))
+
+
+def checkpoint_delays_s(order: Order, watch: Watch, loaded: Loaded) -> Array:
+    """Seconds from the moment each group was durable until a checkpoint covered all of it."""
+    seen_ns, sizes = np.array(watch.checkpoints, dtype=np.int64).T
+    lines = list(order.lines(0))
+    delays = []
+    for slot, (ended_ns, last) in loaded.groups.items():
+        own = [line for line in lines if line.slot == slot]
+        first = np.array([line.first_record for line in own])
+        leaf = np.array([line.first_leaf for line in own])
+        at = np.searchsorted(first, last, side="right") - 1
+        leaves = leaf[at] + last - first[at]
+        covered = np.searchsorted(sizes, leaves, side="right")
+        delays.append((seen_ns[covered] - ended_ns) / 1e9)
+    return np.concatenate(delays)
+
+
+def sustained(folder: Path, times: Times, *, rate: float = RATE) -> dict[str, Any]:
+    """Run all steps; see the module's docstring.
+
+    Raises:
+        BenchError: a program ended, or something that was durable never came under a checkpoint.
+    """
+    ground = Ground(folder)
+    watch = Watch(ground.archive)
+    try:
+        return _steps(ground, watch, times, rate)
+    finally:
+        ground.kill()
+        watch.close()
+
+
+def _steps(ground: Ground, watch: Watch, times: Times, rate: float) -> dict[str, Any]:
+    print(f"{times.sustained:.0f} s at {rate:,.0f} records/s, all programs running", flush=True)
+    ground.start("sequencer")
+    ground.start("sealer")
+    full = ground.load(rate, times.sustained, GROUP_MIN)
+    total = full.records
+    after_s = watch.await_all(total, sealed=False)
+    backlog, cpu_s = watch.backlog, ground.cpu_s()
+    per_s = total / (full.seconds + after_s)
+    print(f"{per_s:,.0f} records/s under checkpoints; {backlog:,} not sealed yet", flush=True)
+    caught_up_s = watch.await_all(total, sealed=True)
+    print(f"everything sealed {caught_up_s:.1f} s later", flush=True)
+    ground.stop("sealer")
+    print(f"{times.backlog:.0f} s of backlog, no sealer running", flush=True)
+    total += ground.load(BACKLOG_RATE, times.backlog, GROUP_MIN).records
+    quiet = ground.load(PACED_RATE, times.paced)
+    total += quiet.records
+    print(f"without sealing {_percentiles(quiet.commit_us)}", flush=True)
+    before = watch.backlog
+    ground.start("sealer")
+    sealing = ground.load(PACED_RATE, times.paced)
+    total += sealing.records
+    left = watch.backlog
+    until_ns = next((at for at, leaves in watch.sealed if leaves >= total), time.time_ns())
+    during = sealing.commit_us[sealing.ended_ns <= until_ns]
+    print(f"while sealing   {_percentiles(during)}; {before:,} to seal, {left:,} left", flush=True)
+    watch.await_all(total, sealed=True)
+    ground.stop("sealer")
+    ground.stop("sequencer")
+    delays = [
+        checkpoint_delays_s(Order(ground.archive / "order"), watch, one) for one in (full, sealing)
+    ]
+    return {
+        "sustained_records_per_s": round(per_s),
+        "sustained_seconds": round(full.seconds),
+        "offered_records_per_s": rate,
+        "not_sealed_at_end": backlog,
+        "sealed_after_s": round(caught_up_s, 1),
+        "group_records": round(float(full.records / len(full.commit_us)), 1),
+        "program_cpu_s": {name: round(value, 1) for name, value in cpu_s.items()},
+        "writers_cpu_s": round(full.cpu_s, 1),
+        **_named("commit", during),
+        "commit_without_sealing_ms": _percentiles(quiet.commit_us),
+        "commit_sustained_ms": _percentiles(full.commit_us),
+        "commit_p99_ratio": round(_ms(during, 99) / _ms(quiet.commit_us, 99), 2),
+        "waited_ms": _percentiles(sealing.waited_us),
+        "backlog_before": before,
+        "backlog_left": left,
+        "checkpoint_delay_p99_s": round(max(float(np.percentile(d, 99)) for d in delays), 2),
+        "checkpoint_delay_max_s": round(max(float(d.max()) for d in delays), 2),
+    }
+
+
+def _named(name: str, values_us: Array) -> dict[str, float]:
+    return {f"{name}_{key}_ms": value for key, value in _percentiles(values_us).items()}
+
+
+def _percentiles(values_us: Array) -> dict[str, float]:
+    return {"p50": _ms(values_us, 50), "p99": _ms(values_us, 99), "p99_9": _ms(values_us, 99.9)}
+
+
+def _ms(values_us: Array, share: float) -> float:
+    return round(float(np.percentile(values_us, share)) / 1e3, 2)
+
+
+def _line(process: "subprocess.Popen[str]", expected: str = "") -> str:
+    assert process.stdout is not None
+    line = process.stdout.readline().rstrip("\n")
+    if not line or (expected and line != expected):
+        raise BenchError("a writer ended early; it said why above")
+    return line
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+def _command(*words: object) -> None:
+    line = [sys.executable, "-m", "ksz_router", *map(str, words)]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BenchError(f"{' '.join(line)}: {done.stderr}")
