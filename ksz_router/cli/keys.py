@@ -1,4 +1,4 @@
-"""``ksz-router keys``: make keys for the privacy log, for rulebooks, and for tests."""
+"""``ksz-router keys``: make keys for the privacy log and its tree, for rulebooks, for tests."""
 
 import argparse
 import sys
@@ -13,11 +13,15 @@ from ksz_router.cli.testpki import write_pki
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.privacylog.durable import write_new
 from ksz_router.privacylog.keys import is_quarter, load, make, quarter_after, quarter_of
+from ksz_router.privacylog.tree.checkpoint import make_keys
 
 _EXAMPLES = """\
 examples:
   # the keys of the privacy log for this quarter and the next; those that exist are kept
   ksz-router keys quarter --folder keys/privacylog
+
+  # the keys that sign the checkpoints of a log, under the name it has for ever: archive.origin
+  ksz-router keys checkpoint --folder keys/checkpoint --origin log.example/router-a
 
   # a pair to sign rulebooks with: the private half, and the public one for the routers
   ksz-router keys signer --out keys/rulebook-signer
@@ -26,6 +30,7 @@ examples:
   ksz-router keys testpki tls --institution nsso=urn:example:nsso --institution cpas=urn:example:cpas
 
 Keep key files readable by their owner only; whoever has a quarter's keys can read its log.
+Give the file `vkeys` of the checkpoint keys to all who are to verify the log; it holds no secret.
 """  # noqa: E501
 
 
@@ -33,11 +38,16 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Declare arguments and examples."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EXAMPLES
-    verbs = parser.add_subparsers(dest="keys_verb", required=True, metavar="quarter|signer|testpki")
+    verbs = parser.add_subparsers(dest="keys_verb", required=True, metavar="VERB")
     quarter = verbs.add_parser("quarter", help="make the privacy-log keys of a quarter")
     quarter.add_argument("--folder", type=Path, required=True, metavar="DIR")
     quarter.add_argument(
         "--quarter", metavar="2026Q4", help="default: this one and the next, where missing"
+    )
+    checkpoint = verbs.add_parser("checkpoint", help="make the keys that sign checkpoints")
+    checkpoint.add_argument("--folder", type=Path, required=True, metavar="DIR")
+    checkpoint.add_argument(
+        "--origin", required=True, metavar="NAME", help="of the log, such as log.example/router-a"
     )
     signer = verbs.add_parser("signer", help="make an Ed25519 pair that signs rulebooks")
     signer.add_argument("--out", type=Path, required=True, metavar="PATH", help="and PATH.pub")
@@ -57,6 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         if arguments.keys_verb == "quarter":
             _make_quarters(arguments.folder, arguments.quarter)
+        elif arguments.keys_verb == "checkpoint":
+            print(*make_keys(arguments.folder, arguments.origin), sep="\n")
         elif arguments.keys_verb == "signer":
             _make_signer(arguments.out)
         else:

@@ -79,12 +79,15 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Carried(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """An entry of an exchange that had no outcome when its leaf was sealed.
+    """An entry of an exchange that was not over when its leaf was sealed.
 
     A carry file is the MessagePack array of these, by seq. Its entries are in a ``t`` file already,
-    and get their row in ``p`` and ``u`` with the step that seals their outcome.
+    and get their row in ``p`` and ``u`` with the step that seals the end of the exchange.
     """
 
     seq: int
     record: bytes
     """Canonical form."""
+    slot: str
+    number: int
+    """Of the record in its slot: what follows it there may belong to the same exchange."""

@@ -40,7 +40,7 @@ VKEYS_FILE: Final = "vkeys"
 SIZE_MAX: Final = 2**63 - 1
 _PEM_BYTES_MAX: Final = 64 * 1024
 _TIME = struct.Struct(">Q")
-_KINDS = {ED25519: "Ed25519", ML_DSA_44_COSIGNATURE: "ML-DSA-44"}
+KINDS: Final = {ED25519: "Ed25519", ML_DSA_44_COSIGNATURE: "ML-DSA-44"}
 
 
 class CheckpointRefused(PrivacyLogError):
@@ -157,7 +157,7 @@ def parse_checkpoint(data: bytes, vkeys: Sequence[VerifierKey]) -> Checkpoint:
     asked = {key.type for key in vkeys if key.name == checkpoint.origin} | {ED25519}
     for kind in sorted(asked - signed):
         raise CheckpointRefused(
-            f"the checkpoint is not signed with a known {_KINDS[kind]} key of its log"
+            f"the checkpoint is not signed with a known {KINDS[kind]} key of its log"
         )
     return checkpoint
 
@@ -175,7 +175,7 @@ def verify_checkpoint(
     except NoteRefused as error:
         raise CheckpointRefused(str(error)) from None
     checkpoint = _parse_text(note)
-    known = {(key.name, key.id): key for key in vkeys if key.type in _KINDS}
+    known = {(key.name, key.id): key for key in vkeys if key.type in KINDS}
     vouched = []
     for signature in note.signatures:
         key = known.get((signature.name, signature.id))
@@ -199,7 +199,7 @@ def _verify(checkpoint: Checkpoint, note: Note, key: VerifierKey, data: bytes) -
         MLDSA44PublicKey.from_public_bytes(key.public).verify(data[_TIME.size :], message)
     except (InvalidSignature, ValueError):
         raise CheckpointRefused(
-            f"the {_KINDS[key.type]} signature of {key.name} is not right"
+            f"the {KINDS[key.type]} signature of {key.name} is not right"
         ) from None
     return at_s
 

@@ -1,17 +1,14 @@
 """The level files: all hashes of the tree that are kept, and from them any root or subtree.
 
-Level 0 holds the leaves, level L + 1 the root of each full tile of 256 hashes of level L. Hash i of
-a level stands in ``<folder>/<level>/<i // 2**24>`` at byte ``i % 2**24 * 32``; so each slice of 256
-hashes is a tile of C2SP tlog-tiles. What lies between two levels, and the right edge, is computed.
+Level 0 holds the leaves, level L + 1 the root of each full tile of 256 hashes of level L. What lies
+between two levels, and the right edge of the tree, is computed when it is asked for.
 """
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from ksz_router.privacylog import PrivacyLogError
-from ksz_router.privacylog.durable import DISK, Disk, sync_folder
+from ksz_router.privacylog.durable import DISK, Disk
 from ksz_router.privacylog.tree.merkle import (
     EMPTY_ROOT,
     HASH_BYTES,
@@ -20,18 +17,15 @@ from ksz_router.privacylog.tree.merkle import (
     full_roots,
     node_hash,
 )
+from ksz_router.privacylog.tree.shards import Shards, TreeDamaged
 
-SHARD: Final = 2**24
-"""Hashes of one file: 512 MiB."""
-_HEIGHT: Final = 8
-_LEVELS_MAX: Final = 8
-_OPEN_MAX: Final = 32
+__all__ = ["Damage", "Levels", "TreeDamaged"]
+
+HEIGHT: Final = 8
+"""Of a tile: from one level to the next."""
+_LEVELS: Final = range(8)
 _CHECK_TILES: Final = 256
 _DAMAGES_MAX: Final = 100
-
-
-class TreeDamaged(PrivacyLogError):
-    """Level files lack hashes that they must hold, or hold others. The message names the place."""
 
 
 class Damage(NamedTuple):
@@ -41,11 +35,14 @@ class Damage(NamedTuple):
     tile_offset: int
     above: Path
     above_offset: int
+    first_leaf: int
+    """Of the leaves below the tile."""
+    end_leaf: int
 
     def __str__(self) -> str:
         return (
-            f"{self.tile}: the tile at byte {self.tile_offset} and its hash at byte "
-            f"{self.above_offset} of {self.above} do not agree"
+            f"{self.tile}: the tile at byte {self.tile_offset} and its hash in {self.above} at "
+            f"byte {self.above_offset} do not agree (leaves {self.first_leaf} to {self.end_leaf})"
         )
 
 
@@ -56,34 +53,26 @@ class Levels:
     :meth:`truncate`, and only then can leaves be appended.
     """
 
-    def __init__(self, folder: Path, disk: Disk = DISK) -> None:
-        self._folder = folder
-        self._disk = disk
-        self._writes = True
-        self._open: dict[tuple[int, int], int] = {}
-        self._dirty: set[tuple[int, int]] = set()
-        self._new: set[Path] = set()
+    def __init__(self, folder: Path, disk: Disk = DISK, *, writes: bool = True) -> None:
+        self._files = Shards(folder, disk, writes=writes)
+        self._writes = writes
         self._size = self._whole_size()
         self._clean = all(
-            self._stored(level) == self._size >> _HEIGHT * level for level in range(_LEVELS_MAX)
+            self._files.stored(level) == self._size >> HEIGHT * level for level in _LEVELS
         )
         self._tails: list[bytes] = []
-        if self._clean:
+        if self._clean and writes:
             self._read_tails()
 
     @classmethod
     def reading(cls, folder: Path) -> "Levels":
         """Open for reading only, beside the process that writes."""
-        levels = cls(folder)
-        levels._writes = False
-        return levels
+        return cls(folder, writes=False)
 
     @property
     def size(self) -> int:
         """The most leaves for which every level has its hashes."""
-        if not self._writes:
-            self._size = self._whole_size()
-        return self._size
+        return self._size if self._writes else self._whole_size()
 
     def append(self, leaf_hashes: Sequence[bytes]) -> None:
         """Write leaves behind the last, and what follows from them in the levels above.
@@ -94,7 +83,7 @@ class Levels:
         """
         assert self._writes, "opened for reading"
         if not self._clean:
-            raise TreeDamaged(f"{self._folder}: what a crash left must be cut off first")
+            raise TreeDamaged(f"{self._files.folder}: what a crash left must be cut off first")
         self._clean = False  # until all of it is written
         data = b"".join(leaf_hashes)
         assert len(data) == HASH_BYTES * len(leaf_hashes), "hashes of 32 bytes"
@@ -102,11 +91,11 @@ class Levels:
         while data:
             if level == len(self._tails):
                 self._tails.append(b"")
-            self._write(level, self._size >> _HEIGHT * level, data)
+            self._files.write(level, self._size >> HEIGHT * level, data)
             data = self._tails[level] + data
             whole = len(data) - len(data) % TILE_BYTES
             self._tails[level] = data[whole:]
-            data = full_roots(data[:whole], _HEIGHT)
+            data = full_roots(data[:whole], HEIGHT)
             level += 1
         self._size += len(leaf_hashes)
         self._clean = True
@@ -117,12 +106,7 @@ class Levels:
         Raises:
             OSError: it may not. This object is not to be used any more.
         """
-        for key in sorted(self._dirty):
-            self._disk.flush(self._open[key])
-        self._dirty.clear()
-        for folder in sorted(self._new, reverse=True):  # what is below first
-            sync_folder(folder)
-        self._new.clear()
+        self._files.flush()
 
     def truncate(self, size: int) -> None:
         """Cut off all that a tree of ``size`` leaves does not have, durably.
@@ -132,15 +116,16 @@ class Levels:
             OSError: it could not be done. This object is not to be used any more.
         """
         assert self._writes, "opened for reading"
-        if size > self._whole_size():
+        if size > (whole := self._whole_size()):
             raise TreeDamaged(
-                f"{self._folder}: holds {self._whole_size()} leaves whole, not {size}: hashes of a "
-                "signed tree are missing"
+                f"{self._files.folder}: holds {whole} leaves whole, and {size} are signed: restore "
+                "the level files, or make them anew from the records"
             )
         self._clean = False
-        self.close()
-        for level in range(_LEVELS_MAX):
-            self._cut(level, size >> _HEIGHT * level)
+        self._files.flush()
+        for level in _LEVELS:
+            self._files.cut(level, size >> HEIGHT * level)
+        self._files.close()
         self._size = size
         self._read_tails()
         self._clean = True
@@ -168,164 +153,85 @@ class Levels:
             # From the right: the largest full subtree that ends here joins all that is behind it.
             count = end - first
             height = (count & -count).bit_length() - 1
-            full = self._full(height, (end - 1) >> height)
+            level, within = divmod(height, HEIGHT)
+            index = (end - 1 >> height) << within
+            full = full_roots(self._files.read(level, index, 1 << within), within)
             found = node_hash(full, found) if found else full
             end -= 1 << height
         return found
 
     def hash(self, level: int, index: int) -> bytes:
-        """Return hash ``index`` of level ``level``: the root over 256**level leaves."""
-        return self._read(level, index, 1)
+        """Return hash ``index`` of level ``level``: the root over 256**level leaves.
+
+        Raises:
+            TreeDamaged: it is not there.
+        """
+        return self._files.read(level, index, 1)
 
     def leaf(self, index: int) -> bytes:
-        """Return a leaf."""
-        return self._read(0, index, 1)
+        """Return a leaf.
+
+        Raises:
+            TreeDamaged: it is not there.
+        """
+        return self._files.read(0, index, 1)
 
     def leaves(self, first: int, end: int) -> list[bytes]:
-        """Return the leaves from ``first`` to before ``end``."""
-        data = self._read(0, first, end - first)
+        """Return the leaves from ``first`` to before ``end``.
+
+        Raises:
+            TreeDamaged: they are not there.
+        """
+        data = self._files.read(0, first, end - first)
         return [data[at : at + HASH_BYTES] for at in range(0, len(data), HASH_BYTES)]
 
     def check(self, size: int) -> list[Damage]:
         """Compute every level above 0 anew from the one below; return what does not agree.
 
-        A leaf in the last tile, which is not full, is checked by the root alone. At most a hundred
-        places are returned.
+        Hashes in the last tile of a level, which is not full, are held by the root alone. At most a
+        hundred places are returned.
 
         Raises:
             TreeDamaged: a file holds less than a tree of ``size`` leaves has.
         """
         damages: list[Damage] = []
-        for level in range(_LEVELS_MAX):
-            tiles = size >> _HEIGHT * (level + 1)
+        for level in _LEVELS:
+            tiles = size >> HEIGHT * (level + 1)
             for first in range(0, tiles, _CHECK_TILES):
                 count = min(_CHECK_TILES, tiles - first)
-                made = full_roots(self._read(level, first * TILE, count * TILE), _HEIGHT)
-                held = self._read(level + 1, first, count)
-                if made == held:
-                    continue
-                for at in range(0, len(made), HASH_BYTES):
-                    if made[at : at + HASH_BYTES] != held[at : at + HASH_BYTES]:
-                        tile = first + at // HASH_BYTES
-                        below, above = self._place(level, tile * TILE), self._place(level + 1, tile)
-                        damages.append(Damage(*below, *above))
-                        if len(damages) == _DAMAGES_MAX:
-                            return damages
+                made = full_roots(self._files.read(level, first * TILE, count * TILE), HEIGHT)
+                held = self._files.read(level + 1, first, count)
+                if made != held:
+                    damages += self._compare(level, first, made, held)
+                if len(damages) >= _DAMAGES_MAX:
+                    return damages[:_DAMAGES_MAX]
         return damages
 
     def close(self) -> None:
         """Close the files; what was not flushed may be lost."""
-        for descriptor in self._open.values():
-            os.close(descriptor)
-        self._open.clear()
-        self._dirty.clear()
+        self._files.close()
 
-    def _full(self, height: int, index: int) -> bytes:
-        """Return the root of full subtree ``index`` of this height."""
-        level, within = divmod(height, _HEIGHT)
-        return full_roots(self._read(level, index << within, 1 << within), within)
+    def _compare(self, level: int, first: int, made: bytes, held: bytes) -> list[Damage]:
+        damages = []
+        for tile, at in enumerate(range(0, len(made), HASH_BYTES), first):
+            if made[at : at + HASH_BYTES] != held[at : at + HASH_BYTES]:
+                below = self._files.place(level, tile * TILE)
+                above = self._files.place(level + 1, tile)
+                leaves = TILE ** (level + 1)
+                damages.append(Damage(*below, *above, tile * leaves, (tile + 1) * leaves))
+        return damages
 
     def _whole_size(self) -> int:
-        size = self._stored(0)
-        for level in range(1, _LEVELS_MAX):
+        size = self._files.stored(0)
+        for level in _LEVELS[1:]:
             # A level with n hashes serves up to the leaf before its next one is due.
-            size = min(size, (self._stored(level) + 1 << _HEIGHT * level) - 1)
+            size = min(size, (self._files.stored(level) + 1 << HEIGHT * level) - 1)
         return size
-
-    def _stored(self, level: int) -> int:
-        """Return how many whole hashes a level has in a row; bytes behind them count as one."""
-        shards = sorted(self._shards(level))
-        count = 0
-        for number in shards:
-            if count != number * SHARD:
-                break
-            count += self._path(level, number).stat().st_size // HASH_BYTES
-        return count
-
-    def _shards(self, level: int) -> list[int]:
-        try:
-            names = [path.name for path in (self._folder / str(level)).iterdir()]
-        except FileNotFoundError:
-            return []
-        numbers = [int(name) for name in names if name.isascii() and name.isdigit()]
-        return [number for number in numbers if f"{number:06d}" in names]
-
-    def _cut(self, level: int, count: int) -> None:
-        for number in sorted(self._shards(level), reverse=True):
-            path = self._path(level, number)
-            keep = max(0, count - number * SHARD) * HASH_BYTES
-            size = path.stat().st_size
-            if keep == 0:
-                path.unlink()
-                sync_folder(path.parent)
-            elif keep < size:
-                descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-                try:
-                    os.ftruncate(descriptor, keep)
-                    self._disk.flush(descriptor)
-                finally:
-                    os.close(descriptor)
 
     def _read_tails(self) -> None:
         self._tails = []
-        for level in range(_LEVELS_MAX):
-            count = self._size >> _HEIGHT * level
+        for level in _LEVELS:
+            count = self._size >> HEIGHT * level
             if count == 0:
                 break
-            self._tails.append(self._read(level, count - count % TILE, count % TILE))
-
-    def _path(self, level: int, shard: int) -> Path:
-        return self._folder / str(level) / f"{shard:06d}"
-
-    def _place(self, level: int, index: int) -> tuple[Path, int]:
-        return self._path(level, index // SHARD), index % SHARD * HASH_BYTES
-
-    def _read(self, level: int, first: int, count: int) -> bytes:
-        parts = []
-        for shard, begin, number in _pieces(first, count):
-            try:
-                descriptor = self._descriptor(level, shard, os.O_RDONLY)
-            except FileNotFoundError:
-                raise TreeDamaged(f"{self._path(level, shard)}: missing") from None
-            offset, size = begin * HASH_BYTES, number * HASH_BYTES
-            part = os.pread(descriptor, size, offset)
-            if len(part) < size:
-                raise TreeDamaged(f"{self._path(level, shard)}: ends within byte {offset + size}")
-            parts.append(part)
-        return b"".join(parts)
-
-    def _write(self, level: int, first: int, data: bytes) -> None:
-        done = 0
-        for shard, begin, number in _pieces(first, len(data) // HASH_BYTES):
-            path = self._path(level, shard)
-            if begin == 0:
-                self._new |= {path.parent, self._folder}
-                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = self._descriptor(level, shard, os.O_RDWR | os.O_CREAT)
-            size = number * HASH_BYTES
-            self._dirty.add((level, shard))
-            self._disk.write(descriptor, data[done : done + size], begin * HASH_BYTES)
-            done += size
-
-    def _descriptor(self, level: int, shard: int, flags: int) -> int:
-        key = (level, shard)
-        found = self._open.pop(key, None)
-        if found is None:
-            if self._writes and flags == os.O_RDONLY:
-                flags = os.O_RDWR
-            found = os.open(self._path(level, shard), flags | os.O_CLOEXEC, 0o600)
-        self._open[key] = found  # at the end: the first is the one not used for longest
-        if len(self._open) > _OPEN_MAX:
-            idle = next((each for each in self._open if each not in self._dirty), None)
-            if idle is not None:
-                os.close(self._open.pop(idle))
-        return found
-
-
-def _pieces(first: int, count: int) -> Iterator[tuple[int, int, int]]:
-    """Yield shard, first hash within it, and number of hashes."""
-    while count:
-        shard, begin = divmod(first, SHARD)
-        number = min(count, SHARD - begin)
-        yield shard, begin, number
-        first, count = first + number, count - number
+            self._tails.append(self._files.read(level, count - count % TILE, count % TILE))
