@@ -70,7 +70,7 @@ class _Entries:
         self.too_old = self.at_us < self.at_us.max() - OPEN_US_MAX
         named = ~is_null(column["exchange"])
         self.members = np.flatnonzero(named & np.isin(self.kind, _OF_EXCHANGE))
-        self.readings = np.flatnonzero(self.kind == Kind.READING)
+        self.readings = np.flatnonzero(self.kind == _READING)
 
     def follows(self, row: int, before: int) -> bool:
         """Say whether an entry stands directly behind another in its slot."""
@@ -79,8 +79,11 @@ class _Entries:
         )
 
 
+_REQUEST, _OUTCOME, _RECIPIENT, _FURTHER, _READING = map(
+    int, (Kind.REQUEST, Kind.OUTCOME, Kind.RECIPIENT, Kind.FURTHER, Kind.READING)
+)
+_OF_EXCHANGE = (_REQUEST, _OUTCOME, _RECIPIENT, _FURTHER)
 _NAMES = ("kind", "code", "at_us", "slot", "record", "exchange")
-_OF_EXCHANGE = (Kind.REQUEST, Kind.OUTCOME, Kind.RECIPIENT, Kind.FURTHER)
 
 
 def lines_of(table: pa.Table) -> Lines:
@@ -93,11 +96,11 @@ def lines_of(table: pa.Table) -> Lines:
     entries = _Entries(table)
     rows, begins, lengths = _groups(entries)
     firsts = rows[begins]
-    is_request = entries.kind[firsts] == Kind.REQUEST
+    is_request = entries.kind[firsts] == _REQUEST
     refused = entries.refused[firsts]
     # Nearly all: a request and its outcome, the one of a refusal directly behind it.
     seconds = rows[np.minimum(begins + 1, max(len(rows) - 1, 0))]
-    pair = (lengths == 2) & is_request & (entries.kind[seconds] == Kind.OUTCOME)
+    pair = (lengths == 2) & is_request & (entries.kind[seconds] == _OUTCOME)
     directly = (entries.slot[firsts] == entries.slot[seconds]) & (
         entries.record[seconds] == entries.record[firsts] + 1
     )
@@ -138,7 +141,7 @@ def _walk(entries: _Entries, rows: list[int], drafts: list[_Draft]) -> list[int]
     line: _Draft | None = None
     for row in rows:
         kind = entries.kind[row]
-        if kind == Kind.REQUEST:
+        if kind == _REQUEST:
             if line is not None:
                 drafts.append(line)
             line = _Draft(row, row)
@@ -168,13 +171,13 @@ def _takes(entries: _Entries, line: _Draft, row: int) -> bool:
     if not entries.follows(row, line.last):
         return False
     kind = entries.kind[row]
-    return bool(kind == Kind.FURTHER or (kind == Kind.OUTCOME and line.outcome == NONE))
+    return bool(kind == _FURTHER or (kind == _OUTCOME and line.outcome == NONE))
 
 
 def _take(line: _Draft, row: int, kind: int) -> None:
-    if kind == Kind.OUTCOME:
+    if kind == _OUTCOME:
         line.outcome = row
-    elif kind == Kind.RECIPIENT:
+    elif kind == _RECIPIENT:
         line.recipients.append(row)
     else:
         line.further.append(row)
@@ -191,7 +194,9 @@ def _in_order(
     return Lines(
         first=firsts[rows],
         outcome=np.concatenate(outcome).astype(np.int64)[rows],
-        recipients={at: one.recipients for at, one in zip(places, drafts, strict=True) if one.recipients},
+        recipients={
+            at: one.recipients for at, one in zip(places, drafts, strict=True) if one.recipients
+        },
         further={at: one.further for at, one in zip(places, drafts, strict=True) if one.further},
         open=np.sort(np.concatenate(open_rows).astype(np.int64)),
     )

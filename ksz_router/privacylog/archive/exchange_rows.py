@@ -142,9 +142,10 @@ def _recipients(entries: pa.Table, lines: Lines) -> pa.Array:
 
 def _by_person(entries: pa.Table, lines: Lines, rows: pa.Table) -> pa.Table:
     person, asked = whole(entries["person"]), whole(entries["asked"])
-    named, replaced = ~is_null(person)[lines.first], ~is_null(asked)[lines.first]
+    is_named = ~is_null(person)
+    named, replaced = is_named[lines.first], ~is_null(asked)[lines.first]
     numbers, old = halves(person), halves(asked)
-    further = [(line, row) for line, some in lines.further.items() for row in some]
+    further = [(line, row) for line, some in lines.further.items() for row in some if is_named[row]]
     line_of_further = np.array([line for line, _ in further], np.int64)
     row_of_further = np.array([row for _, row in further], np.int64)
     line = np.concatenate([np.flatnonzero(named), np.flatnonzero(replaced), line_of_further])
@@ -156,7 +157,9 @@ def _by_person(entries: pa.Table, lines: Lines, rows: pa.Table) -> pa.Table:
     chosen = order([*tokens, at_us, seq])
     chosen = chosen[_distinct([key[chosen] for key in (*tokens, seq)])]
     table = rows.take(pa.array(line[chosen]))
-    return table.add_column(0, PERSON.field("person"), tokens_of(*(key[chosen] for key in tokens)))
+    return table.add_column(
+        0, PERSON.field("person"), tokens_of(tokens[0][chosen], tokens[1][chosen])
+    )
 
 
 def _by_use(entries: pa.Table, lines: Lines, rows: pa.Table) -> pa.Table:
@@ -167,8 +170,9 @@ def _by_use(entries: pa.Table, lines: Lines, rows: pa.Table) -> pa.Table:
     leading = uses.institution.astype(np.uint64) << np.uint64(64 - bits)
     leading |= uses.member[0] >> np.uint64(bits)
     chosen = order([leading, *uses.member, at_us, seq])
+    first, last = uses.member
     institutions = uses.names.take(pa.array(uses.institution[chosen]))
-    members = tokens_of(*(half[chosen] for half in uses.member), uses.has_member[chosen])
+    members = tokens_of(first[chosen], last[chosen], uses.has_member[chosen])
     table = rows.take(pa.array(uses.line[chosen]))
     table = table.add_column(0, USE.field("member"), members)
     return table.add_column(0, USE.field("institution"), institutions)
@@ -196,7 +200,7 @@ def _keys(truth: pa.Table) -> pa.Table:
     ]
     seq = np.concatenate([seqs[by_exchange], seqs[by_ticket]])
     chosen = order([*keys, seq])
-    return pa.table({"key": tokens_of(*(key[chosen] for key in keys)), "seq": seq[chosen]})
+    return pa.table({"key": tokens_of(keys[0][chosen], keys[1][chosen]), "seq": seq[chosen]})
 
 
 def _placed(schema: pa.Schema, place: tuple[str, str], table: pa.Table) -> pa.Table:

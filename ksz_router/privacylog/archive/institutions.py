@@ -69,7 +69,11 @@ def uses_of(entries: pa.Table, lines: Lines) -> Uses:
     slow = (sent > 1) | both | (supplying.valid & (sent == 0))
     slow[list(lines.recipients)] = True
     plain = np.flatnonzero(~slow)
-    pairs = [(line, pair) for line in np.flatnonzero(slow).tolist() for pair in _pairs(entries, lines, line)]
+    pairs = [
+        (line, pair)
+        for line in np.flatnonzero(slow).tolist()
+        for pair in _pairs(entries, lines, line)
+    ]
 
     only = pc.list_element(destinations.filter(pa.array(sent == 1)), 0)
     texts = [whole(entries[name].take(rows)) for name in ("requester", "acting", "final_client")]
@@ -96,9 +100,13 @@ def uses_of(entries: pa.Table, lines: Lines) -> Uses:
     members = [member.take(line) for line, _, member in parts]
     members.append(_given([pair[1] for _, pair in pairs]))
     return Uses(
-        line=np.concatenate([*(line for line, _, _ in parts), np.array([line for line, _ in pairs], np.int64)]),
+        line=np.concatenate(
+            [*(line for line, _, _ in parts), np.array([line for line, _ in pairs], np.int64)]
+        ),
         names=names,
-        institution=np.concatenate([*(of[line] for line, of, _ in parts), codes[3 * count + len(only) :]]),
+        institution=np.concatenate(
+            [*(of[line] for line, of, _ in parts), codes[3 * count + len(only) :]]
+        ),
         member=(
             np.concatenate([member.first for member in members]),
             np.concatenate([member.last for member in members]),
@@ -118,13 +126,15 @@ def _members(entries: pa.Table, rows: Numbers) -> _Members:
         only = np.flatnonzero(~valid & ~is_null(programs))
         code = programs.indices.fill_null(0).to_numpy()[only]
         first[only], last[only], valid[only] = of_program[0][code], of_program[1][code], True
-    return _Members(first[rows], last[rows], valid[rows] & (rows != NONE))
+    named = valid[rows] & (rows != NONE)
+    return _Members(np.where(named, first[rows], 0), np.where(named, last[rows], 0), named)
 
 
 def _is_both(entries: pa.Table, rows: Numbers) -> Numbers:
     """Say of which of these entries name a user and a program."""
     user, program = (~is_null(whole(entries[name])) for name in ("user", "application"))
-    return (user & program)[rows] & (rows != NONE)
+    both: Numbers = (user & program)[rows] & (rows != NONE)
+    return both
 
 
 def _given(members: list[bytes | None]) -> _Members:
@@ -134,13 +144,13 @@ def _given(members: list[bytes | None]) -> _Members:
 
 def _ranked(texts: list[pa.Array]) -> tuple[Numbers, pa.Array]:
     """Return of each text its place among all, ``NONE`` where null; and all, sorted by bytes."""
-    coded = pa.chunked_array(texts, pa.string()).dictionary_encode().unify_dictionaries()
-    values = coded.chunk(0).dictionary if coded.num_chunks else pa.array([], pa.string())
-    rows = sorted(range(len(values)), key=lambda at: values[at].as_py().encode())
+    coded = pa.concat_arrays(texts).dictionary_encode()
+    values = coded.dictionary.to_pylist()
+    rows = sorted(range(len(values)), key=lambda at: values[at].encode())
     rank = np.empty(len(values) + 1, np.int64)
     rank[rows], rank[len(values)] = np.arange(len(values)), NONE
-    indices = pa.concat_arrays([chunk.indices for chunk in coded.chunks]).fill_null(len(values))
-    return rank[indices.to_numpy()], values.take(pa.array(rows, pa.int64()))
+    places: Numbers = rank[coded.indices.fill_null(len(values)).to_numpy()]
+    return places, coded.dictionary.take(pa.array(rows, pa.int64()))
 
 
 def _pairs(entries: pa.Table, lines: Lines, line: int) -> list[_Pair]:
@@ -153,12 +163,19 @@ def _pairs(entries: pa.Table, lines: Lines, line: int) -> list[_Pair]:
 def _all_pairs(entries: pa.Table, lines: Lines, line: int) -> Iterator[_Pair]:
     first = _Cells(entries, int(lines.first[line]))
     asker = first.members()[:1] if first.kind in (Kind.REQUEST, Kind.READING) else []
-    for institution in (first.text("requester") or "", first.text("acting"), first.text("final_client")):
+    for institution in (
+        first.text("requester") or "",
+        first.text("acting"),
+        first.text("final_client"),
+    ):
         if institution is not None:
             yield institution, asker[0] if asker else None
     sent = first.destinations()
     yield from ((institution, None) for institution in sent)
-    ends = [*lines.recipients.get(line, ()), *([int(lines.outcome[line])] if lines.outcome[line] != NONE else ())]
+    ends = [
+        *lines.recipients.get(line, ()),
+        *([int(lines.outcome[line])] if lines.outcome[line] != NONE else ()),
+    ]
     for row in ends:
         end = _Cells(entries, row)
         to = sent if len(sent) == 1 else end.destinations()
@@ -182,4 +199,7 @@ class _Cells:
     def members(self) -> list[bytes]:
         """Its user and its program, the user first."""
         user, program = self._entries["user"][self._row].as_py(), self.text("application")
-        return [*([] if user is None else [user]), *([] if program is None else [member_of(program)])]
+        return [
+            *([] if user is None else [user]),
+            *([] if program is None else [member_of(program)]),
+        ]

@@ -42,7 +42,8 @@ def tokens_of(first: Numbers, last: Numbers, valid: Numbers | None = None) -> pa
 
 def is_null(column: pa.Array) -> Numbers:
     """Return where a column is null."""
-    return column.is_null().to_numpy(zero_copy_only=False)
+    missing: Numbers = column.is_null().to_numpy(zero_copy_only=False)
+    return missing
 
 
 def whole(column: pa.ChunkedArray) -> pa.Array:
@@ -65,7 +66,9 @@ def order(keys: Sequence[Numbers]) -> Numbers:
     wrong = np.flatnonzero(tied)
     if not len(wrong):
         return rows
-    wrong = wrong[_falls([key[rows[wrong]] for key in others], [key[rows[wrong + 1]] for key in others])]
+    wrong = wrong[
+        _falls([key[rows[wrong]] for key in others], [key[rows[wrong + 1]] for key in others])
+    ]
     if not len(wrong):
         return rows
     group = np.concatenate([[0], np.cumsum(~tied)])

@@ -59,8 +59,8 @@ def summed(table: pa.Table) -> pa.Table:
     by = ["q", "b", "node", *_BY]
     sums = table.group_by(by, use_threads=False).aggregate([(name, "sum") for name in _SUMS])
     sums = sums.rename_columns([*by, *_SUMS]).select(ROLLUP.names).cast(ROLLUP)
-    keys = [(name, "ascending") for name in _BY]
-    return sums.take(pc.sort_indices(sums, sort_keys=keys, null_placement="at_start"))
+    keys = [(name, "ascending", "at_start") for name in _BY]
+    return sums.take(pc.sort_indices(sums, sort_keys=keys))
 
 
 def _heads(lists: pa.ListArray) -> pa.Array:

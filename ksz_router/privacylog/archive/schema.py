@@ -126,7 +126,7 @@ USE = pa.schema([*_PLACE, ("institution", _TEXT), ("member", _TOKEN), *_EXCHANGE
 """Sorted by institution, member, at_us, seq; null comes first. ``member`` is the institution's own
 user: of the requester, acting member and final client, who asked; of a destination, who supplied.
 It is a token, or ``APPL:`` and the eleven digits of a program number where no user is named. Every
-exchange and READING has a row whose institution is its requester, the empty text where that is null.
+exchange and READING has a row of its requester; of the empty text where that is null.
 """
 
 KEY = pa.schema([*_PLACE, ("key", _TOKEN), ("seq", _I64)])
