@@ -21,10 +21,12 @@ from ksz_router.privacylog import PrivacyLogError
 from ksz_router.privacylog.frame import Place
 
 LINE_BYTES = 128
+FORMAT = 1
 
 _MAGIC = 0x4C4F4C4B  # "KLOL" as it stands in the file
-_LINE = struct.Struct("<I32s24sIIIIIIIQQIIII")
+_LINE = struct.Struct("<II32s24sIIIIIIIQQIIII")
 _CRC = struct.Struct("<I")
+_HEAD = struct.pack("<II", _MAGIC, FORMAT)
 _FILE = re.compile(r"[0-9]{12,}")
 _STANDING, _LAST = 1, 2
 _READ_LINES = 4096
@@ -101,6 +103,7 @@ def encode_line(line: Line, previous: int, *, standing_after: int = -1) -> tuple
     """
     fields = _LINE.pack(
         _MAGIC,
+        FORMAT,
         line.slot.encode("ascii"),
         line.key_id.encode("ascii"),
         line.file,
@@ -128,7 +131,7 @@ class _Read(NamedTuple):
 
 
 def _parse(data: bytes, at: int) -> _Read:
-    (_, slot, key_id, file, begin, end, first_frame, last_frame, previous_crc, crc, first_record,
+    (_, _, slot, key_id, file, begin, end, first_frame, last_frame, previous_crc, crc, first_record,
      first_leaf, records, flags, previous, after) = _LINE.unpack_from(data, at)  # fmt: skip
     line = Line(
         slot.rstrip(b"\0").decode("ascii", "replace"),
@@ -150,7 +153,7 @@ def _parse(data: bytes, at: int) -> _Read:
 
 def _checksum(data: bytes, at: int) -> int | None:
     """Return the checksum that ends a line; None where it is not right."""
-    if int.from_bytes(data[at : at + 4], "little") != _MAGIC:
+    if data[at : at + len(_HEAD)] != _HEAD:
         return None
     told = int(_CRC.unpack_from(data, at + _LINE.size)[0])
     return told if told == crc32(data[at : at + _LINE.size]) else None

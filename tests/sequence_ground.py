@@ -1,0 +1,166 @@
+"""A log that is sequenced: its keys, its sequencer, disks that fail, and what must hold of it."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ksz_router.privacylog.durable import DISK, Disk
+from ksz_router.privacylog.keys import KeyRing
+from ksz_router.privacylog.slots import slot_folders
+from ksz_router.privacylog.tree.checkpoint import Signer, make_keys, parse_checkpoint
+from ksz_router.privacylog.tree.levels import Levels
+from ksz_router.privacylog.tree.merkle import leaf_hash, root_of
+from ksz_router.privacylog.tree.order import Order
+from ksz_router.privacylog.tree.places import read_line
+from ksz_router.privacylog.tree.salts import Salts
+from ksz_router.privacylog.tree.sequence import Sequencer
+from tests.privacylog_world import NOW_NS, World
+
+ORIGIN = "log.example/router-a"
+
+
+class Recording(Signer):
+    """Signs, and keeps what was signed: no size may ever have two roots."""
+
+    def __init__(self, folder: Path, origin: str) -> None:
+        super().__init__(folder, origin)
+        self.roots: dict[int, bytes] = {}
+
+    def sign(self, size: int, root: bytes, at_s: int) -> bytes:
+        assert self.roots.setdefault(size, root) == root, "signed twice differently"
+        return super().sign(size, root, at_s)
+
+
+class Ground(World):
+    """A log and its archive."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.archive = folder / "archive"
+        self.last_checkpoint = folder / "last-checkpoint"
+        make_keys(folder / "checkpoint-keys", ORIGIN)
+        self.signer = Recording(folder / "checkpoint-keys", ORIGIN)
+        self._next = 0
+
+    def sequencer(self, disk: Disk = DISK) -> Sequencer:
+        return Sequencer(
+            log=self.log,
+            archive=self.archive,
+            last_checkpoint=self.last_checkpoint,
+            keys_folder=self.keys,
+            signer=self.signer,
+            now_ns=self.now_ns,
+            disk=disk,
+        )
+
+    def records(self, count: int) -> list[bytes]:
+        """So many records that were never made before."""
+        self._next += count
+        return [self.request(n) for n in range(self._next - count, self._next)]
+
+    def ordered(self) -> list[tuple[str, bytes, bytes]]:
+        """Slot, record and leaf hash of every leaf, as anyone recomputes them."""
+        ring = KeyRing(self.keys)
+        found: list[tuple[str, bytes, bytes]] = []
+        for line in Order(self.archive / "order").lines():
+            header, frames = read_line(self.log, ring, line)
+            salts = Salts(ring.named(header.key_id, header.commitment).commit)
+            records = [record for frame in frames for record in frame.records]
+            assert line.first_leaf == len(found)
+            for record in records:
+                salt = salts.run(len(found), 1)
+                found.append((line.slot, record, leaf_hash(salt, record)))
+        return found
+
+    def check(self, *, is_all: bool = True) -> int:
+        """Everything is a leaf once, in the order of its slot, under the shown checkpoint."""
+        shown = (self.archive / "tree" / "checkpoint").read_bytes()
+        assert shown == self.last_checkpoint.read_bytes()
+        checkpoint = parse_checkpoint(shown, self.signer.vkeys)
+        found = self.ordered()
+        assert checkpoint.size == len(found)
+        assert checkpoint.root == root_of([leaf for _, _, leaf in found])
+        levels = Levels.reading(self.archive / "tree")
+        assert levels.leaves(0, levels.size) == [leaf for _, _, leaf in found]
+        assert levels.check(levels.size) == []
+        levels.close()
+        held = [r for slot in slot_folders(self.log) for r in self._held(slot.name)]
+        ordered = [record for _, record, _ in found]
+        assert len(set(ordered)) == len(ordered), "doubled"
+        assert set(ordered) <= set(held)
+        if is_all:
+            assert sorted(ordered) == sorted(held), "lost"
+        for slot in slot_folders(self.log):
+            mine = [record for name, record, _ in found if name == slot.name]
+            assert mine == [r for r in self._held(slot.name) if r in set(mine)], "out of order"
+        return len(found)
+
+    def _held(self, slot: str) -> Iterator[bytes]:
+        for file in self.files(slot):
+            for frame in self.frames(file):
+                yield from frame.records
+
+
+class Killed(BaseException):
+    """The process ended here: nothing of it goes on."""
+
+
+class Faulty(Disk):
+    """Kills at the call number ``at``, in one of these ways.
+
+    ``before`` and ``after`` it took effect; ``torn``: half of what is written; ``power``: before,
+    and nothing is left of what was not flushed.
+    """
+
+    def __init__(self, at: int, how: str) -> None:
+        self._left = at
+        self._how = how
+        self._unflushed: list[tuple[Path, int, bytes, int]] = []
+        self.is_hit = False
+
+    def write(self, descriptor: int, data: bytes, offset: int) -> None:
+        file = Path(f"/proc/self/fd/{descriptor}").readlink()
+        size = os.fstat(descriptor).st_size
+        reader = os.open(file, os.O_RDONLY)
+        self._unflushed.append((file, offset, os.pread(reader, len(data), offset), size))
+        os.close(reader)
+        half = data[: len(data) // 2]
+        self._meet(lambda: super(Faulty, self).write(descriptor, half, offset))
+        super().write(descriptor, data, offset)
+        self._meet_after()
+
+    def flush(self, descriptor: int) -> None:
+        self._meet()
+        super().flush(descriptor)
+        file = Path(f"/proc/self/fd/{descriptor}").readlink()
+        self._unflushed = [each for each in self._unflushed if each[0] != file]
+        self._meet_after()
+
+    def replace(self, partial: Path, file: Path) -> None:
+        self._meet()
+        super().replace(partial, file)
+        self._meet_after()
+
+    def _meet(self, torn: object = None) -> None:
+        self._left -= 1
+        if self._left or self._how == "after":
+            return
+        self.is_hit = True
+        if self._how == "torn" and callable(torn):
+            torn()
+        if self._how == "power":
+            for file, offset, data, size in self._unflushed[::-1]:
+                if file.exists():
+                    with file.open("r+b") as stream:
+                        stream.seek(offset)
+                        stream.write(data)
+                        stream.truncate(size)
+        raise Killed
+
+    def _meet_after(self) -> None:
+        if not self._left and self._how == "after":
+            self.is_hit = True
+            raise Killed
+
+
+__all__ = ["NOW_NS", "ORIGIN", "Faulty", "Ground", "Killed", "Recording"]
