@@ -9,6 +9,8 @@ from ksz_router.cli import Verb
 
 CHECKS = {
     "wal": "check every byte of the write-ahead files against the format (the default)",
+    "fast": "check the archive by the hashes of its files, up to the signed root",
+    "full": "check every record of the archive, up to the signed root",
     "checkpoint": "check that its log signed a checkpoint",
     "consistency": "check that a checkpoint continues an earlier one",
     "record": "check that a proof proves the record it holds",

@@ -159,6 +159,12 @@ def _checksum(data: bytes, at: int) -> int | None:
     return told if told == crc32(data[at : at + _LINE.size]) else None
 
 
+def parse_line(data: bytes, at: int) -> tuple[Line, int, int] | None:
+    """Return a line, the checksum it names and its own; None where it is not right."""
+    crc = _checksum(data, at)
+    return None if crc is None else (*_parse(data, at)[:2], crc)
+
+
 class Order:
     """Reads the lines in a folder, while they may be growing: a line in the making ends them."""
 

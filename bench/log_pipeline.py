@@ -1,0 +1,263 @@
+"""Writers, sequencer and sealer of one privacy log in one process, and what they promised.
+
+Small files, many steps in few seconds of time: what the fault trials of ``log_faults.py`` and
+``tests/test_privacylog_faults.py`` break. Everything is made anew by each :class:`Pipeline`, as
+after a start of the machine.
+"""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Final
+
+import msgspec
+
+from ksz_router.codes import Code
+from ksz_router.model import Kbo
+from ksz_router.privacylog.entry import Entry, Kind, canonical
+from ksz_router.privacylog.keys import Tokens, load, make, quarter_begin_ns
+from ksz_router.privacylog.tree.checkpoint import Signer, make_keys
+from ksz_router.privacylog.tree.sequence import Sequencer
+from ksz_router.privacylog.writer import Writer
+
+ORIGIN: Final = "log.example/faults"
+NODE: Final = "router-a"
+QUARTERS: Final = ("2026Q4", "2027Q1")
+BEGIN_NS: Final = quarter_begin_ns(QUARTERS[1]) - 40_000_000_000
+"""Forty seconds before the quarter ends: a run goes over it."""
+FILE_BYTES: Final = 8 * 4096
+SLOTS: Final = ("w0", "w1")
+SEALER_SLOT: Final = "s0"
+_SERVICES = ("pension.consult", "family.consult", "wages.submit")
+_INSTITUTIONS = tuple(map(Kbo, ("0206731645", "0206737484", "0200881951", "0244640031")))
+_PERSONS = 40
+
+
+class Keys(msgspec.Struct, frozen=True):
+    """Folders with the keys of a log, drawn for this run: they lie on a disk that stays whole."""
+
+    quarters: Path
+    checkpoint: Path
+
+    @classmethod
+    def drawn(cls, folder: Path) -> "Keys":
+        """Draw them."""
+        for quarter in QUARTERS:
+            make(folder / "quarters", quarter)
+        make_keys(folder / "checkpoint", ORIGIN)
+        return cls(folder / "quarters", folder / "checkpoint")
+
+
+class Promises:
+    """What was promised to the world, and at how many changes to the disk.
+
+    Attributes:
+        given: Every record that was handed to a writer.
+        acknowledged: Those of which it said that they are durable, and since when.
+        shown: Size and root of each checkpoint that was shown, and since when.
+    """
+
+    def __init__(self) -> None:
+        self.given: set[bytes] = set()
+        self.acknowledged: dict[bytes, int] = {}
+        self.shown: dict[int, tuple[bytes, int]] = {}
+        self.doubled: list[int] = []
+        """Sizes that were signed with two roots."""
+
+    def until(self, changes: int) -> "Promises":
+        """Return what stands when the power goes off behind so many changes."""
+        kept = Promises()
+        kept.given = set(self.given)
+        kept.acknowledged = {r: 0 for r, at in self.acknowledged.items() if at <= changes}
+        kept.shown = {s: (root, 0) for s, (root, at) in self.shown.items() if at <= changes}
+        kept.doubled = list(self.doubled)
+        return kept
+
+    def show(self, size: int, root: bytes, changes: int) -> None:
+        """Take note of a checkpoint."""
+        held = self.shown.setdefault(size, (root, changes))
+        if held[0] != root:
+            self.doubled.append(size)
+
+
+class Entries:
+    """Makes entries that look like those of a router; each is another. Synthetic persons."""
+
+    def __init__(self, keys: Keys, chance: Random) -> None:
+        self._chance = chance
+        self._tokens = {quarter: Tokens(load(keys.quarters, quarter)) for quarter in QUARTERS}
+        self._number = 0
+
+    def exchange(self, now_ns: int) -> tuple[list[bytes], list[bytes]]:
+        """Return the records of an exchange before it is forwarded, and those behind."""
+        chance = self._chance
+        tokens = self._tokens[QUARTERS[now_ns >= quarter_begin_ns(QUARTERS[1])]]
+        self._number += 1
+        exchange = chance.getrandbits(96).to_bytes(12, "big") + self._number.to_bytes(4, "big")
+        code = int(chance.choice((0, 0, 0, 0, Code.NO_GRANT)))
+        asker, source = chance.sample(_INSTITUTIONS, 2)
+        request = Entry(
+            kind=Kind.REQUEST,
+            at_us=now_ns // 1000,
+            exchange=exchange,
+            code=code,
+            service=chance.choice(_SERVICES),
+            service_version=chance.randint(1, 3),
+            requester=asker,
+            sector=chance.choice((None, 11, 12)),
+            user=tokens.user(f"{chance.randrange(9):011d}"),
+            person=tokens.person(f"{chance.randrange(_PERSONS):011d}"),
+            ticket=tokens.ticket(asker, str(self._number)),
+            destinations=(source,),
+            grant="g-1",
+            request_bytes=chance.randrange(5000),
+            router_us=chance.randrange(900),
+        )
+        if code:
+            return [canonical(request)], []
+        behind = [
+            Entry(
+                kind=Kind.OUTCOME,
+                at_us=now_ns // 1000,
+                exchange=exchange,
+                code=Code.ANSWERED_WITH_DATA,
+                service=request.service,
+                service_version=request.service_version,
+                requester=asker,
+                user=tokens.user(f"{chance.randrange(9):011d}"),
+                source_us=chance.randrange(90_000),
+            )
+        ]
+        if chance.random() < 0.2:
+            other = tokens.person(f"{chance.randrange(_PERSONS):011d}")
+            further = Entry(
+                kind=Kind.FURTHER, at_us=now_ns // 1000, exchange=exchange, person=other
+            )
+            behind.insert(0, further)
+        return [canonical(request)], list(map(canonical, behind))
+
+
+class Pipeline:
+    """One run of all programs of a log below a folder.
+
+    Args:
+        folder: With ``log``, ``archive`` and ``state``; what an earlier run left is taken up.
+        keys: Of the log.
+        entries: Makes what is recorded.
+        promises: Takes what is promised.
+        changes: How many changes to the disk there were.
+        now_ns: The time of the first step; it goes on by itself.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        keys: Keys,
+        entries: Entries,
+        promises: Promises,
+        *,
+        changes: Callable[[], int] = lambda: 0,
+        now_ns: int = BEGIN_NS,
+    ) -> None:
+        self.now_ns = now_ns
+        self.log, self.archive = folder / "log", folder / "archive"
+        self.anchor = folder / "state" / "last-checkpoint"
+        self.keys = keys
+        self._entries = entries
+        self._promises = promises
+        self._changes = changes
+        self._writers: dict[str, Writer] = {}
+        self._sequencer: Sequencer | None = None
+        self._open: dict[str, list[list[bytes]]] = {slot: [] for slot in SLOTS}
+
+    def start(self) -> None:
+        """Open everything, as a start of the machine does."""
+        for slot in SLOTS:
+            self._writers[slot] = self._writer(slot)
+        self._sequencer = Sequencer(
+            log=self.log,
+            archive=self.archive,
+            last_checkpoint=self.anchor,
+            keys_folder=self.keys.quarters,
+            signer=Signer(self.keys.checkpoint, ORIGIN),
+            now_ns=self.now_ns,
+        )
+        self._show()
+
+    def record(self, slot: str, exchanges: int, *, closing: bool = True) -> None:
+        """Record requests, and behind them the outcomes of those that are open."""
+        self._pass(1.0)
+        made = [self._entries.exchange(self.now_ns) for _ in range(exchanges)]
+        if closing:
+            behind = [record for records in self._open[slot] for record in records]
+            self._open[slot] = []
+        else:
+            behind = []
+        self._open[slot] += [later for _, later in made if later]
+        self._commit(slot, [*behind, *(record for before, _ in made for record in before)])
+
+    def prepare(self, slot: str) -> None:
+        """Make the next file of a slot ahead."""
+        self._writers[slot].prepare_next(lambda: None)
+
+    def sequence(self) -> None:
+        """One cycle of the sequencer."""
+        assert self._sequencer is not None
+        self._pass(1.0)
+        self._sequencer.cycle(self.now_ns)
+        self._show()
+
+    def close(self) -> None:
+        """End everything; what fails now failed before."""
+        for slot in SLOTS:
+            with contextlib.suppress(Exception):
+                self._writers[slot].close()
+        with contextlib.suppress(Exception):
+            if self._sequencer is not None:
+                self._sequencer.close()
+
+    def settle(self) -> None:
+        """Record the outcome of all that is open, and let everything come to its end."""
+        for slot in SLOTS:
+            self.record(slot, 0)
+        self.sequence()
+
+    def _writer(self, slot: str) -> Writer:
+        return Writer.open(
+            self.log,
+            slot=slot,
+            node=NODE,
+            keys_folder=self.keys.quarters,
+            now_ns=self.now_ns,
+            file_bytes=FILE_BYTES,
+        )
+
+    def _commit(self, slot: str, records: list[bytes]) -> None:
+        self._promises.given |= set(records)
+        self._writers[slot].commit(records, self.now_ns)
+        at = self._changes()
+        self._promises.acknowledged |= dict.fromkeys(records, at)
+
+    def _show(self) -> None:
+        assert self._sequencer is not None
+        signed = self._sequencer.signed
+        self._promises.show(signed.size, signed.root, self._changes())
+
+    def _pass(self, seconds: float) -> None:
+        self.now_ns += int(seconds * 1e9)
+
+
+def run(pipeline: Pipeline, chance: Random, steps: int) -> None:
+    """Do some steps, drawn by chance."""
+    for _ in range(steps):
+        slot = chance.choice(SLOTS)
+        draw = chance.random()
+        if draw < 0.5:
+            pipeline.record(slot, chance.randint(1, 6), closing=draw < 0.4)
+        elif draw < 0.75:
+            pipeline.sequence()
+        elif draw < 0.8:
+            pipeline.prepare(slot)
+        else:
+            pipeline.sequence()

@@ -1,0 +1,159 @@
+"""Power cuts by the thousand, on what a disk may hold after each: torn writes and lost sectors.
+
+One pipeline runs while every change to its disk is taken down. Then the power goes off at random
+moments of it, on copies: of what was not flushed any subset reached the disk. Each copy is taken up
+again by fresh programs, verified in every way and set against what was promised. One of the copies
+is the disk of the next run, so that cuts during a recovery are among them.
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import msgspec
+
+from bench.log_disk import Watch, left_by_a_cut
+from bench.log_judge import Verdict, judge
+from bench.log_pipeline import BEGIN_NS, Entries, Keys, Pipeline, Promises, run
+
+RUN_STEPS: Final = 40
+TRIALS_OF_A_RUN: Final = 50
+RUNS_OF_A_LOG: Final = 4
+_RUN_NS: Final = 60_000_000_000
+_TORN = "a torn write does not explain it"
+
+
+class Counts(msgspec.Struct):
+    """What all trials came to."""
+
+    trials: int = 0
+    torn: int = 0
+    """Of sectors that are there or not."""
+    garbage: int = 0
+    """Of those besides that hold anything at all."""
+    cuts_in_recovery: int = 0
+    lost_acknowledged: int = 0
+    false_records: int = 0
+    signed_twice: int = 0
+    refused: int = 0
+    """Logs that could not be taken up again."""
+    faults: int = 0
+    """Trials after which a verifier found something."""
+    garbage_reported: int = 0
+    """Frames under way that were left as garbage, and are reported as such."""
+
+    @property
+    def is_clean(self) -> bool:
+        """Say whether nothing went wrong."""
+        wrong = (self.lost_acknowledged, self.false_records, self.signed_twice, self.refused)
+        return not any(wrong) and not self.faults
+
+
+class Trials:
+    """Runs, and the cuts in them.
+
+    Args:
+        folder: Where to work; best in memory, for nothing here depends on a real flush.
+        seed: Of everything that is drawn, but for the keys.
+        tell: Told of each trial that does not hold, with what is needed to look at it.
+    """
+
+    def __init__(self, folder: Path, seed: int, tell: Callable[[str], None] = print) -> None:
+        self._folder = folder
+        self._chance = Random(seed)
+        self._tell = tell
+        self._keys = Keys.drawn(folder / "keys")
+        self._entries = Entries(self._keys, self._chance)
+        self.counts = Counts()
+
+    def run(self, trials: int) -> Counts:
+        """Do so many trials."""
+        while self.counts.trials < trials:
+            disk = self._folder / "disk"
+            disk.mkdir()
+            (disk / "state").mkdir()
+            self._chain(disk, trials)
+            shutil.rmtree(disk)
+        return self.counts
+
+    def _chain(self, disk: Path, trials: int) -> None:
+        promises = Promises()
+        now_ns = BEGIN_NS
+        for number in range(RUNS_OF_A_LOG):
+            watch = Watch(disk)
+            started_at = self._run(watch, promises, now_ns)
+            now_ns += _RUN_NS
+            for _ in range(TRIALS_OF_A_RUN):
+                if self.counts.trials >= trials:
+                    return
+                behind = self._chance.randint(0, len(watch.changes))
+                self.counts.cuts_in_recovery += bool(number) and behind < started_at
+                self._trial(watch, behind, promises.until(behind), now_ns)
+            behind = self._chance.randint(0, len(watch.changes))
+            later = self._folder / "later"
+            left_by_a_cut(watch, behind, later, self._chance)
+            shutil.rmtree(disk)
+            later.rename(disk)
+            promises = promises.until(behind)
+
+    def _run(self, watch: Watch, promises: Promises, now_ns: int) -> int:
+        with watch:
+            pipeline = Pipeline(
+                watch.folder,
+                self._keys,
+                self._entries,
+                promises,
+                changes=lambda: len(watch.changes),
+                now_ns=now_ns,
+            )
+            pipeline.start()
+            started_at = len(watch.changes)
+            run(pipeline, self._chance, RUN_STEPS)
+            pipeline.close()
+        unseen = watch.unseen()
+        assert not unseen, f"written beside the calls that are watched: {unseen}"
+        return started_at
+
+    def _trial(self, watch: Watch, behind: int, promises: Promises, now_ns: int) -> None:
+        counts, folder = self.counts, self._folder / "trial"
+        garbage = counts.trials % 4 == 3
+        counts.trials += 1
+        counts.garbage += garbage
+        counts.torn += not garbage
+        left_by_a_cut(watch, behind, folder, self._chance, garbage=garbage)
+        last = watch.changes[behind - 1] if behind else None
+        where = f"trial {counts.trials}, behind {last.call if last else 'nothing'} of " + (
+            last.path if last else "anything"
+        )
+        try:
+            pipeline = Pipeline(folder, self._keys, self._entries, promises, now_ns=now_ns)
+            pipeline.start()
+            pipeline.record("w0", 2)
+            pipeline.settle()
+            pipeline.close()
+        except Exception as error:  # noqa: BLE001  whatever it is, it is counted and told
+            counts.refused += 1
+            self._tell(f"{where}: refused: {type(error).__name__}: {error}")
+        else:
+            self._count(judge(folder, self._keys, promises), where, garbage=garbage)
+        shutil.rmtree(folder)
+
+    def _count(self, verdict: Verdict, where: str, *, garbage: bool) -> None:
+        counts = self.counts
+        counts.lost_acknowledged += verdict.lost
+        counts.false_records += verdict.false
+        counts.signed_twice += verdict.resigned
+        faults = verdict.faults
+        if garbage:
+            faults = tuple(fault for fault in faults if not fault.endswith(_TORN))
+            counts.garbage_reported += len(faults) < len(verdict.faults)
+        counts.faults += bool(faults)
+        if not verdict._replace(faults=faults).holds:
+            self._tell(f"{where}: {verdict}")
+
+
+def torn(folder: Path, trials: int, seed: int) -> dict[str, Any]:
+    """Do so many trials and return what they came to."""
+    return msgspec.to_builtins(Trials(folder, seed).run(trials))
