@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,11 +22,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bench import ten_years_truth
-from bench.ten_years_truth import NODE, SLOT, Patterns, Quarter
+from bench.ten_years_truth import NODE, Patterns, Quarter
 from bench.traffic import kbo
 from ksz_router.privacylog.archive import chain, segment
 from ksz_router.privacylog.archive.exchange_rows import derive
-from ksz_router.privacylog.archive.manifest import Cursor, Manifest, SealedFile
+from ksz_router.privacylog.archive.manifest import Manifest, SealedFile
 from ksz_router.privacylog.archive.places import file_of, sealed_path
 from ksz_router.privacylog.archive.schema import SCHEMAS, SORTED_BY
 from ksz_router.privacylog.keys import (
@@ -39,10 +40,14 @@ from ksz_router.privacylog.keys import (
 
 ORIGIN = "bench.example/ten-years"
 PROCESSES = 2
+_MEMORY_BYTES = 5_000_000_000
+"""That a process takes for a quarter."""
 _LEVEL = 9
 """Of the one run that a quarter is merged into when it is over."""
 _SEED = 5
 _ROWS_OF_TRUTH = 262_144
+_ID_BYTE = 0x01
+"""UUIDv7 begin with this byte until the year 2109."""
 _FIRST_OF_OTHERS = 5_000
 """Number of the first institution of which there are no rows, but names of parts."""
 
@@ -69,9 +74,9 @@ class Size(NamedTuple):
         return 2 * (self.quarters * self.exchanges + self.recent_runs * self.recent_exchanges)
 
 
-LARGE = Size(40, 1_250_000, 98_000, 1_000_000_000, 256, 500, 1_024, 16, 64_000)
+LARGE = Size(40, 1_250_000, 98_000, 1_000_000_000, 256, 500, 768, 16, 64_000)
 TENTH = LARGE._replace(exchanges=125_000, recent_exchanges=6_400)
-SMALL = Size(4, 20_000, 1_600, 1_000_000, 16, 8, 16, 3, 2_000)
+SMALL = Size(4, 20_000, 1_600, 1_000_000, 16, 8, 12, 3, 2_000)
 
 
 class _Made(msgspec.Struct, frozen=True):
@@ -97,7 +102,7 @@ def made(folder: Path, size: Size) -> float:
             make(folder / "keys", name)
     (folder / "made").mkdir(exist_ok=True)
     print(f"making {size.records:,} entries of {size.quarters} quarters", flush=True)
-    with ProcessPoolExecutor(PROCESSES) as pool:
+    with ProcessPoolExecutor(_processes()) as pool:
         jobs = [(folder, size, number, name) for number, name in enumerate(quarters)]
         for number, _ in enumerate(pool.map(_quarter, jobs), 1):
             if not number % 10:
@@ -107,6 +112,11 @@ def made(folder: Path, size: Size) -> float:
     _lay_out(folder, size, quarters)
     stands.write_text(wanted, encoding="utf-8")
     return time.monotonic() - began
+
+
+def _processes() -> int:
+    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(PROCESSES, pages // _MEMORY_BYTES))
 
 
 def _quarters(count: int) -> list[str]:
@@ -150,18 +160,21 @@ def _whole_quarter(archive: Path, quarter: Quarter, patterns: Patterns) -> Itera
     leaves = quarter.first_leaf, quarter.first_leaf + sum(map(len, tables))
     del tables
     yield _write(archive, quarter, "p", derived.p, level=_LEVEL, leaves=leaves)
-    half = len(derived.u) // 2
-    below = _below_half(derived.k)
-    for kind, rows, cut in (("u", derived.u, half), ("k", derived.k, below)):
-        for part, piece in enumerate((rows.slice(0, cut), rows.slice(cut))):
+    for kind, rows, cuts in (
+        ("u", derived.u, [0, len(derived.u) // 2, len(derived.u)]),
+        ("k", derived.k, _cuts(derived.k)),
+    ):
+        for part, (begin, end) in enumerate(pairwise(cuts)):
+            piece = rows.slice(begin, end - begin)
             yield _write(archive, quarter, kind, piece, level=_LEVEL, leaves=leaves, part=part)
     yield _write(archive, quarter, "r", derived.r, level=_LEVEL, leaves=leaves)
 
 
-def _below_half(keys: pa.Table) -> int:
-    """Return how many keys, which are sorted, lie in the lower half of their range."""
+def _cuts(keys: pa.Table) -> list[int]:
+    """Return where the keys are cut: exchange ids, which begin with their time, and tickets."""
     cells = np.frombuffer(keys["key"].combine_chunks().buffers()[1], np.uint8).reshape(-1, 16)
-    return int(np.searchsorted(cells[:, 0], 0x80))
+    ids = int(np.searchsorted(cells[:, 0], _ID_BYTE, side="right"))
+    return [0, ids // 2, ids, len(keys)]
 
 
 def _run(archive: Path, quarter: Quarter, patterns: Patterns) -> Iterator[SealedFile]:
@@ -247,7 +260,7 @@ def _lay_out(folder: Path, size: Size, quarters: Sequence[str]) -> None:
             node=NODE,
             made_at_us=files[-1].end_us,
             sealed_leaves=max(file.end_leaf for file in files),
-            slots={SLOT: Cursor(1, 1, max(file.end_leaf for file in files))},
+            slots={},  # the write-ahead files that are there are all beyond this
             added=tuple(files),
         )
         previous = chain.append(archive, manifest).sha256
@@ -264,14 +277,11 @@ def _parts(archive: Path, size: Size, real: Sequence[SealedFile]) -> Iterator[Se
     for at, begin in enumerate(range(truth[-1].end_leaf, end, step)):
         like = truth[at % len(truth)]
         yield _linked(archive, like, begin, min(begin + step, end), truth=True)
-    for kind, parts in (("p", size.person_parts), ("k", size.key_parts)):
-        files = by_kind[kind]
-        for part in range(parts):
-            like = files[part * len(files) // parts]
-            low = part * 256**2 // parts
-            high = (part + 1) * 256**2 // parts - 1
-            bounds = f"{low:04x}{'00' * 14}", f"{high:04x}{'ff' * 14}"
-            yield _linked(archive, like, first, end, part=part, parts=parts, bounds=bounds)
+    for part in range(size.person_parts):
+        bounds = _range(0, 2**128, part, size.person_parts)
+        (like,) = by_kind["p"]
+        yield _linked(archive, like, first, end, part=part, parts=size.person_parts, bounds=bounds)
+    yield from _key_parts(archive, size, by_kind["k"], first, end)
     asked, *others = by_kind["u"]
     yield _linked(archive, asked, first, end, part=0, parts=size.use_parts)
     for part in range(1, size.use_parts):
@@ -283,6 +293,31 @@ def _parts(archive: Path, size: Size, real: Sequence[SealedFile]) -> Iterator[Se
             part=part, parts=size.use_parts, bounds=bounds,
         )  # fmt: skip
     yield from by_kind["r"]
+
+
+def _key_parts(
+    archive: Path, size: Size, real: Sequence[SealedFile], first: int, end: int
+) -> Iterator[SealedFile]:
+    """Two of three keys are exchange ids, in parts by their time; the others are tickets."""
+    *ids, tickets = real
+    of_ids = size.key_parts * 2 // 3
+    begin, middle, behind = (int(file.min_key, 16) for file in real)
+    for part in range(size.key_parts):
+        if part < of_ids:
+            half = part * 2 // of_ids
+            low, high = (begin, middle) if half == 0 else (middle, behind)
+            like, at, parts = ids[half], part - half * (of_ids // 2), of_ids // 2
+        else:
+            low, high = behind, 2**128
+            like, at, parts = tickets, part - of_ids, size.key_parts - of_ids
+        bounds = _range(low, high, at, parts)
+        yield _linked(archive, like, first, end, part=part, parts=size.key_parts, bounds=bounds)
+
+
+def _range(low: int, high: int, part: int, parts: int) -> tuple[str, str]:
+    """Return the least and the greatest value of one of so many equal ranges, in hexadecimal."""
+    edges = [low + (high - low) * n // parts for n in (part, part + 1)]
+    return f"{edges[0]:032x}", f"{edges[1] - 1:032x}"
 
 
 def _linked(
