@@ -1,0 +1,266 @@
+"""A small archive from the first frame to the last proof, each step timed by itself.
+
+One process, one step after the other, nothing paced: processor time of the code that the
+sequencer, the sealer and the verifiers run. Sizes are those after merging, over all the entries.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from bench.traffic import Traffic, Turns
+from bench.world import BenchError
+from ksz_router.limits import log_file_bytes
+from ksz_router.privacylog.archive import segment
+from ksz_router.privacylog.archive.canon import to_records
+from ksz_router.privacylog.archive.chain import catalog, newest, quarters
+from ksz_router.privacylog.archive.leaves import compare, gather
+from ksz_router.privacylog.archive.ordered import Ordered
+from ksz_router.privacylog.archive.places import file_of
+from ksz_router.privacylog.archive.seal import SLOT, SLOT_FILE_BYTES, Grounds, Sealer
+from ksz_router.privacylog.archive.verify_fast import Place
+from ksz_router.privacylog.archive.verify_full import verify_full
+from ksz_router.privacylog.keys import KeyRing, Tokens, make, quarter_of
+from ksz_router.privacylog.tree.checkpoint import Signer, make_keys
+from ksz_router.privacylog.tree.levels import Levels
+from ksz_router.privacylog.tree.proof import Proof, encode_proof, inclusion, verify_record
+from ksz_router.privacylog.tree.salts import Salts
+from ksz_router.privacylog.tree.sequence import Sequencer
+from ksz_router.privacylog.writer import Writer
+
+STEPS = 8
+"""So many runs are merged into one."""
+_NODE, _ORIGIN, _SLOTS, _GROUP = "bench", "bench.example/archive", ("w0", "w1"), 64
+_PROOFS = 500
+
+
+class Bench:
+    """The folders, the keys and the programs of one log, for one process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.log, self.archive = folder / "log", folder / "archive"
+        self.keys, self.tree_keys = folder / "keys", folder / "tree-keys"
+        self.anchor = folder / "last-checkpoint"
+        quarter = quarter_of(time.time_ns())
+        make(self.keys, quarter)
+        make_keys(self.tree_keys, _ORIGIN)
+        self.ring = KeyRing(self.keys)
+        self.quarter_keys = self.ring.quarter(quarter)
+        self.signer = Signer(self.tree_keys, _ORIGIN)
+        self.sequencer: Sequencer
+
+    def writer(self, slot: str, file_bytes: int = log_file_bytes) -> Writer:
+        return Writer.open(
+            self.log,
+            slot=slot,
+            node=_NODE,
+            keys_folder=self.keys,
+            now_ns=time.time_ns(),
+            file_bytes=file_bytes,
+        )
+
+    def write(self, records: int) -> int:
+        """Write about so many, in two slots; return how many."""
+        traffic = Traffic(Tokens(self.quarter_keys), seed=3)
+        writers = [self.writer(slot) for slot in _SLOTS]
+        turns = [Turns(traffic, _GROUP) for _ in writers]
+        written = 0
+        while written < records:
+            for writer, turn in zip(writers, turns, strict=True):
+                turn.draw()
+                made = turn.entries()
+                writer.commit(made, time.time_ns())
+                written += len(made)
+        for writer, turn in zip(writers, turns, strict=True):
+            made = turn.rest()
+            writer.commit(made, time.time_ns())
+            written += len(made)
+            writer.close()
+        return written
+
+    def open_sequencer(self) -> None:
+        self.sequencer = Sequencer(
+            log=self.log,
+            archive=self.archive,
+            last_checkpoint=self.anchor,
+            keys_folder=self.keys,
+            signer=self.signer,
+            now_ns=time.time_ns(),
+        )
+
+    def sequence(self) -> int:
+        """Sequence all there is; return how many records that was."""
+        records = 0
+        while True:
+            cycle = self.sequencer.cycle(time.time_ns())
+            if cycle.stalled:
+                raise BenchError(f"a slot cannot be read: {cycle.stalled}")
+            records += cycle.records
+            if not cycle.has_more:
+                return records
+
+    def grounds(self) -> Grounds:
+        return Grounds(
+            archive=self.archive,
+            log=self.log,
+            keys=self.ring,
+            node=_NODE,
+            origin=_ORIGIN,
+            vkeys=self.signer.vkeys,
+        )
+
+
+def measure(folder: Path, *, quick: bool) -> dict[str, Any]:
+    """Write, sequence, seal, merge, verify and prove.
+
+    Raises:
+        BenchError: what was sealed does not verify.
+    """
+    leaves_max = 16_384 if quick else 262_144
+    bench = Bench(folder)
+    records = bench.write(STEPS * leaves_max)
+    print(f"{records:,} entries written", flush=True)
+    bench.open_sequencer()
+    figures: dict[str, Any] = {}
+    figures["sequence_records_per_s"] = _per_s("sequenced", bench.sequence)
+    figures |= _seal(bench, leaves_max)
+    figures |= _compact(bench)
+    bench.sequence()
+    figures |= _verify(bench)
+    figures |= _prove(bench)
+    bench.sequencer.close()
+    figures |= sizes(bench.archive, bench.sequencer.signed.size)
+    return figures
+
+
+def _per_s(what: str, work: Callable[[], int]) -> int:
+    began = time.process_time()
+    records = work()
+    per_s = round(records / (time.process_time() - began))
+    print(f"{what}: {per_s:,} a second of processor time", flush=True)
+    return per_s
+
+
+def _seal(bench: Bench, leaves_max: int) -> dict[str, Any]:
+    """Seal everything; before that, time what makes a verified ``t`` file, without the others."""
+    grounds = bench.grounds()
+    figures = {"seal_records_per_s": _truth_per_s(bench, leaves_max)}
+    writer = bench.writer(SLOT, SLOT_FILE_BYTES)
+    try:
+        sealer = Sealer(grounds, writer, now_us=time.time_ns() // 1000, leaves_max=leaves_max)
+
+        def steps() -> int:
+            while sealer.step(time.time_ns() // 1000) is not None:
+                pass
+            return sealer.sealed_leaves
+
+        figures["seal_step_records_per_s"] = _per_s("sealed, with all that is derived", steps)
+    finally:
+        writer.close()
+    return figures
+
+
+def _truth_per_s(bench: Bench, leaves_max: int) -> int:
+    """From frames to a ``t`` file that was read again and compared with the tree."""
+    levels = Levels.reading(bench.archive / "tree")
+    file = bench.archive.parent / "timed.parquet"
+
+    def work() -> int:
+        with Ordered(bench.archive / "order", bench.log, bench.ring) as ordered:
+            taken = ordered.take(0, bench.sequencer.signed.size)
+            gathered = gather(taken, leaves_max)
+        for leaves in gathered.parts:
+            data = segment.encode("t", leaves.table(_NODE))
+            written = segment.write(file, data, pause=lambda: None)
+            compare(segment.reread(file, written), leaves, levels)
+        return gathered.end
+
+    try:
+        return _per_s("sealed as truth", work)
+    finally:
+        levels.close()
+        file.unlink(missing_ok=True)
+
+
+def _compact(bench: Bench) -> dict[str, Any]:
+    """Merge the runs of all kinds."""
+    return {}
+
+
+def _verify(bench: Bench) -> dict[str, Any]:
+    place = Place(
+        archive=bench.archive,
+        vkeys=bench.signer.vkeys,
+        anchor=bench.anchor,
+        log=bench.log,
+        commit_keys=bench.keys,
+    )
+    faults: list[Any] = []
+
+    def work() -> int:
+        findings = verify_full(place)
+        faults.extend(findings.faults)
+        return findings.leaves
+
+    per_s = _per_s("verified in full", work)
+    if faults:
+        raise BenchError(f"the archive does not verify: {faults[0]}")
+    return {"full_verify_records_per_s": per_s}
+
+
+def _prove(bench: Bench) -> dict[str, Any]:
+    """Make the proof of single leaves, each with the files opened anew, and verify it."""
+    chance, size = Random(1), bench.sequencer.signed.size
+    note = (bench.archive / "tree" / "checkpoint").read_bytes()
+    salts = Salts(bench.quarter_keys.commit)
+    records = _some_records(bench)
+    prove_ms, verify_ms = [], []
+    for index in chance.sample(sorted(records), min(_PROOFS, len(records))):
+        began = time.perf_counter()
+        levels = Levels.reading(bench.archive / "tree")
+        hashes = inclusion(levels, index, size)
+        levels.close()
+        proof = Proof(index, tuple(hashes), note, salts.run(index, 1), records[index])
+        data = encode_proof(proof)
+        between = time.perf_counter()
+        verify_record(data, bench.signer.vkeys)
+        prove_ms.append((between - began) * 1e3)
+        verify_ms.append((time.perf_counter() - between) * 1e3)
+    figures = {"prove_ms": _p95(prove_ms), "verify_proof_ms": _p95(verify_ms)}
+    print(f"p95 of a proof: made in {figures['prove_ms']} ms", end=", ")
+    print(f"verified in {figures['verify_proof_ms']} ms; {len(data):,} bytes", flush=True)
+    return figures
+
+
+def _some_records(bench: Bench) -> dict[int, bytes]:
+    (quarter,) = quarters(bench.archive)
+    file = catalog(bench.archive, quarter, "t").files[0]
+    rows = next(segment.rows_of("t", file_of(bench.archive, file.path)))
+    return dict(enumerate(to_records(rows), file.first_leaf))
+
+
+def _p95(values: list[float]) -> float:
+    return round(statistics.quantiles(values, n=20)[-1], 3)
+
+
+def sizes(archive: Path, leaves: int) -> dict[str, Any]:
+    """Bytes of the archive a record, by what they are."""
+    manifest = newest(archive)
+    assert manifest is not None
+    by_kind = dict.fromkeys("tpukrc", 0)
+    for quarter in ("", *quarters(archive)):
+        for kind in by_kind:
+            by_kind[kind] += sum(file.bytes for file in catalog(archive, quarter, kind).files)
+    for part in ("tree", "order", "manifest", "catalog"):
+        files = (file for file in (archive / part).rglob("*") if file.is_file())
+        by_kind[part] = sum(file.stat().st_size for file in files)
+    each = {kind: round(size / leaves, 2) for kind, size in by_kind.items()}
+    print(f"bytes a record: {each}", flush=True)
+    return {
+        "bytes_per_record_truth": each["t"],
+        "bytes_per_record_all": round(sum(by_kind.values()) / leaves, 2),
+        "bytes_per_record": each,
+    }
