@@ -17,6 +17,8 @@ from ksz_router.privacylog.entry import VERSION, Entry
 
 _FIELDS = Entry.__struct_fields__
 _WIDTH = len(_FIELDS)
+_ENTRY = pa.schema(list(TRUTH)[TRUTH.get_field_index("version") :])
+"""The columns that are fields of an entry; those before them say where it is."""
 _LINE = [field.name for field in TRUTH if field.name.startswith("line_")]
 _SLICE = 4096
 """Records decoded at once: of more the collector would walk through all, again and again."""
@@ -55,24 +57,17 @@ def to_table(
             form is not looked at here: who seals compares what the columns give back.
     """
     batches = [_batch(records[begin : begin + _SLICE]) for begin in range(0, len(records), _SLICE)]
-    names = [name for name in TRUTH.names if name not in _PLACE]
-    table = pa.Table.from_batches(
-        batches, pa.schema([TRUTH.field(name) for name in names])
-    ).combine_chunks()
+    table = pa.Table.from_batches(batches, _ENTRY).combine_chunks()
     count = len(records)
     place = {
         "q": pa.repeat(pa.scalar(q), count),
         "b": pa.repeat(pa.scalar(0, pa.int16()), count),
         "node": pa.repeat(pa.scalar(node), count),
         "seq": pa.array(np.arange(first_seq, first_seq + count, dtype=np.int64)),
-        "slot": pa.array(slots, pa.string()),
+        "slot": slots if isinstance(slots, pa.Array) else pa.array(slots, pa.string()),
         "record": pa.array(record_numbers, pa.int64()),
     }
-    columns = [*place.values(), *table.columns]
-    return pa.Table.from_arrays(columns, schema=TRUTH)
-
-
-_PLACE = ("q", "b", "node", "seq", "slot", "record")
+    return pa.Table.from_arrays([*place.values(), *table.columns], schema=TRUTH)
 
 
 def _batch(records: Sequence[bytes]) -> pa.RecordBatch:
@@ -97,8 +92,7 @@ def _batch(records: Sequence[bytes]) -> pa.RecordBatch:
         raise EntryNotSealable("a record is not an entry") from None
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
         raise EntryNotSealable("an entry does not fit into the columns") from None
-    schema = pa.schema([TRUTH.field(name) for name in TRUTH.names if name not in _PLACE])
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
+    return pa.RecordBatch.from_arrays(columns, schema=_ENTRY)
 
 
 def _lines(lines: list[list[int] | None]) -> list[pa.Array]:
