@@ -19,11 +19,9 @@ from ksz_router.privacylog.archive.chain import catalog, newest, quarters
 from ksz_router.privacylog.archive.manifest import SealedFile
 from ksz_router.privacylog.archive.places import file_of as sealed_file_of
 from ksz_router.privacylog.entry import parse_head
-from ksz_router.privacylog.frame import Frame, FrameCipher, frames
-from ksz_router.privacylog.header import PAGE, parse_file_header
 from ksz_router.privacylog.keys import KeyRing
-from ksz_router.privacylog.slots import file_of, opened
 from ksz_router.privacylog.tree.order import Line, Order
+from ksz_router.privacylog.tree.places import read_line
 from ksz_router.privacylog.tree.salts import Salts
 
 _SLACK_US: Final = 24 * 3600 * 1_000_000
@@ -48,9 +46,11 @@ def entries_of(exchange: bytes, *, archive: Path, log: Path, keys: KeyRing) -> l
     """Return the entries of an exchange (16 bytes) that have a leaf, in the order of leaves.
 
     Raises:
-        ArchiveUnreadable: a file that is needed is missing or damaged.
+        ArchiveUnreadable: a sealed file that is needed is missing or damaged.
         ChainBroken, OrderDamaged: manifests, or lines of the order, are.
+        LogOlder, FrameDamaged: write-ahead files are, which hold what is not sealed.
         KeysError: the keys of a quarter that holds entries of it are missing.
+        OSError: the log cannot be read.
     """
     manifest = newest(archive)
     salts = _Salts(keys)
@@ -148,26 +148,7 @@ def _parquet(path: Path) -> pq.ParquetFile:
 
 def _ordered_records(log: Path, keys: KeyRing, line: Line) -> Iterator[tuple[int, bytes]]:
     """Yield leaf and record of what a line put in order."""
-    if not line.records:
-        return
-    seq = line.first_leaf
-    for frame in _ordered_frames(log, keys, line):
-        yield from enumerate(frame.records, seq)
-        seq += len(frame.records)
-
-
-def _ordered_frames(log: Path, keys: KeyRing, line: Line) -> Iterator[Frame]:
-    path = file_of(log / line.slot, line.file)
-    try:
-        with opened(path) as read:
-            header = parse_file_header(read(0, PAGE))
-            held = keys.named(header.key_id, header.commitment)
-            for frame in frames(read, header, FrameCipher(held.frames, header.salt), line.place):
-                yield frame
-                if frame.number == line.last_frame:
-                    if frame.crc == line.crc:
-                        return
-                    break
-    except OSError as error:
-        raise ArchiveUnreadable(f"{path}: cannot be read: {error.strerror}") from error
-    raise ArchiveUnreadable(f"{path}: its frames are not those that were put in order")
+    if line.records:
+        _, found = read_line(log, keys, line)
+        records = (record for frame in found for record in frame.records)
+        yield from enumerate(records, line.first_leaf)
