@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from ksz_router.codes import Code
-from ksz_router.model import Kbo
+from ksz_router.identifiers import Kbo
 from ksz_router.privacylog.entry import Entry, Kind, canonical
 from ksz_router.privacylog.keys import Tokens, load, make, quarter_begin_ns
 from ksz_router.privacylog.tree.checkpoint import Signer, make_keys

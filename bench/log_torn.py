@@ -156,4 +156,5 @@ class Trials:
 
 def torn(folder: Path, trials: int, seed: int) -> dict[str, Any]:
     """Do so many trials and return what they came to."""
-    return msgspec.to_builtins(Trials(folder, seed).run(trials))
+    counts: dict[str, Any] = msgspec.to_builtins(Trials(folder, seed).run(trials))
+    return counts

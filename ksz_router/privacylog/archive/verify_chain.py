@@ -15,6 +15,10 @@ from ksz_router.privacylog.archive.findings import Findings
 from ksz_router.privacylog.archive.manifest import Catalog, Manifest, SealedFile
 
 _MANIFEST = re.compile(r"([0-9]{6,})\.json")
+_PATH = re.compile(
+    r"q=[0-9]{4}Q[1-4]/(t/[0-9]+-[0-9]+|[pukr]/[0-9]+-[0-9]+-[0-9]+-[0-9]+)\.parquet"
+    r"|carry/[0-9]+\.msgpack"
+)
 
 _decode = msgspec.json.Decoder(Manifest).decode
 _decode_catalog = msgspec.msgpack.Decoder(Catalog).decode
@@ -131,8 +135,8 @@ class Chain:
                 fault(link.path, f"removes {name}, a file of truth")
             self.removed.add(name)
         for file in manifest.added:
-            if not _is_plain(file.path):
-                fault(link.path, "names a path outside the archive")
+            if not _PATH.fullmatch(file.path):
+                fault(link.path, "names a file that cannot be one of an archive")
                 continue
             if file.path in self.files:
                 fault(link.path, f"adds {file.path} a second time")
@@ -233,7 +237,3 @@ def _numbered(folder: Path) -> Iterator[tuple[int, Path]]:
         if match is not None:
             found.append((int(match[1]), path))
     yield from sorted(found)
-
-
-def _is_plain(name: str) -> bool:
-    return bool(name) and not name.startswith("/") and ".." not in name.split("/")

@@ -130,6 +130,11 @@ def check_recorded(
     write-ahead files nothing can be said of those that are recorded in them.
     """
     links = chain.links
+    unknown = sealed.keys() - {link.sha256 for link in links}
+    if unknown:
+        path = links[-1].path if links else chain.archive / "manifest" / "000001.json"
+        leaf = min(sealed[digest] for digest in unknown)
+        findings.fault(path, "the log names another SHA-256 than that of any manifest", leaf=leaf)
     missing = [link for link in links if link.sha256 not in sealed]
     newest_recorded = max(
         (link.manifest.number for link in links if link.sha256 in sealed), default=0

@@ -172,7 +172,7 @@ class Rows:
         except PrivacyLogError as error:
             self._findings.fault(path, str(error))
             return
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, pa.ArrowException, ValueError, OverflowError) as error:
             self._findings.fault(path, f"cannot be read as Parquet: {type(error).__name__}")
             return
         if root_of(leaves).hex() != file.range_root:
@@ -195,7 +195,8 @@ class Rows:
         for at, what in self._place_faults(table, file, first):
             findings.fault(path, what, row_group=group, leaf=first + at)
         made = leaf_hashes(salts.run(first, len(records)), records)
-        held = self._tree.read_leaves(first, min(first + len(made), self._tree.size)) or b""
+        known = min(first + len(made), self._tree.size)
+        held = (self._tree.read_leaves(first, known) or b"") if first < known else b""
         if b"".join(made) != held:
             self._differ(path, group, first, made, held)
         findings.leaves += len(made)

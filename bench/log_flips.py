@@ -1,0 +1,140 @@
+"""Every byte of an archive at rest changed in turn: each must be found, and its file named.
+
+Of the files that a manifest names every byte is flipped, and the check of their hashes run on them;
+of everything else every byte of a small file and a sample of a large one, with the whole of
+``verify fast``, and ``verify full`` where that finds nothing.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+from typing import Final
+
+import msgspec
+
+from ksz_router.privacylog.archive.findings import Findings
+from ksz_router.privacylog.archive.verify_chain import Chain
+from ksz_router.privacylog.archive.verify_fast import Place, check_files, verify_fast
+from ksz_router.privacylog.archive.verify_full import verify_full
+
+SMALL_BYTES: Final = 4096
+
+
+class Flipped(msgspec.Struct):
+    """What the flips came to."""
+
+    flips: int = 0
+    files: int = 0
+    by_fast: int = 0
+    by_full: int = 0
+    undetected_alterations: int = 0
+    not_located: int = 0
+
+
+class Flips:
+    """Flips in one archive.
+
+    Args:
+        place: Of the archive, whole.
+        chance: Draws the samples and the bit of each byte.
+        sample: Of a large file, and of each file that a manifest names with the whole verifier.
+        tell: Told of each flip that was not found, or at another file.
+    """
+
+    def __init__(
+        self, place: Place, chance: Random, sample: int, tell: Callable[[str], None] = print
+    ) -> None:
+        self._place = place
+        self._chance = chance
+        self._sample = sample
+        self._tell = tell
+        self.counts = Flipped()
+
+    def run(self, *, every: bool = True) -> Flipped:
+        """Flip all of it; without ``every`` a sample of the files that manifests name too."""
+        assert verify_full(self._place).is_whole, "flips are made in what is whole"
+        chain = Chain(self._place.archive, Findings())
+        named = {chain.path(file): file for file in chain.files.values()}
+        for path, file in named.items():
+            self.counts.files += 1
+            chain.files = {file.path: file}
+            places = range(path.stat().st_size)
+            for at in places if every else self._drawn(path):
+                with self._flipped(path, at):
+                    findings = Findings()
+                    check_files(chain, findings)
+                    self.counts.by_fast += 1
+                    self._judge(path, at, findings)
+            for at in self._drawn(path):
+                self._whole(path, at)
+        for path in self._others(set(named)):
+            self.counts.files += 1
+            small = path.stat().st_size <= SMALL_BYTES
+            for at in range(path.stat().st_size) if small and every else self._drawn(path):
+                self._whole(path, at)
+        return self.counts
+
+    def _whole(self, path: Path, at: int) -> None:
+        with self._flipped(path, at):
+            findings = verify_fast(self._place)
+            if findings.is_whole:
+                findings = verify_full(self._place)
+                self.counts.by_full += 1
+            else:
+                self.counts.by_fast += 1
+            self._judge(path, at, findings)
+
+    def _judge(self, path: Path, at: int, findings: Findings) -> None:
+        self.counts.flips += 1
+        if findings.is_whole:
+            self.counts.undetected_alterations += 1
+            self._tell(f"{path}: byte {at}: not found")
+        elif path not in {fault.file for fault in findings.faults}:
+            self.counts.not_located += 1
+            said = [f"{fault.file.name}: {fault.what}" for fault in findings.faults[:3]]
+            self._tell(f"{path}: byte {at}: found elsewhere: {said}")
+
+    def _drawn(self, path: Path) -> list[int]:
+        size = path.stat().st_size
+        return sorted(self._chance.sample(range(size), min(size, self._sample)))
+
+    def _others(self, named: set[Path]) -> Iterator[Path]:
+        """Yield the files of the log and the archive that no manifest names."""
+        place = self._place
+        folders = [folder for folder in (place.archive, place.log) if folder is not None]
+        for folder in folders:
+            for path in sorted(folder.rglob("*")):
+                if path.is_file() and path not in named and _counts(path):
+                    yield path
+        if place.anchor is not None:
+            yield place.anchor
+
+    def _flipped(self, path: Path, at: int) -> "_Flip":
+        return _Flip(path, at, 1 << self._chance.randrange(8))
+
+
+class _Flip:
+    """A flipped bit, as long as the context lasts."""
+
+    def __init__(self, path: Path, at: int, bit: int) -> None:
+        self._path, self._at, self._bit = path, at, bit
+
+    def __enter__(self) -> None:
+        self._turn()
+
+    def __exit__(self, *_: object) -> None:
+        self._turn()
+
+    def _turn(self) -> None:
+        descriptor = os.open(self._path, os.O_RDWR)
+        try:
+            byte = os.pread(descriptor, 1, self._at)[0] ^ self._bit
+            os.pwrite(descriptor, bytes((byte,)), self._at)
+        finally:
+            os.close(descriptor)
+
+
+def _counts(path: Path) -> bool:
+    """Say whether a file is part of the log: not a lock, not one that waits for its use."""
+    return path.suffix != ".lock" and path.name != "prepared" and not path.name.startswith(".")
