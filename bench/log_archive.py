@@ -169,7 +169,7 @@ def _truth_per_s(bench: Bench, leaves_max: int) -> int:
     file = bench.archive.parent / "timed.parquet"
 
     def work() -> int:
-        with Ordered(bench.archive / "order", bench.log, bench.ring) as ordered:
+        with Ordered(bench.log, bench.archive / "order", bench.ring) as ordered:
             taken = ordered.take(0, bench.sequencer.signed.size)
             gathered = gather(taken, leaves_max)
         for leaves in gathered.parts:
@@ -217,7 +217,7 @@ def _prove(bench: Bench) -> dict[str, Any]:
     note = (bench.archive / "tree" / "checkpoint").read_bytes()
     salts = Salts(bench.quarter_keys.commit)
     records = _some_records(bench)
-    prove_ms, verify_ms = [], []
+    prove_ms, verify_ms, data = [], [], b""
     for index in chance.sample(sorted(records), min(_PROOFS, len(records))):
         began = time.perf_counter()
         levels = Levels.reading(bench.archive / "tree")

@@ -6,6 +6,7 @@ works the backlog off. Which checkpoint covered which record is told from the or
 """
 
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.world import BenchError
+from ksz_router import __version__, config
+from ksz_router.daemon import control
 from ksz_router.limits import log_file_bytes
 from ksz_router.privacylog.archive.manifest import Manifest
 from ksz_router.privacylog.tree.order import Order
@@ -42,6 +45,13 @@ class Times(NamedTuple):
     paced: float = 60.0
 
 
+class Program(NamedTuple):
+    """The sequencer or the sealer, and what it takes orders by."""
+
+    process: "subprocess.Popen[bytes]"
+    channel: socket.socket
+
+
 class Loaded(NamedTuple):
     """What the writers of one step did."""
 
@@ -63,7 +73,7 @@ class Ground:
         self.log, self.archive = folder / "log", folder / "archive"
         self.keys = folder / "keys" / "log"
         self.config = folder / "router.toml"
-        self._programs: dict[str, subprocess.Popen[bytes]] = {}
+        self._programs: dict[str, Program] = {}
         self._next_record = dict.fromkeys(SLOTS, 0)
         self._steps = 0
         folder.mkdir(parents=True, exist_ok=True)
@@ -95,13 +105,18 @@ class Ground:
         self.archive.mkdir()
 
     def start(self, program: str) -> None:
-        """Start the sequencer or the sealer."""
+        """Start the sequencer or the sealer as the supervisor does."""
+        ours, theirs = control.pair()
         with (self.folder / f"{program}.out").open("ab") as output:
-            self._programs[program] = subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-m", f"ksz_router.daemon.{program}_process",
-                 "--config", str(self.config)],
+                 __version__, str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             )  # fmt: skip
+        theirs.close()
+        ours.send(msgspec.json.encode(control.Begin(config.load(self.config), "")))
+        self._programs[program] = Program(process, ours)
 
     def stop(self, program: str) -> None:
         """Stop it as the supervisor does.
@@ -109,19 +124,22 @@ class Ground:
         Raises:
             BenchError: it had ended before, or ends with an error.
         """
-        process = self._programs.pop(program)
+        process, channel = self._programs.pop(program)
         ended = process.poll()
-        process.terminate()
+        if ended is None:
+            channel.send(msgspec.json.encode(control.Stop()))
         code = process.wait(_STOP_SECONDS_MAX)
+        channel.close()
         if ended is not None or code:
             said = (self.folder / f"{program}.out").read_text(encoding="utf-8")[-2000:]
-            raise BenchError(f"the {program} ended with {ended or code}:\n{said}")
+            raise BenchError(f"the {program} ended with {code}:\n{said}")
 
     def kill(self) -> None:
         """End whatever runs."""
-        for process in self._programs.values():
+        for process, channel in self._programs.values():
             process.kill()
             process.wait()
+            channel.close()
 
     def load(self, rate: float, seconds: float, group_min: int = 1) -> Loaded:
         """Put a load of so many records a second on the log, with two writers.
@@ -194,7 +212,7 @@ class Ground:
 
     def cpu_s(self) -> dict[str, float]:
         """Seconds of processor time of each program so far."""
-        return {name: _cpu_s(process.pid) for name, process in self._programs.items()}
+        return {name: _cpu_s(one.process.pid) for name, one in self._programs.items()}
 
 
 class Watch:
