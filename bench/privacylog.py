@@ -13,13 +13,13 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from bench import kept, machine
+from bench import kept, log_archive, log_costs, log_faults, machine, sustained, ten_years_asked
 from bench.world import BenchError
 
 DISK_BYTES = 30_000_000_000
@@ -72,49 +72,19 @@ FIGURES: dict[str, Bound] = {
 NEVER = ("lost_acknowledged", "false_records", "undetected_alterations")
 """Whatever the machine: if one of these is not 0 the bench fails."""
 
-Part = Callable[[Path, bool], dict[str, Any]]
-"""Given a folder of its own and whether to be quick, returns its figures and what explains them."""
 
+class Part(Protocol):
+    """Given a folder of its own, returns its figures and what explains them."""
 
-def _costs(folder: Path, quick: bool) -> dict[str, Any]:
-    from bench import log_costs
-
-    records, rounds = (20_000, 3) if quick else (100_000, 7)
-    figures = log_costs.worker_cost(folder, records=records, rounds=rounds)
-    return figures | log_costs.replay(folder, rounds=rounds)
-
-
-def _archive(folder: Path, quick: bool) -> dict[str, Any]:
-    from bench import log_archive
-
-    return log_archive.measure(folder, records=200_000 if quick else 2_000_000)
-
-
-def _sustained(folder: Path, quick: bool) -> dict[str, Any]:
-    from bench import sustained
-
-    times = sustained.Times(20.0, 10.0, 10.0) if quick else sustained.Times()
-    return sustained.sustained(folder, times)
-
-
-def _years(folder: Path, quick: bool) -> dict[str, Any]:
-    from bench import ten_years
-
-    return ten_years.measure(folder, ten_years.QUICK if quick else ten_years.WHOLE)
-
-
-def _faults(folder: Path, quick: bool) -> dict[str, Any]:
-    from bench import log_faults
-
-    return log_faults.measure(folder, log_faults.QUICK if quick else log_faults.WHOLE)
+    def __call__(self, folder: Path, *, quick: bool) -> dict[str, Any]: ...
 
 
 PARTS: dict[str, Part] = {
-    "costs": _costs,
-    "archive": _archive,
-    "years": _years,
-    "faults": _faults,
-    "sustained": _sustained,
+    "costs": log_costs.measure,
+    "archive": log_archive.measure,
+    "years": ten_years_asked.measure,
+    "faults": log_faults.measure,
+    "sustained": sustained.measure,
 }
 KEEPS_DATA = ("years",)
 
@@ -182,7 +152,7 @@ def run(folder: Path, parts: Mapping[str, Part], *, quick: bool, resume: bool) -
             shutil.rmtree(place, ignore_errors=True)
         place.mkdir(exist_ok=True)
         try:
-            found = part(place, quick)
+            found = part(place, quick=quick)
         finally:
             if name not in KEEPS_DATA:
                 shutil.rmtree(place, ignore_errors=True)

@@ -45,6 +45,9 @@ class Times(NamedTuple):
     paced: float = 60.0
 
 
+QUICK = Times(20.0, 10.0, 10.0)
+
+
 class Program(NamedTuple):
     """The sequencer or the sealer, and what it takes orders by."""
 
@@ -293,7 +296,7 @@ def checkpoint_delays_s(order: Order, watch: Watch, loaded: Loaded) -> Array:
     return np.concatenate(delays)
 
 
-def sustained(folder: Path, times: Times, *, rate: float = RATE) -> dict[str, Any]:
+def measure(folder: Path, *, quick: bool) -> dict[str, Any]:
     """Run all steps; see the module's docstring.
 
     Raises:
@@ -302,7 +305,7 @@ def sustained(folder: Path, times: Times, *, rate: float = RATE) -> dict[str, An
     ground = Ground(folder)
     watch = Watch(ground.archive)
     try:
-        return _steps(ground, watch, times, rate)
+        return _steps(ground, watch, QUICK if quick else Times(), RATE)
     finally:
         ground.kill()
         watch.close()
