@@ -66,6 +66,7 @@ def worker_cost(folder: Path, *, records: int, rounds: int) -> dict[str, Any]:
         disk=disk,
     )
     best: dict[int, dict[str, float]] = {}
+    collected = gc.get_threshold()
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)  # as in a worker
@@ -76,7 +77,7 @@ def worker_cost(folder: Path, *, records: int, rounds: int) -> dict[str, Any]:
             writer.prepare_next(lambda: None)
     finally:
         gc.unfreeze()
-        gc.set_threshold(700, 10, 10)
+        gc.set_threshold(*collected)
         writer.close()
     _say("a record costs a worker", best[GROUP], GROUP)
     _say("a record costs a worker", best[_LARGER_GROUP], _LARGER_GROUP)

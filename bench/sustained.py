@@ -281,7 +281,11 @@ class Watch:
 
 
 def checkpoint_delays_s(order: Order, watch: Watch, loaded: Loaded) -> Array:
-    """Seconds from the moment each group was durable until a checkpoint covered all of it."""
+    """Seconds from the moment each group was durable until a checkpoint covered all of it.
+
+    Raises:
+        BenchError: one never came under a checkpoint.
+    """
     seen_ns, sizes = np.array(watch.checkpoints, dtype=np.int64).T
     lines = list(order.lines(0))
     delays = []
@@ -292,6 +296,8 @@ def checkpoint_delays_s(order: Order, watch: Watch, loaded: Loaded) -> Array:
         at = np.searchsorted(first, last, side="right") - 1
         leaves = leaf[at] + last - first[at]
         covered = np.searchsorted(sizes, leaves, side="right")
+        if len(leaves) and covered.max() == len(sizes):
+            raise BenchError(f"entries of {slot} that were durable are under no checkpoint")
         delays.append((seen_ns[covered] - ended_ns) / 1e9)
     return np.concatenate(delays)
 

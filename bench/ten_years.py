@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,6 +69,8 @@ class Size(NamedTuple):
     """Of the quarter that is not over: files that a question about a person opens in it."""
     recent_exchanges: int
     """Of one such run."""
+    patterns: int = 16_384
+    """Exchanges that the others take their pattern from."""
 
     @property
     def records(self) -> int:
@@ -76,7 +79,7 @@ class Size(NamedTuple):
 
 LARGE = Size(40, 1_250_000, 98_000, 1_000_000_000, 256, 500, 768, 16, 64_000)
 TENTH = LARGE._replace(exchanges=125_000, recent_exchanges=6_400)
-SMALL = Size(4, 20_000, 1_600, 1_000_000, 16, 8, 12, 3, 2_000)
+SMALL = Size(4, 20_000, 1_600, 1_000_000, 16, 8, 12, 3, 2_000, 512)
 
 
 class _Made(msgspec.Struct, frozen=True):
@@ -102,7 +105,7 @@ def made(folder: Path, size: Size) -> float:
             make(folder / "keys", name)
     (folder / "made").mkdir(exist_ok=True)
     print(f"making {size.records:,} entries of {size.quarters} quarters", flush=True)
-    with ProcessPoolExecutor(_processes()) as pool:
+    with ProcessPoolExecutor(_processes(), get_context("spawn")) as pool:
         jobs = [(folder, size, number, name) for number, name in enumerate(quarters)]
         for number, _ in enumerate(pool.map(_quarter, jobs), 1):
             if not number % 10:
@@ -134,7 +137,7 @@ def _quarter(job: tuple[Path, Size, int, str]) -> None:
     if stands.exists():
         return
     keys = load(folder / "keys", name)
-    patterns = Patterns(keys, _SEED)
+    patterns = Patterns(keys, size.patterns, _SEED)
     first_leaf = number * size.leaves
     if number < size.quarters:
         quarter = Quarter(keys, first_leaf, size.exchanges, size.persons, _SEED + number)

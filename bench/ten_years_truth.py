@@ -27,7 +27,6 @@ from ksz_router.privacylog.keys import (
 )
 
 NODE, SLOT = "router-a", "w0"
-PATTERNS = 16_384
 TICKETS_PER_QUARTER = 8
 """Exchanges of a quarter whose ticket is known, so that it can be asked for."""
 
@@ -67,13 +66,13 @@ def tokens_of(numbers: Numbers, key: bytes) -> npt.NDArray[np.uint8]:
 class Patterns:
     """Exchanges that others take their pattern from: their requests, and their outcomes."""
 
-    def __init__(self, keys: QuarterKeys, seed: int) -> None:
+    def __init__(self, keys: QuarterKeys, count: int, seed: int) -> None:
         traffic = Traffic(Tokens(keys), seed=seed)
         requests: list[bytes] = []
         outcomes: list[bytes] = []
         number_of = {kbo(n): n for n in range(INSTITUTIONS)}
         requesters = []
-        while len(requests) < PATTERNS:
+        while len(requests) < count:
             exchange = traffic.asked()
             made = traffic.request(exchange)
             if exchange.destinations:
@@ -137,7 +136,7 @@ class _Drawn(NamedTuple):
 
 def _exchanges(drawn: _Drawn, patterns: Patterns) -> pa.Table:
     quarter, random, count, between_us, tickets = drawn
-    pattern = random.integers(PATTERNS, size=count)
+    pattern = random.integers(len(patterns.requesters), size=count)
     if tickets:  # those of the one institution whose tickets are known
         own = np.flatnonzero(patterns.requesters == 0)
         pattern[: len(tickets)] = random.choice(own, len(tickets))
