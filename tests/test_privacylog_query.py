@@ -8,7 +8,8 @@ import pytest
 from ksz_router.codes import Code
 from ksz_router.identifiers import Insz, Kbo
 from ksz_router.privacylog.keys import Tokens, load
-from ksz_router.privacylog.query import Asked, Found, query
+from ksz_router.privacylog.query import query
+from ksz_router.privacylog.question import Asked, Found
 from tests.privacylog_world import (
     CPAS,
     KADASTER,
@@ -44,7 +45,7 @@ def test_a_person_is_found_as_asked_as_replaced_and_as_further(world: World) -> 
     filled(world)
     found = ask(world, persons=(Insz(PERSON),))
     assert numbers(found) == [1, 2, 3, 5]
-    assert not found.more
+    assert found.more is None
     assert found.damaged == []
     first, second, third, fifth = found.rows
     assert (first.code, first.outcomes[0][0], first.duration_us) == (0, 10001, 5000)
@@ -90,7 +91,7 @@ def test_a_limit_keeps_the_earliest_and_says_so(world: World, limit: int) -> Non
     filled(world)
     found = ask(world, limit=limit)
     assert numbers(found) == [1, 2, 3, 4, 5][:limit]
-    assert found.more == (limit < 5)
+    assert (found.more is not None) == (limit < 5)
 
 
 def test_a_person_is_found_over_quarters_although_tokens_differ(world: World) -> None:

@@ -16,7 +16,8 @@ from ksz_router.directory.packing import DirectoryError
 from ksz_router.identifiers import Insz, is_application, is_insz, is_kbo, parse_kbo
 from ksz_router.limits import person_numbers_max
 from ksz_router.model import Day
-from ksz_router.privacylog.query import LIMIT_MAX, Asked, Found, query
+from ksz_router.privacylog.query import query
+from ksz_router.privacylog.question import LIMIT_MAX, Asked, Found
 
 _EXAMPLES = """\
 examples:

@@ -20,8 +20,8 @@ _WIDTH = len(_FIELDS)
 _ENTRY = pa.schema(list(TRUTH)[TRUTH.get_field_index("version") :])
 """The columns that are fields of an entry; those before them say where it is."""
 _LINE = [field.name for field in TRUTH if field.name.startswith("line_")]
-_SLICE = 4096
-"""Records decoded at once: of more the collector would walk through all, again and again."""
+_SLICE = 512
+"""Records decoded at once: what they are made of stays in the cache until it is in columns."""
 
 _decode = msgspec.msgpack.Decoder(list).decode
 
@@ -75,8 +75,7 @@ def _batch(records: Sequence[bytes]) -> pa.RecordBatch:
         rows = list(map(_decode, records))
         if set(map(len, rows)) != {_WIDTH}:
             raise EntryNotSealable(f"an entry has another number of fields than {_WIDTH}")
-        cells = list(chain.from_iterable(rows))
-        fields = {name: cells[at::_WIDTH] for at, name in enumerate(_FIELDS)}
+        fields = dict(zip(_FIELDS, zip(*rows, strict=True), strict=True))
         if set(fields["version"]) != {VERSION}:
             raise EntryNotSealable(f"an entry is of another version than {VERSION}")
         columns: list[pa.Array] = []
@@ -95,16 +94,19 @@ def _batch(records: Sequence[bytes]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=_ENTRY)
 
 
-def _lines(lines: list[list[int] | None]) -> list[pa.Array]:
+def _lines(lines: Sequence[list[int] | None]) -> list[pa.Array]:
     """Return the seven columns of the deciding lines."""
-    nothing = (None,) * len(_LINE)
-    if any(line is not None and len(line) != len(_LINE) for line in lines):
-        raise EntryNotSealable(f"a deciding line has another number of fields than {len(_LINE)}")
-    cells = list(chain.from_iterable(line or nothing for line in lines))
-    return [pa.array(cells[at :: len(_LINE)], pa.int32()) for at in range(len(_LINE))]
+    width = len(_LINE)
+    if not any(lines):
+        return [pa.nulls(len(lines), pa.int32())] * width
+    nothing = (None,) * width
+    cells = [nothing if line is None else line for line in lines]
+    if set(map(len, cells)) != {width}:
+        raise EntryNotSealable(f"a deciding line has another number of fields than {width}")
+    return [pa.array(column, pa.int32()) for column in zip(*cells, strict=True)]
 
 
-def _counts(counts: list[list[list[int]]]) -> pa.Array:
+def _counts(counts: Sequence[list[list[int]]]) -> pa.Array:
     """Return the column of the counts; all but those of SUMMARY entries are empty."""
     kind = TRUTH.field("counts").type
     pairs = list(chain.from_iterable(counts))
@@ -115,5 +117,5 @@ def _counts(counts: list[list[list[int]]]) -> pa.Array:
         [pa.array(codes, pa.int32()), pa.array(numbers, pa.int64())], fields=list(kind.value_type)
     )
     offsets = np.zeros(len(counts) + 1, np.int32)
-    np.cumsum([len(some) for some in counts], out=offsets[1:])
+    np.cumsum([*map(len, counts)], out=offsets[1:])
     return pa.ListArray.from_arrays(pa.array(offsets), struct, type=kind)

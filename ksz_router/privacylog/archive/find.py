@@ -7,31 +7,23 @@ makes a proof of it compares the leaf.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
-from ksz_router.privacylog import PrivacyLogError
-from ksz_router.privacylog.archive.canon import to_records
 from ksz_router.privacylog.archive.chain import catalog, newest, quarters
+from ksz_router.privacylog.archive.keyed import (
+    ArchiveUnreadable,
+    earliest_us,
+    entries_in,
+    may_hold,
+    seqs_in,
+)
 from ksz_router.privacylog.archive.manifest import SealedFile
 from ksz_router.privacylog.archive.places import file_of as sealed_file_of
 from ksz_router.privacylog.entry import parse_head
-from ksz_router.privacylog.frame import Frame, FrameCipher, frames
-from ksz_router.privacylog.header import PAGE, parse_file_header
 from ksz_router.privacylog.keys import KeyRing
-from ksz_router.privacylog.slots import file_of, opened
 from ksz_router.privacylog.tree.order import Line, Order
+from ksz_router.privacylog.tree.places import read_line
 from ksz_router.privacylog.tree.salts import Salts
-
-_SLACK_US: Final = 24 * 3600 * 1_000_000
-"""How far the clock of an exchange id may be ahead of that of its entries."""
-
-
-class ArchiveUnreadable(PrivacyLogError):
-    """A file that must be there is missing or damaged. The message names it."""
 
 
 class Leaf(NamedTuple):
@@ -48,9 +40,11 @@ def entries_of(exchange: bytes, *, archive: Path, log: Path, keys: KeyRing) -> l
     """Return the entries of an exchange (16 bytes) that have a leaf, in the order of leaves.
 
     Raises:
-        ArchiveUnreadable: a file that is needed is missing or damaged.
+        ArchiveUnreadable: a sealed file that is needed is missing or damaged.
         ChainBroken, OrderDamaged: manifests, or lines of the order, are.
+        LogOlder, FrameDamaged: write-ahead files are, which hold what is not sealed.
         KeysError: the keys of a quarter that holds entries of it are missing.
+        OSError: the log cannot be read.
     """
     manifest = newest(archive)
     salts = _Salts(keys)
@@ -86,35 +80,13 @@ class _Salts:
 
 def _sealed_seqs(archive: Path, exchange: bytes) -> list[tuple[str, int]]:
     """Return quarter and leaf of each sealed entry."""
-    key, seqs = exchange.hex(), set[tuple[str, int]]()
+    seqs = set[tuple[str, int]]()
     for quarter in quarters(archive):
         for file in catalog(archive, quarter, "k").files:
-            may_hold = not file.max_key or file.min_key <= key <= file.max_key
-            if may_hold and file.end_us > _earliest_us(exchange):
-                held = _seqs_in(sealed_file_of(archive, file.path), exchange)
+            if may_hold(file, exchange) and file.end_us > earliest_us(exchange):
+                held = seqs_in(sealed_file_of(archive, file.path), (exchange,))
                 seqs.update((quarter, seq) for seq in held)
     return sorted(seqs)
-
-
-def _earliest_us(exchange: bytes) -> int:
-    """Return before when no entry of an exchange can be: its id has the time, if it is ours."""
-    if exchange[6] >> 4 != 7:  # no UUIDv7
-        return 0
-    return int.from_bytes(exchange[:6], "big") * 1000 - _SLACK_US
-
-
-def _seqs_in(path: Path, exchange: bytes) -> list[int]:
-    seqs: list[int] = []
-    with _parquet(path) as file:
-        at = file.schema_arrow.get_field_index("key")
-        for group in range(file.num_row_groups):
-            held = file.metadata.row_group(group).column(at).statistics
-            if held is not None and held.has_min_max and not held.min <= exchange <= held.max:
-                continue
-            table = file.read_row_group(group, columns=["key", "seq"])
-            rows = pc.equal(table["key"], pa.scalar(exchange, table.schema.field("key").type))
-            seqs += table["seq"].filter(rows).to_pylist()
-    return seqs
 
 
 def _truth_file(archive: Path, quarter: str, seq: int) -> SealedFile:
@@ -125,49 +97,13 @@ def _truth_file(archive: Path, quarter: str, seq: int) -> SealedFile:
 
 
 def _sealed_record(archive: Path, sealed: SealedFile, seq: int) -> bytes:
-    row = seq - sealed.first_leaf
     path = sealed_file_of(archive, sealed.path)
-    with _parquet(path) as file:
-        for group in range(file.num_row_groups):
-            rows = file.metadata.row_group(group).num_rows
-            if row < rows:
-                table = file.read_row_group(group).slice(row, 1)
-                if table["seq"].to_pylist() == [seq]:
-                    return to_records(table)[0]
-                break
-            row -= rows
-    raise ArchiveUnreadable(f"{path}: does not hold leaf {seq} at its place")
-
-
-def _parquet(path: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path)
-    except (OSError, pa.ArrowException) as error:
-        raise ArchiveUnreadable(f"{path}: cannot be read; restore it") from error
+    return entries_in(path, sealed.first_leaf, (seq,))[0].record
 
 
 def _ordered_records(log: Path, keys: KeyRing, line: Line) -> Iterator[tuple[int, bytes]]:
     """Yield leaf and record of what a line put in order."""
-    if not line.records:
-        return
-    seq = line.first_leaf
-    for frame in _ordered_frames(log, keys, line):
-        yield from enumerate(frame.records, seq)
-        seq += len(frame.records)
-
-
-def _ordered_frames(log: Path, keys: KeyRing, line: Line) -> Iterator[Frame]:
-    path = file_of(log / line.slot, line.file)
-    try:
-        with opened(path) as read:
-            header = parse_file_header(read(0, PAGE))
-            held = keys.named(header.key_id, header.commitment)
-            for frame in frames(read, header, FrameCipher(held.frames, header.salt), line.place):
-                yield frame
-                if frame.number == line.last_frame:
-                    if frame.crc == line.crc:
-                        return
-                    break
-    except OSError as error:
-        raise ArchiveUnreadable(f"{path}: cannot be read: {error.strerror}") from error
-    raise ArchiveUnreadable(f"{path}: its frames are not those that were put in order")
+    if line.records:
+        _, found = read_line(log, keys, line)
+        records = (record for frame in found for record in frame.records)
+        yield from enumerate(records, line.first_leaf)

@@ -48,6 +48,12 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True):
     """Last frame of it that is sealed."""
     next_record: int
     """Number of the first record of the slot that is not."""
+    offset: int
+    """Where in the file the next frame is, and its chain value so far: who asks the log reads on
+    from there, and nothing twice."""
+    crc: int
+    is_last: bool
+    """The frame ends its file."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

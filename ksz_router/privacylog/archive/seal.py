@@ -31,7 +31,7 @@ SLOT: Final = "s0"
 SLOT_FILE_BYTES: Final = 1024 * 1024
 LEAVES_READY: Final = 65_536
 """So many are sealed at once; fewer wait for the others."""
-LEAVES_MAX: Final = 4 * LEAVES_READY
+LEAVES_MAX: Final = 2 * LEAVES_READY
 """Of one step: bounds its memory, at some 1.5 KiB a leaf."""
 WAIT_US: Final = 600_000_000
 """A leaf waits for others so long."""

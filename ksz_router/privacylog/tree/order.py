@@ -196,7 +196,8 @@ class Order:
         chain: int | None = None
         end_leaf = 0
         for start in starts[max(bisect_right(starts, from_leaf) - 1, 0) :]:
-            for crc, (line, previous, standing_after) in self._lines(start, from_leaf):
+            first = self._first_line(start, from_leaf)
+            for crc, (line, previous, standing_after) in self._lines(start, first):
                 if to_leaf is not None and line.first_leaf >= to_leaf:
                     return
                 if chain not in (None, previous):
@@ -217,6 +218,15 @@ class Order:
         starts = self.starts()
         return self.tail(starts[-1])[0] if starts else {}
 
+    def grown(self, start: int, first: int) -> Iterator[Line]:
+        """Yield the lines of a file from line number ``first`` on, as far as they are whole.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        for _, read in self._lines(start, first):
+            yield read.line
+
     def tail(self, start: int) -> tuple[dict[str, Line], int, int]:
         """Return the last line of each slot in a file, how many are right, and the last checksum.
 
@@ -236,11 +246,25 @@ class Order:
     def _damaged(self, start: int, what: str) -> OrderDamaged:
         return OrderDamaged(f"{self.file_of(start)}: {what}: put back a copy of this file")
 
-    def _lines(self, start: int, from_leaf: int) -> Iterator[tuple[int, _Read]]:
-        """Yield checksum and line, up to the first that is not right."""
+    def _first_line(self, start: int, from_leaf: int) -> int:
+        """Return the first line of a file that ends at this leaf or behind: they go up."""
         with self.file_of(start).open("rb") as stream:
-            size = os.fstat(stream.fileno()).st_size // LINE_BYTES
-            stream.seek(_first_line(stream.fileno(), size, from_leaf) * LINE_BYTES)
+            low, high = 0, os.fstat(stream.fileno()).st_size // LINE_BYTES
+            while from_leaf > start and low < high:
+                middle = (low + high) // 2
+                data = os.pread(stream.fileno(), LINE_BYTES, middle * LINE_BYTES)
+                if len(data) < LINE_BYTES or _checksum(data, 0) is None:
+                    high = middle  # a line in the making, or damage: it is met when it is read
+                elif _parse(data, 0).line.end_leaf < from_leaf:
+                    low = middle + 1
+                else:
+                    high = middle
+        return low
+
+    def _lines(self, start: int, first: int) -> Iterator[tuple[int, _Read]]:
+        """Yield checksum and line, from a line on up to the first that is not right."""
+        with self.file_of(start).open("rb") as stream:
+            stream.seek(first * LINE_BYTES)
             chain: int | None = None
             while data := stream.read(_READ_LINES * LINE_BYTES):
                 for at in range(0, len(data) - LINE_BYTES + 1, LINE_BYTES):
@@ -252,18 +276,3 @@ class Order:
                         return
                     chain = crc
                     yield crc, read
-
-
-def _first_line(descriptor: int, lines: int, from_leaf: int) -> int:
-    """Return the first line of a file that ends at this leaf or behind: they go up."""
-    low, high = 0, lines
-    while from_leaf and low < high:
-        middle = (low + high) // 2
-        data = os.pread(descriptor, LINE_BYTES, middle * LINE_BYTES)
-        if len(data) < LINE_BYTES or _checksum(data, 0) is None:
-            high = middle  # a line in the making, or damage: it is met when it is read
-        elif _parse(data, 0).line.end_leaf < from_leaf:
-            low = middle + 1
-        else:
-            high = middle
-    return low
