@@ -1,20 +1,28 @@
 """A log that is sequenced: its keys, its sequencer, disks that fail, and what must hold of it."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 from ksz_router.privacylog.durable import DISK, Disk
+from ksz_router.privacylog.frame import Frame
 from ksz_router.privacylog.keys import KeyRing
-from ksz_router.privacylog.slots import slot_folders
-from ksz_router.privacylog.tree.checkpoint import Signer, make_keys, parse_checkpoint
+from ksz_router.privacylog.recovery import scan
+from ksz_router.privacylog.slots import file_numbers, file_of, slot_folders
+from ksz_router.privacylog.tree.checkpoint import (
+    Checkpoint,
+    Signer,
+    make_keys,
+    parse_checkpoint,
+)
 from ksz_router.privacylog.tree.levels import Levels
 from ksz_router.privacylog.tree.merkle import leaf_hash, root_of
+from ksz_router.privacylog.tree.note import VerifierKey
 from ksz_router.privacylog.tree.order import Order
 from ksz_router.privacylog.tree.places import read_line
 from ksz_router.privacylog.tree.salts import Salts
 from ksz_router.privacylog.tree.sequence import Sequencer
-from tests.privacylog_world import NOW_NS, World
+from tests.privacylog_world import World
 
 ORIGIN = "log.example/router-a"
 
@@ -31,8 +39,70 @@ class Recording(Signer):
         return super().sign(size, root, at_s)
 
 
+class Sequenced:
+    """A log and its archive, as anyone sees them who has the keys."""
+
+    def __init__(
+        self,
+        log: Path,
+        keys: Path,
+        archive: Path,
+        last_checkpoint: Path,
+        vkeys: Sequence[VerifierKey],
+    ) -> None:
+        self.log = log
+        self.archive = archive
+        self.last_checkpoint = last_checkpoint
+        self._ring = KeyRing(keys)
+        self._vkeys = vkeys
+
+    def shown(self) -> Checkpoint:
+        """The checkpoint that everybody sees."""
+        data = (self.archive / "tree" / "checkpoint").read_bytes()
+        return parse_checkpoint(data, self._vkeys)
+
+    def held(self, slot: Path) -> list[bytes]:
+        """Every record of a slot."""
+        found: list[Frame] = []
+        for number in file_numbers(slot):
+            scan(file_of(slot, number), self._ring, found.append)
+        return [record for frame in found for record in frame.records]
+
+    def ordered(self) -> list[tuple[str, bytes, bytes]]:
+        """Slot, record and leaf hash of every leaf, as anyone recomputes them."""
+        found: list[tuple[str, bytes, bytes]] = []
+        for line in Order(self.archive / "order").lines():
+            header, frames = read_line(self.log, self._ring, line)
+            salts = Salts(self._ring.named(header.key_id, header.commitment).commit)
+            records = [record for frame in frames for record in frame.records]
+            assert line.first_leaf == len(found)
+            for record in records:
+                salt = salts.run(len(found), 1)
+                found.append((line.slot, record, leaf_hash(salt, record)))
+        return found
+
+    def check(self) -> int:
+        """Everything is a leaf once, in the order of its slot, under the shown checkpoint."""
+        checkpoint = self.shown()
+        assert (self.archive / "tree" / "checkpoint").read_bytes() == (
+            self.last_checkpoint.read_bytes()
+        )
+        found = self.ordered()
+        assert checkpoint.size == len(found)
+        assert checkpoint.root == root_of([leaf for _, _, leaf in found])
+        levels = Levels.reading(self.archive / "tree")
+        assert levels.leaves(0, levels.size) == [leaf for _, _, leaf in found]
+        assert levels.check(levels.size) == []
+        levels.close()
+        for slot in slot_folders(self.log):
+            mine = [record for name, record, _ in found if name == slot.name]
+            assert mine == self.held(slot), "lost, doubled, or out of order"
+        assert len({record for _, record, _ in found}) == len(found)
+        return len(found)
+
+
 class Ground(World):
-    """A log and its archive."""
+    """A log, its keys and its archive, to be sequenced."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -58,47 +128,18 @@ class Ground(World):
         self._next += count
         return [self.request(n) for n in range(self._next - count, self._next)]
 
+    @property
+    def sequenced(self) -> Sequenced:
+        """What came of it."""
+        return Sequenced(self.log, self.keys, self.archive, self.last_checkpoint, self.signer.vkeys)
+
+    def check(self) -> int:
+        """As :meth:`Sequenced.check`."""
+        return self.sequenced.check()
+
     def ordered(self) -> list[tuple[str, bytes, bytes]]:
-        """Slot, record and leaf hash of every leaf, as anyone recomputes them."""
-        ring = KeyRing(self.keys)
-        found: list[tuple[str, bytes, bytes]] = []
-        for line in Order(self.archive / "order").lines():
-            header, frames = read_line(self.log, ring, line)
-            salts = Salts(ring.named(header.key_id, header.commitment).commit)
-            records = [record for frame in frames for record in frame.records]
-            assert line.first_leaf == len(found)
-            for record in records:
-                salt = salts.run(len(found), 1)
-                found.append((line.slot, record, leaf_hash(salt, record)))
-        return found
-
-    def check(self, *, is_all: bool = True) -> int:
-        """Everything is a leaf once, in the order of its slot, under the shown checkpoint."""
-        shown = (self.archive / "tree" / "checkpoint").read_bytes()
-        assert shown == self.last_checkpoint.read_bytes()
-        checkpoint = parse_checkpoint(shown, self.signer.vkeys)
-        found = self.ordered()
-        assert checkpoint.size == len(found)
-        assert checkpoint.root == root_of([leaf for _, _, leaf in found])
-        levels = Levels.reading(self.archive / "tree")
-        assert levels.leaves(0, levels.size) == [leaf for _, _, leaf in found]
-        assert levels.check(levels.size) == []
-        levels.close()
-        held = [r for slot in slot_folders(self.log) for r in self._held(slot.name)]
-        ordered = [record for _, record, _ in found]
-        assert len(set(ordered)) == len(ordered), "doubled"
-        assert set(ordered) <= set(held)
-        if is_all:
-            assert sorted(ordered) == sorted(held), "lost"
-        for slot in slot_folders(self.log):
-            mine = [record for name, record, _ in found if name == slot.name]
-            assert mine == [r for r in self._held(slot.name) if r in set(mine)], "out of order"
-        return len(found)
-
-    def _held(self, slot: str) -> Iterator[bytes]:
-        for file in self.files(slot):
-            for frame in self.frames(file):
-                yield from frame.records
+        """As :meth:`Sequenced.ordered`."""
+        return self.sequenced.ordered()
 
 
 class Killed(BaseException):
@@ -161,6 +202,3 @@ class Faulty(Disk):
         if not self._left and self._how == "after":
             self.is_hit = True
             raise Killed
-
-
-__all__ = ["NOW_NS", "ORIGIN", "Faulty", "Ground", "Killed", "Recording"]

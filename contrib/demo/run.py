@@ -35,6 +35,7 @@ _COMMANDS = {
     ("keys", "testpki"): "an authority; certificates of institutions and router",
     ("keys", "signer"): "the key pair that signs rulebooks",
     ("keys", "quarter"): "the keys that encrypt this quarter's privacy log",
+    ("keys", "checkpoint"): "the keys that sign how the privacy log stands",
     ("rulebook", "build"): "check the rulebook's text and compile it",
     ("rulebook", "activate"): "sign that generation and make it the active one",
     ("directory", "synthesise"): f"{PERSONS:,} persons who do not exist, with files",
@@ -96,6 +97,7 @@ def tell(folder: Path, told: Told) -> None:
         workers=WORKERS,
         persons=PERSONS,
         seed=SEED,
+        options={"archive": {"sealing": True}},
     )
     try:
         trio.run(_converse, stand, ports, told)
