@@ -11,6 +11,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
+
 from bench.traffic import Traffic, Turns
 from bench.world import BenchError
 from ksz_router.limits import log_file_bytes
@@ -34,7 +36,7 @@ from ksz_router.privacylog.writer import Writer
 STEPS = 8
 """So many runs are merged into one."""
 _NODE, _ORIGIN, _SLOTS, _GROUP = "bench", "bench.example/archive", ("w0", "w1"), 64
-_PROOFS = 500
+_PROOFS, _ROUNDS = 500, 3
 
 
 class Bench:
@@ -136,10 +138,13 @@ def measure(folder: Path, *, quick: bool) -> dict[str, Any]:
     return figures
 
 
-def _per_s(what: str, work: Callable[[], int]) -> int:
-    began = time.process_time()
-    records = work()
-    per_s = round(records / (time.process_time() - began))
+def _per_s(what: str, work: Callable[[], int], rounds: int = 1) -> int:
+    """Records a second of processor time, in the fastest round: others only ever slow it down."""
+    per_s = 0
+    for _ in range(rounds):
+        began = time.process_time()
+        records = work()
+        per_s = max(per_s, round(records / (time.process_time() - began)))
     print(f"{what}: {per_s:,} a second of processor time", flush=True)
     return per_s
 
@@ -179,7 +184,7 @@ def _truth_per_s(bench: Bench, leaves_max: int) -> int:
         return gathered.end
 
     try:
-        return _per_s("sealed as truth", work)
+        return _per_s("sealed as truth", work, _ROUNDS)
     finally:
         levels.close()
         file.unlink(missing_ok=True)
@@ -191,24 +196,27 @@ def _compact(bench: Bench) -> dict[str, Any]:
 
 
 def _verify(bench: Bench) -> dict[str, Any]:
+    """Verify the archive alone, as it is once the write-ahead files are gone; and with them."""
     place = Place(
         archive=bench.archive,
         vkeys=bench.signer.vkeys,
         anchor=bench.anchor,
-        log=bench.log,
         commit_keys=bench.keys,
     )
-    faults: list[Any] = []
 
-    def work() -> int:
+    def work(place: Place) -> int:
         findings = verify_full(place)
-        faults.extend(findings.faults)
+        if findings.faults:
+            raise BenchError(f"the archive does not verify: {findings.faults[0]}")
         return findings.leaves
 
-    per_s = _per_s("verified in full", work)
-    if faults:
-        raise BenchError(f"the archive does not verify: {faults[0]}")
-    return {"full_verify_records_per_s": per_s}
+    with_log = msgspec.structs.replace(place, log=bench.log)
+    return {
+        "full_verify_records_per_s": _per_s("verified in full", lambda: work(place), _ROUNDS),
+        "full_verify_with_log_records_per_s": _per_s(
+            "verified in full with the write-ahead files", lambda: work(with_log)
+        ),
+    }
 
 
 def _prove(bench: Bench) -> dict[str, Any]:
