@@ -7,7 +7,7 @@ goes on asks for :func:`newest` first and for catalogs then: these may be ahead 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -162,18 +162,18 @@ def catalog(archive: Path, quarter: str, kind: str) -> Catalog:
     Raises:
         ChainBroken: see :func:`read_chain`.
     """
-    index, later = _index_and_later(archive)
-    key = (quarter, kind)
-    held = _read_catalog(archive, key) if key in index.catalogs else Catalog(upto=0, files=())
-    if held is None:
-        index, later = _Index(upto=0, catalogs=()), list(read_chain(archive))
-        held = Catalog(upto=0, files=())
-    upto = max([index.upto, held.upto, *(each.manifest.number for each in later)])
-    files = {file.path: file for file in held.files}
-    for each in later:
-        if each.manifest.number > held.upto:
-            _fold({key: files}, each.manifest)
-    return Catalog(upto=upto, files=_in_order(files))
+    upto, held = _added_up(archive, lambda key: key == (quarter, kind))
+    return Catalog(upto=upto, files=_in_order(held.get((quarter, kind), {})))
+
+
+def files(archive: Path, kind: str) -> list[SealedFile]:
+    """Return the files of a kind of all quarters, as of the newest manifest or a later one.
+
+    Raises:
+        ChainBroken: see :func:`read_chain`.
+    """
+    _, held = _added_up(archive, lambda key: key[1] == kind)
+    return [file for key in sorted(held) for file in _in_order(held[key])]
 
 
 def carried(archive: Path) -> SealedFile | None:
@@ -182,10 +182,29 @@ def carried(archive: Path) -> SealedFile | None:
     Raises:
         ChainBroken: see :func:`read_chain`.
     """
-    files = [
-        file for quarter in quarters(archive) for file in catalog(archive, quarter, CARRY).files
-    ]
-    return max(files, key=lambda file: file.end_leaf, default=None)
+    return max(files(archive, CARRY), key=lambda file: file.end_leaf, default=None)
+
+
+def _added_up(
+    archive: Path, wanted: Callable[[Key], bool]
+) -> tuple[int, dict[Key, dict[str, SealedFile]]]:
+    """Return up to which manifest, and what the manifests up to it add up to."""
+    index, later = _index_and_later(archive)
+    upto, held = later[-1].manifest.number if later else index.upto, {}
+    for key in filter(wanted, index.catalogs):
+        found = _read_catalog(archive, key)
+        if found is None:
+            later, held = list(read_chain(archive)), {}
+            break
+        # One that is ahead of the index takes what follows from there a second time: no harm.
+        held[key] = {file.path: file for file in found.files}
+        upto = max(upto, found.upto)
+    for each in later:
+        for file in each.manifest.added:
+            if wanted((file.quarter, file.kind)):
+                held.setdefault((file.quarter, file.kind), {})
+        _fold(held, each.manifest)
+    return upto, held
 
 
 def fold(archive: Path, disk: Disk = DISK) -> None:
@@ -203,7 +222,6 @@ def fold(archive: Path, disk: Disk = DISK) -> None:
             later, held = list(read_chain(archive)), {}
             index = _Index(upto=0, catalogs=())
             break
-        # One that is ahead of the index takes what follows from there a second time: no harm.
         held[key] = {file.path: file for file in found.files}
     if not later:
         return
