@@ -24,13 +24,15 @@ import pyarrow.compute as pc
 
 from bench import ten_years_truth
 from bench.ten_years_truth import NODE, Patterns, Quarter
-from bench.traffic import kbo
+from bench.traffic import Traffic, Turns, kbo
+from ksz_router.limits import log_file_bytes
 from ksz_router.privacylog.archive import chain, segment
 from ksz_router.privacylog.archive.exchange_rows import derive
 from ksz_router.privacylog.archive.manifest import Manifest, SealedFile
 from ksz_router.privacylog.archive.places import file_of, sealed_path
 from ksz_router.privacylog.archive.schema import SCHEMAS, SORTED_BY
 from ksz_router.privacylog.keys import (
+    Tokens,
     load,
     make,
     quarter_after,
@@ -38,6 +40,7 @@ from ksz_router.privacylog.keys import (
     quarter_begin_ns,
     quarter_of,
 )
+from ksz_router.privacylog.writer import Writer
 
 ORIGIN = "bench.example/ten-years"
 PROCESSES = 2
@@ -49,6 +52,8 @@ _SEED = 5
 _ROWS_OF_TRUTH = 262_144
 _ID_BYTE = 0x01
 """UUIDv7 begin with this byte until the year 2109."""
+_TAIL_SLOT = "w1"
+"""Another than that of the sealed entries, so that their numbers do not meet."""
 _FIRST_OF_OTHERS = 5_000
 """Number of the first institution of which there are no rows, but names of parts."""
 
@@ -69,6 +74,8 @@ class Size(NamedTuple):
     """Of the quarter that is not over: files that a question about a person opens in it."""
     recent_exchanges: int
     """Of one such run."""
+    tail: int = 32_768
+    """Entries that are not sealed yet: half of what the sealer waits for."""
     patterns: int = 16_384
     """Exchanges that the others take their pattern from."""
 
@@ -79,7 +86,7 @@ class Size(NamedTuple):
 
 LARGE = Size(40, 1_250_000, 98_000, 1_000_000_000, 256, 500, 768, 16, 64_000)
 TENTH = LARGE._replace(exchanges=125_000, recent_exchanges=6_400)
-SMALL = Size(4, 20_000, 1_600, 1_000_000, 16, 8, 12, 3, 2_000, 512)
+SMALL = Size(4, 20_000, 1_600, 1_000_000, 16, 8, 12, 3, 2_000, 500, 512)
 
 
 class _Made(msgspec.Struct, frozen=True):
@@ -113,6 +120,7 @@ def made(folder: Path, size: Size) -> float:
     for part in ("manifest", "catalog"):
         shutil.rmtree(folder / "archive" / part, ignore_errors=True)
     _lay_out(folder, size, quarters)
+    _write_tail(folder, size, quarters[-1])
     stands.write_text(wanted, encoding="utf-8")
     return time.monotonic() - began
 
@@ -268,6 +276,28 @@ def _lay_out(folder: Path, size: Size, quarters: Sequence[str]) -> None:
         )
         previous = chain.append(archive, manifest).sha256
     chain.fold(archive)
+
+
+def _write_tail(folder: Path, size: Size, quarter: str) -> None:
+    """Write the entries of the last minutes, which no manifest knows."""
+    shutil.rmtree(folder / "log", ignore_errors=True)
+    writer = Writer.open(
+        folder / "log",
+        slot=_TAIL_SLOT,
+        node=NODE,
+        keys_folder=folder / "keys",
+        now_ns=time.time_ns(),
+        file_bytes=log_file_bytes,
+    )
+    turns = Turns(Traffic(Tokens(load(folder / "keys", quarter)), seed=_SEED), 16)
+    written = 0
+    while written < size.tail:
+        turns.draw()
+        made = turns.entries()
+        writer.commit(made, time.time_ns())
+        written += len(made)
+    writer.commit(turns.rest(), time.time_ns())
+    writer.close()
 
 
 def _parts(archive: Path, size: Size, real: Sequence[SealedFile]) -> Iterator[SealedFile]:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from bench.large import INSTITUTIONS
-from bench.traffic import PERSONS, USERS, Traffic, kbo
+from bench.traffic import PERSONS, USERS, Traffic, insz_body, kbo
 from ksz_router.privacylog.archive.columns import to_table
 from ksz_router.privacylog.archive.schema import TRUTH
 from ksz_router.privacylog.keys import (
@@ -52,7 +52,7 @@ def known_ticket(quarter: str, at: int) -> tuple[str, str]:
 
 def tokens_of(numbers: Numbers, key: bytes) -> npt.NDArray[np.uint8]:
     """Return the tokens of ``insz(n)`` for each n, one row of 16 bytes each."""
-    body = numbers * 39 % 1_000_000_000
+    body = insz_body(numbers)
     digits = body * 100 + (97 - body % 97)
     blocks = np.empty((len(numbers), 16), np.uint8)
     blocks[:, :5] = np.frombuffer(b"INSZ:", np.uint8)

@@ -34,10 +34,31 @@ _PLACES = ((17, 1, 2), (17, 2, 1), (11, 0, 1), (18, 0, 2), (12, 0, 10), (16, 0, 
 _REFUSALS = (Code.NO_GRANT, Code.PERSON_UNKNOWN, Code.PERSON_NOT_INTEGRATED)
 
 
+_DAYS, _COUNTERS, _STRIDE = 12 * 28, 998, 7_368_787
+NUMBERS = 100 * _DAYS * _COUNTERS
+"""So many persons and users can be told apart."""
+
+
 def insz(number: int) -> str:
-    """Return a synthetic number of eleven digits, another for each of a thousand million."""
-    body = number * 39 % 1_000_000_000
+    """Return a synthetic number of a person, another for each up to ``NUMBERS``.
+
+    Born in the twentieth century, on one of the first 28 days of a month; neighbours lie apart.
+    """
+    body = insz_body(number)
     return f"{body:09}{97 - body % 97:02}"
+
+
+def insz_body(number: int) -> int:
+    """Return its first nine digits; of an array of numbers, an array."""
+    day, counter = divmod(number * _STRIDE % NUMBERS, _COUNTERS)
+    month, day_of_month = divmod(day % _DAYS, 28)
+    date = day // _DAYS * 10_000 + (month + 1) * 100 + day_of_month + 1
+    return date * 1_000 + counter + 1
+
+
+def program(number: int) -> str:
+    """Return a synthetic program number."""
+    return f"009901{number:05}"
 
 
 def kbo(number: int) -> Kbo:
@@ -126,7 +147,7 @@ class Traffic:
             version=1,
             ticket=f"{self._random.getrandbits(128):032x}",
             user=user if with_user else None,
-            application=None if with_user else insz(context.requester),
+            application=None if with_user else program(context.requester),
             means="eID" if with_user else "",
             level=3 if with_user else 0,
             sector=sector if is_a else None,
@@ -184,7 +205,7 @@ class Traffic:
             id=0,
             outcome=Outcome.DATA,
             persons=persons,
-            application="00000000101",
+            application=program(SOURCES),
             payload=self._payloads[int(drawn() * _PAYLOADS)],
         )
         return errand, reply, self._router_us[int(drawn() * _TIMES)]

@@ -1,5 +1,6 @@
 """The bench of the privacy log at small sizes: what it makes is real, and its judges can fail."""
 
+import gc
 import json
 import os
 import time
@@ -16,9 +17,9 @@ import pytest
 from bench import log_costs, privacylog, ten_years
 from bench.sustained import Loaded, Watch, checkpoint_delays_s
 from bench.ten_years_truth import Patterns, Quarter, known_ticket, tokens_of, truth
-from bench.traffic import Traffic, Turns, insz
+from bench.traffic import NUMBERS, Traffic, Turns, insz, kbo, program
 from bench.world import BenchError
-from ksz_router.identifiers import Insz
+from ksz_router.identifiers import is_application, is_insz, is_kbo
 from ksz_router.privacylog.archive import chain
 from ksz_router.privacylog.archive.canon import to_records
 from ksz_router.privacylog.archive.places import file_of
@@ -63,8 +64,13 @@ def test_the_traffic_is_of_whole_exchanges_in_the_shares_that_it_says(keys: Quar
     assert len({entry.person for entry in requests.values()}) > 0.99 * len(requests)
 
 
-def test_the_numbers_of_the_traffic_are_well_formed() -> None:
-    assert all(Insz.parse(insz(number)) for number in range(0, 25_000_000, 999_983))
+def test_the_numbers_of_the_traffic_are_well_formed_and_each_is_another() -> None:
+    persons = [insz(number) for number in range(0, NUMBERS, 9_973)]
+    assert all(map(is_insz, persons))
+    assert len(set(persons)) == len(persons)
+    assert len({insz(number) for number in range(100_000)}) == 100_000
+    assert all(is_application(program(number)) for number in (0, 60, 2_999))
+    assert all(is_kbo(kbo(number)) for number in (0, 2_999, 5_600))
 
 
 def test_truth_is_made_of_canonical_entries_in_their_order(keys: QuarterKeys) -> None:
@@ -254,8 +260,6 @@ def test_a_disk_without_room_is_refused_before_anything_is_measured(tmp_path: Pa
 @pytest.fixture
 def collector() -> Iterator[None]:
     """The costs set the collector as in a worker, and must set it back."""
-    import gc
-
     before = gc.get_threshold()
     yield
     assert gc.get_threshold() == before
