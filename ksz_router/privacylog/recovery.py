@@ -74,9 +74,23 @@ class FileScan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def scan(
-    file: Path, keys: KeyRing, visit: Visit | None = None, begin: Place | None = None
+    file: Path,
+    keys: KeyRing,
+    visit: Visit | None = None,
+    begin: Place | None = None,
+    *,
+    look_behind_bytes: int | None = None,
 ) -> FileScan:
-    """Read a file to its end and hand each good frame to ``visit``, all or from a place on.
+    """Read a file to its end and hand each good frame to ``visit``.
+
+    Args:
+        file: Of a slot.
+        keys: Of its quarter.
+        visit: Is given the frames.
+        begin: Where to begin; at the first frame if nothing is said.
+        look_behind_bytes: How far behind the end to look for what may not be there; to the end of
+            the file if nothing is said. Frames stand one behind the other: from the size of the
+            largest on, one that was lost shows by the next.
 
     Raises:
         LogCorrupt: the header page is damaged (it was durable before the file had its name).
@@ -99,6 +113,10 @@ def scan(
                     if visit is not None:
                         visit(frame)
                     at = frame.end
+                behind = header.file_bytes
+                if look_behind_bytes is not None:
+                    behind = min(behind, at.offset + look_behind_bytes)
+                damage = _anything(read, at.offset, behind)
             except FrameDamaged as error:
                 damage = error
             end, place, what = _judge_end(read, header, cipher, at, damage)
@@ -117,6 +135,11 @@ def scan(
     )
 
 
+def _anything(read: Read, offset: int, end: int) -> FrameDamaged | None:
+    found = first_nonzero(read, offset, end)
+    return None if found is None else FrameDamaged(found, "bytes behind the end are not zero")
+
+
 def _judge_end(
     read: Read,
     header: FileHeader,
@@ -124,14 +147,12 @@ def _judge_end(
     at: Place,
     damage: FrameDamaged | None,
 ) -> tuple[End, int, str]:
-    offset = at.offset
-    place = damage.offset if damage is not None else first_nonzero(read, offset, header.file_bytes)
-    if place is None:
-        return End.CLOSED if at.is_last else End.OPEN, offset, ""
-    what = damage.what if damage is not None else "bytes behind the end are not zero"
+    if damage is None:
+        return End.CLOSED if at.is_last else End.OPEN, at.offset, ""
+    place, what = damage.offset, damage.what
     if at.is_last:
         return End.CORRUPT, place, what
-    behind = offset
+    behind = at.offset
     while behind < header.file_bytes:
         if is_frame(read, behind, cipher):
             return End.CORRUPT, place, f"{what}, and a whole frame stands at byte {behind}"
