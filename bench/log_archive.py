@@ -20,8 +20,10 @@ from ksz_router.privacylog.archive import segment
 from ksz_router.privacylog.archive.canon import to_records
 from ksz_router.privacylog.archive.chain import catalog, newest, quarters
 from ksz_router.privacylog.archive.leaves import compare, gather
+from ksz_router.privacylog.archive.merge import merge
 from ksz_router.privacylog.archive.ordered import Ordered
 from ksz_router.privacylog.archive.places import file_of
+from ksz_router.privacylog.archive.runs import plan
 from ksz_router.privacylog.archive.seal import SLOT, SLOT_FILE_BYTES, Grounds, Sealer
 from ksz_router.privacylog.archive.verify_fast import Place
 from ksz_router.privacylog.archive.verify_full import verify_full
@@ -128,8 +130,18 @@ def measure(folder: Path, *, quick: bool) -> dict[str, Any]:
     bench.open_sequencer()
     figures: dict[str, Any] = {}
     figures["sequence_records_per_s"] = _per_s("sequenced", bench.sequence)
-    figures |= _seal(bench, leaves_max)
-    figures |= _compact(bench)
+    figures["seal_records_per_s"] = _truth_per_s(bench, leaves_max)
+    writer = bench.writer(SLOT, SLOT_FILE_BYTES)
+    try:
+        sealer = Sealer(
+            bench.grounds(), writer, now_us=time.time_ns() // 1000, leaves_max=leaves_max
+        )
+        figures["seal_step_records_per_s"] = _per_s(
+            "sealed, with all that is derived", lambda: _seal(sealer)
+        )
+        figures |= _compact(bench, sealer)
+    finally:
+        writer.close()
     bench.sequence()
     figures |= _verify(bench)
     figures |= _prove(bench)
@@ -149,23 +161,10 @@ def _per_s(what: str, work: Callable[[], int], rounds: int = 1) -> int:
     return per_s
 
 
-def _seal(bench: Bench, leaves_max: int) -> dict[str, Any]:
-    """Seal everything; before that, time what makes a verified ``t`` file, without the others."""
-    grounds = bench.grounds()
-    figures = {"seal_records_per_s": _truth_per_s(bench, leaves_max)}
-    writer = bench.writer(SLOT, SLOT_FILE_BYTES)
-    try:
-        sealer = Sealer(grounds, writer, now_us=time.time_ns() // 1000, leaves_max=leaves_max)
-
-        def steps() -> int:
-            while sealer.step(time.time_ns() // 1000) is not None:
-                pass
-            return sealer.sealed_leaves
-
-        figures["seal_step_records_per_s"] = _per_s("sealed, with all that is derived", steps)
-    finally:
-        writer.close()
-    return figures
+def _seal(sealer: Sealer) -> int:
+    while sealer.step(time.time_ns() // 1000) is not None:
+        pass
+    return sealer.sealed_leaves
 
 
 def _truth_per_s(bench: Bench, leaves_max: int) -> int:
@@ -190,9 +189,29 @@ def _truth_per_s(bench: Bench, leaves_max: int) -> int:
         file.unlink(missing_ok=True)
 
 
-def _compact(bench: Bench) -> dict[str, Any]:
-    """Merge the runs of all kinds."""
-    return {}
+def _compact(bench: Bench, sealer: Sealer) -> dict[str, Any]:
+    """Merge the runs of each kind into one, as when a quarter is over. A row counts as a record."""
+    files = [
+        file
+        for quarter in quarters(bench.archive)
+        for kind in "pukr"
+        for file in catalog(bench.archive, quarter, kind).files
+    ]
+    per_s, spent_s, rows = {}, 0.0, 0
+    for due in plan(files, lambda _: True):
+        began = time.process_time()
+        added = merge(bench.archive, due)
+        took_s = time.process_time() - began
+        merged = sum(file.rows for run in due.runs for file in run)
+        per_s[due.kind] = round(merged / took_s)
+        spent_s, rows = spent_s + took_s, rows + merged
+        sealer.record(time.time_ns() // 1000, added, due.removed)
+    print(f"merged: {rows / spent_s:,.0f} rows a second of processor time; {per_s}", flush=True)
+    return {
+        "compact_records_per_s": round(rows / spent_s),
+        "compact_rows_per_s": per_s,
+        "compact_entries_per_s": round(sealer.sealed_leaves / spent_s),
+    }
 
 
 def _verify(bench: Bench) -> dict[str, Any]:
