@@ -12,18 +12,19 @@ from random import Random
 from typing import Any
 
 import msgspec
+from ksz_router.privacylog.archive.merge import merge
+from ksz_router.privacylog.archive.runs import plan
 
-from bench.traffic import Traffic, Turns
+from bench.log_turns import Turns
+from bench.traffic import Traffic
 from bench.world import BenchError
 from ksz_router.limits import log_file_bytes
 from ksz_router.privacylog.archive import segment
 from ksz_router.privacylog.archive.canon import to_records
 from ksz_router.privacylog.archive.chain import catalog, newest, quarters
 from ksz_router.privacylog.archive.leaves import compare, gather
-from ksz_router.privacylog.archive.merge import merge
 from ksz_router.privacylog.archive.ordered import Ordered
 from ksz_router.privacylog.archive.places import file_of
-from ksz_router.privacylog.archive.runs import plan
 from ksz_router.privacylog.archive.seal import SLOT, SLOT_FILE_BYTES, Grounds, Sealer
 from ksz_router.privacylog.archive.verify_fast import Place
 from ksz_router.privacylog.archive.verify_full import verify_full

@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.traffic import Traffic, Turns
+from bench.log_turns import Turns
+from bench.traffic import Traffic
 from ksz_router.limits import log_file_bytes
 from ksz_router.privacylog.durable import Disk
 from ksz_router.privacylog.keys import KeyRing, Tokens, make, quarter_of
@@ -29,7 +30,7 @@ class TimedDisk(Disk):
     def __init__(self) -> None:
         self.spent_ns = 0
 
-    def write(self, descriptor: int, data: bytes, offset: int) -> None:
+    def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> None:
         began = time.process_time_ns()
         super().write(descriptor, data, offset)
         self.spent_ns += time.process_time_ns() - began

@@ -15,9 +15,11 @@ import pyarrow.compute as pc
 import pytest
 
 from bench import log_costs, privacylog, ten_years
-from bench.sustained import Loaded, Watch, checkpoint_delays_s
+from bench.log_ground import Loaded, Watch
+from bench.log_turns import Turns
+from bench.sustained import checkpoint_delays_s
 from bench.ten_years_truth import Patterns, Quarter, known_ticket, tokens_of, truth
-from bench.traffic import NUMBERS, Traffic, Turns, insz, kbo, program
+from bench.traffic import NUMBERS, Traffic, insz, kbo, program
 from bench.world import BenchError
 from ksz_router.identifiers import is_application, is_insz, is_kbo
 from ksz_router.privacylog.archive import chain

@@ -81,16 +81,10 @@ def scan(
     *,
     look_behind_bytes: int | None = None,
 ) -> FileScan:
-    """Read a file to its end and hand each good frame to ``visit``.
+    """Read a file to its end and hand each good frame to ``visit``, all or from a place on.
 
-    Args:
-        file: Of a slot.
-        keys: Of its quarter.
-        visit: Is given the frames.
-        begin: Where to begin; at the first frame if nothing is said.
-        look_behind_bytes: How far behind the end to look for what may not be there; to the end of
-            the file if nothing is said. Frames stand one behind the other: from the size of the
-            largest on, one that was lost shows by the next.
+    With ``look_behind_bytes`` only so much is looked at behind the end. Frames stand one behind the
+    other: from the size of the largest on, one that was lost shows by the next.
 
     Raises:
         LogCorrupt: the header page is damaged (it was durable before the file had its name).
@@ -105,6 +99,7 @@ def scan(
             raise LogCorrupt(f"{file}: {error}") from error
         cipher = FrameCipher(keys.named(header.key_id, header.commitment).frames, header.salt)
         at = begin or begin_of(header)
+        behind = header.file_bytes if look_behind_bytes is None else look_behind_bytes
         again = False
         while True:
             seen, damage = at, None
@@ -113,10 +108,8 @@ def scan(
                     if visit is not None:
                         visit(frame)
                     at = frame.end
-                behind = header.file_bytes
-                if look_behind_bytes is not None:
-                    behind = min(behind, at.offset + look_behind_bytes)
-                damage = _anything(read, at.offset, behind)
+                if (found := first_nonzero(read, at.offset, at.offset + behind)) is not None:
+                    damage = FrameDamaged(found, "bytes behind the end are not zero")
             except FrameDamaged as error:
                 damage = error
             end, place, what = _judge_end(read, header, cipher, at, damage)
@@ -133,11 +126,6 @@ def scan(
         offset=place,
         what=what,
     )
-
-
-def _anything(read: Read, offset: int, end: int) -> FrameDamaged | None:
-    found = first_nonzero(read, offset, end)
-    return None if found is None else FrameDamaged(found, "bytes behind the end are not zero")
 
 
 def _judge_end(
