@@ -35,6 +35,8 @@ _decode_catalog = msgspec.msgpack.Decoder(Catalog).decode
 
 Key = tuple[str, str]
 """Quarter and kind."""
+Held = dict[Key, dict[str, SealedFile]]
+"""Files by path."""
 
 
 class Recorded(NamedTuple):
@@ -185,12 +187,11 @@ def carried(archive: Path) -> SealedFile | None:
     return max(files(archive, CARRY), key=lambda file: file.end_leaf, default=None)
 
 
-def _added_up(
-    archive: Path, wanted: Callable[[Key], bool]
-) -> tuple[int, dict[Key, dict[str, SealedFile]]]:
+def _added_up(archive: Path, wanted: Callable[[Key], bool]) -> tuple[int, Held]:
     """Return up to which manifest, and what the manifests up to it add up to."""
     index, later = _index_and_later(archive)
-    upto, held = later[-1].manifest.number if later else index.upto, {}
+    upto = later[-1].manifest.number if later else index.upto
+    held: Held = {}
     for key in filter(wanted, index.catalogs):
         found = _read_catalog(archive, key)
         if found is None:
@@ -215,7 +216,7 @@ def fold(archive: Path, disk: Disk = DISK) -> None:
         OSError: one could not be written. It may be tried again.
     """
     index, later = _index_and_later(archive)
-    held: dict[Key, dict[str, SealedFile]] = {}
+    held: Held = {}
     for key in index.catalogs:
         found = _read_catalog(archive, key)
         if found is None:
@@ -240,7 +241,7 @@ def fold(archive: Path, disk: Disk = DISK) -> None:
     write_over(index_file(archive), _encode_catalog(index), disk=disk)
 
 
-def _fold(held: dict[Key, dict[str, SealedFile]], manifest: Manifest) -> set[Key]:
+def _fold(held: Held, manifest: Manifest) -> set[Key]:
     """Apply a manifest to the catalogs given; return which of them it changed."""
     changed = set[Key]()
     for file in manifest.added:
