@@ -1,70 +1,113 @@
-"""An archive with all its parts, made once by the real programs, for those that verify it."""
+"""A log with its order, its tree and its signed checkpoint, and a sealer that stands on them."""
 
-import shutil
+from collections.abc import Callable
 from pathlib import Path
-from random import Random
 
-from bench.log_judge import place_of
-from bench.log_pipeline import BEGIN_NS, SLOTS, Entries, Keys, Pipeline, Promises
-from ksz_router.privacylog.archive.verify_fast import Place
+from ksz_router.privacylog.archive.canon import to_records
+from ksz_router.privacylog.archive.chain import catalog, newest, quarters
+from ksz_router.privacylog.archive.manifest import SealedFile
+from ksz_router.privacylog.archive.ordered import Ordered
+from ksz_router.privacylog.archive.places import file_of
+from ksz_router.privacylog.archive.seal import SLOT, SLOT_FILE_BYTES, Grounds, Sealer
+from ksz_router.privacylog.archive.segment import rows_of
+from ksz_router.privacylog.durable import DISK, Disk
+from ksz_router.privacylog.keys import KeyRing
+from ksz_router.privacylog.tree.checkpoint import Signer, make_keys
+from ksz_router.privacylog.tree.sequence import Sequencer
+from ksz_router.privacylog.writer import Writer
+from tests.privacylog_world import World
+
+ORIGIN = "log.example/router-a"
 
 
 class Ground:
-    """A log that was written, sequenced and sealed over the end of a quarter, now at rest.
+    """Everything before the sealer, in one folder."""
 
-    Attributes:
-        disk: Its folder.
-        keys: Its keys.
-        place: What verifiers are given of it.
-        promises: What was recorded in it.
-    """
-
-    def __init__(self, folder: Path, seed: int = 11) -> None:
-        self.keys = Keys.drawn(folder / "keys")
-        self.disk = folder / "disk"
-        (self.disk / "state").mkdir(parents=True)
-        self.promises = Promises()
-        self._entries = Entries(self.keys, Random(seed))
-        self._now_ns = BEGIN_NS
-        pipeline = self.pipeline(leaves_max=200)
-        pipeline.start()
-        for _ in range(3):
-            for slot in SLOTS:
-                pipeline.record(slot, 60)
-            pipeline.sequence()
-            pipeline.seal()
-            pipeline.now_ns += 20_000_000_000
-        pipeline.settle()
-        pipeline.record(SLOTS[0], 3)
-        pipeline.record(SLOTS[0], 0)
-        pipeline.sequence()
-        pipeline.close()
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.world = World(folder)
+        self.archive = folder / "archive"
+        self.archive.mkdir(mode=0o700)
+        make_keys(folder / "checkpoint-keys", ORIGIN)
+        self.signer = Signer(folder / "checkpoint-keys", ORIGIN)
+        self.keys = KeyRing(self.world.keys)
 
     @property
-    def place(self) -> Place:
-        return place_of(self.disk, self.keys)
+    def now_us(self) -> int:
+        return self.world.now_ns // 1000
 
-    def pipeline(self, leaves_max: int = 10_000) -> Pipeline:
-        """Return all programs, to be started on what is there."""
-        self._now_ns += 200_000_000_000
-        now_ns = BEGIN_NS if not (self.disk / "log").exists() else self._now_ns
-        return Pipeline(
-            self.disk,
-            self.keys,
-            self._entries,
-            self.promises,
-            now_ns=now_ns,
-            leaves_max=leaves_max,
+    def sequence(self) -> int:
+        """Order what is new, hash it and sign; return how many leaves there are."""
+        sequencer = Sequencer(
+            log=self.world.log,
+            archive=self.archive,
+            last_checkpoint=self.folder / "last-checkpoint",
+            keys_folder=self.world.keys,
+            signer=self.signer,
+            now_ns=self.world.now_ns,
+        )
+        try:
+            while sequencer.cycle(self.world.now_ns).has_more:
+                pass
+            return sequencer.signed.size
+        finally:
+            sequencer.close()
+
+    @property
+    def records(self) -> list[bytes]:
+        """What is sealed, in order, as the write-ahead files hold it."""
+        size = self.sealed_leaves()
+        with Ordered(self.world.log, self.archive / "order", self.keys) as ordered:
+            return [record for taken in ordered.take(0, size) for record in taken.records]
+
+    def open_slot(self) -> Writer:
+        """Take the sealer's slot."""
+        return self.world.open(slot=SLOT, file_bytes=SLOT_FILE_BYTES)
+
+    def sealer(
+        self,
+        writer: Writer,
+        *,
+        disk: Disk = DISK,
+        leaves_max: int = 1 << 18,
+        pause: Callable[[], None] = lambda: None,
+    ) -> Sealer:
+        grounds = Grounds(
+            archive=self.archive,
+            log=self.world.log,
+            keys=self.keys,
+            node="router-a",
+            origin=ORIGIN,
+            vkeys=self.signer.vkeys,
+        )
+        return Sealer(
+            grounds, writer, now_us=self.now_us, disk=disk, leaves_max=leaves_max, pause=pause
         )
 
-    def copy(self, folder: Path) -> "Ground":
-        """Return the same on a copy of the disk."""
-        other = object.__new__(Ground)
-        other.__dict__.update(self.__dict__)
-        other.disk = folder / "disk"
-        shutil.copytree(self.disk, other.disk)
-        return other
+    def seal(self, *, leaves_max: int = 1 << 18) -> None:
+        """Sequence, and seal all of it as one run of the sealer."""
+        self.sequence()
+        writer = self.open_slot()
+        sealer = self.sealer(writer, leaves_max=leaves_max)
+        while sealer.step(self.now_us):
+            pass
+        writer.close()
 
-    def sealed(self, kind: str) -> list[Path]:
-        """Return the sealed files of a kind."""
-        return sorted((self.disk / "archive" / "sealed").glob(f"q=*/{kind}/*.parquet"))
+    def files(self, kind: str) -> list[SealedFile]:
+        return [
+            file for quarter in quarters(self.archive)
+            for file in catalog(self.archive, quarter, kind).files
+        ]  # fmt: skip
+
+    def truth(self) -> list[bytes]:
+        """The records of all ``t`` files, in order."""
+        return [
+            record
+            for file in self.files("t")
+            for rows in rows_of("t", file_of(self.archive, file.path))
+            for record in to_records(rows)
+        ]
+
+    def sealed_leaves(self) -> int:
+        found = newest(self.archive)
+        return found.sealed_leaves if found else 0

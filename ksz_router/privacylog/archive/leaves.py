@@ -79,8 +79,10 @@ def gather(taken: Iterable[Taken], leaves_max: int) -> Gathered:
             if not parts or parts[-1].keys.id != each.keys.id:
                 parts.append(Leaves(each.keys, each.first_leaf, []))
             parts[-1].frames.append(each)
-        next_record = each.first_record + len(each.records)
-        cursors[each.slot] = Cursor(each.file, each.frame, next_record)
+        end = each.end
+        cursors[each.slot] = Cursor(
+            each.file, end.frame, end.next_record, end.offset, end.crc, end.is_last
+        )
     return Gathered(parts, cursors)
 
 

@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
-from ksz_router.privacylog.frame import FrameCipher, frames
+from ksz_router.privacylog.frame import Frame, FrameCipher, Place, frames
 from ksz_router.privacylog.header import PAGE, FileHeader, FrameDamaged, parse_file_header
 from ksz_router.privacylog.keys import KeyRing, QuarterKeys
 from ksz_router.privacylog.recovery import LogCorrupt
-from ksz_router.privacylog.slots import file_of
+from ksz_router.privacylog.slots import file_of, slot_folders
 from ksz_router.privacylog.tree.order import Line, Order
+from ksz_router.privacylog.tree.places import locate
 
 _OPEN_MAX: Final = 16
 
@@ -20,7 +21,6 @@ class Taken(NamedTuple):
 
     slot: str
     file: int
-    frame: int
     keys: QuarterKeys
     """That the file is under."""
     first_leaf: int
@@ -28,6 +28,8 @@ class Taken(NamedTuple):
     """Number in the slot of the first record."""
     records: tuple[bytes, ...]
     """Canonical; there may be none."""
+    end: Place
+    """Where the next frame of the file is."""
 
 
 class _Opened(NamedTuple):
@@ -35,6 +37,14 @@ class _Opened(NamedTuple):
     header: FileHeader
     keys: QuarterKeys
     cipher: FrameCipher
+
+    def read(self, offset: int, size: int) -> bytes:
+        return os.pread(self.descriptor, size, offset)
+
+
+class _Found(NamedTuple):
+    keys: QuarterKeys
+    frames: list[Frame]
 
 
 class Ordered:
@@ -80,8 +90,8 @@ class Ordered:
                     yield taken
                 elif taken.first_leaf + len(taken.records) > from_leaf:
                     raise LogCorrupt(
-                        f"{file_of(self._log / line.slot, line.file)}: frame {taken.frame} holds "
-                        f"leaf {from_leaf} in its midst: the manifests are of another log"
+                        f"{file_of(self._log / line.slot, line.file)}: what is sealed ends within "
+                        f"frame {taken.end.frame}: the manifests are of another log"
                     )
 
     def of_line(self, line: Line) -> Iterator[Taken]:
@@ -91,25 +101,35 @@ class Ordered:
             LogCorrupt, KeysError, OSError: as :meth:`take`.
         """
         file = file_of(self._log / line.slot, line.file)
-        opened = self._opened(file)
-        leaf, last = line.first_leaf, None
+        found = self._frames(file, line)
+        if found is None:  # the folder of the slot may have been renamed since
+            moved = locate(slot_folders(self._log), line)
+            found = None if moved is None else self._frames(moved, line)
+        if found is None:
+            raise LogCorrupt(
+                f"{file}: damaged or missing from byte {line.begin} on, where entries were ordered "
+                "that are not sealed yet: put back a copy of it"
+            )
+        keys, leaf = found.keys, line.first_leaf
+        for frame in found.frames:
+            yield Taken(
+                line.slot, line.file, keys, leaf, frame.first_record, frame.records, frame.end
+            )
+            leaf += len(frame.records)
 
-        def read(offset: int, size: int) -> bytes:
-            return os.pread(opened.descriptor, size, offset)
-
+    def _frames(self, file: Path, line: Line) -> "_Found | None":
+        """Return the frames that a line names; None where the file does not have them."""
+        found: list[Frame] = []
         try:
-            for frame in frames(read, opened.header, opened.cipher, line.place):
-                yield Taken(
-                    line.slot, line.file, frame.number, opened.keys, leaf, frame.first_record,
-                    frame.records,
-                )  # fmt: skip
-                leaf, last = leaf + len(frame.records), frame
+            opened = self._opened(file)
+            for frame in frames(opened.read, opened.header, opened.cipher, line.place):
+                found.append(frame)
                 if frame.number == line.last_frame:
                     break
-        except FrameDamaged as error:
-            raise LogCorrupt(f"{file}: {error}, where ordered entries stood") from error
-        if last is None or last.crc != line.crc or leaf != line.end_leaf:
-            raise LogCorrupt(f"{file}: behind byte {line.begin} it is not what was ordered")
+        except (FileNotFoundError, FrameDamaged):
+            return None
+        is_whole = found and found[-1].end == line.end_place
+        return _Found(opened.keys, found) if is_whole else None
 
     def _opened(self, file: Path) -> _Opened:
         found = self._open.pop(file, None)
@@ -122,16 +142,10 @@ class Ordered:
         return found
 
     def _open_file(self, file: Path) -> _Opened:
-        try:
-            descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise LogCorrupt(f"{file}: missing, and not all of it is sealed") from None
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
         try:
             header = parse_file_header(os.pread(descriptor, PAGE, 0))
             keys = self._keys.named(header.key_id, header.commitment)
-        except FrameDamaged as error:
-            os.close(descriptor)
-            raise LogCorrupt(f"{file}: {error}") from error
         except BaseException:
             os.close(descriptor)
             raise
