@@ -22,7 +22,7 @@ from ksz_router.privacylog.archive.manifest import Manifest
 from ksz_router.privacylog.archive.segment import encode
 from ksz_router.privacylog.archive.verify_fast import verify_fast
 from ksz_router.privacylog.archive.verify_full import Range, verify_full
-from tests.archive_ground import Ground
+from tests.verify_ground import Ground
 
 
 @pytest.fixture(scope="module")
