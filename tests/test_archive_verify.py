@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench.log_flips import Flips
-from ksz_router.__main__ import main
+from ksz_router.cli import main
 from ksz_router.privacylog.archive.chain import fold
 from ksz_router.privacylog.archive.findings import Fault, Findings
 from ksz_router.privacylog.archive.manifest import Manifest

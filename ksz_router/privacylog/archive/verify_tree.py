@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 from ksz_router.privacylog.archive.findings import Findings
 from ksz_router.privacylog.tree.checkpoint import Checkpoint, CheckpointRefused, parse_checkpoint
@@ -48,6 +49,12 @@ class Tree:
         known = [each for each in (newest, held) if each is not None]
         self.signed = max(known, key=lambda each: each.size, default=None)
         findings.tree_size = self.signed.size if self.signed else 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.levels.close()
 
     @property
     def size(self) -> int:
