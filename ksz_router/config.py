@@ -79,7 +79,10 @@ class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Worker number n serves ``/metrics`` on ``port + n``, from 0 on; port 0: none does."""
+    """Worker number n serves ``/metrics`` on ``port + n``, from 0 on; then sequencer and sealer.
+
+    With port 0 none does.
+    """
 
     host: str = "127.0.0.1"
     port: int = 9464

@@ -1,5 +1,7 @@
 """A log with its order, its tree and its signed checkpoint, and a sealer that stands on them."""
 
+import copy
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +33,15 @@ class Ground:
         make_keys(folder / "checkpoint-keys", ORIGIN)
         self.signer = Signer(folder / "checkpoint-keys", ORIGIN)
         self.keys = KeyRing(self.world.keys)
+
+    def copied(self, folder: Path) -> "Ground":
+        """Return a copy of all of it in another folder, which must not exist."""
+        shutil.copytree(self.folder, folder)
+        copied, world = copy.copy(self), copy.copy(self.world)
+        copied.folder, copied.world, copied.archive = folder, world, folder / "archive"
+        world.log, world.slot, world.keys = folder / "log", folder / "log" / "w0", folder / "keys"
+        copied.keys = KeyRing(world.keys)
+        return copied
 
     @property
     def now_us(self) -> int:

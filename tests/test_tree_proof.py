@@ -1,6 +1,7 @@
 """Proofs: right ones are accepted, all others refused; the oracles are RFC 6962 and pymerkle."""
 
 import base64
+import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contrib.verify_record import verified as verify_record_file
 from ksz_router.cli import main
 from ksz_router.privacylog.entry import Entry, Kind, canonical
 from ksz_router.privacylog.tree.checkpoint import (
@@ -319,3 +321,29 @@ def test_options_before_the_name_of_a_check_are_refused(
     with pytest.raises(SystemExit):
         main(["log", "verify", "--log", "x", "--keys", "y", "wal"])
     assert "options come behind the name of the check" in capsys.readouterr().err
+
+
+def test_the_vectors_are_computed(tmp_path: Path) -> None:
+    """What a stranger computes from the specification is what we write."""
+    folder = Path(__file__).parent / "vectors" / "privacylog"
+    table = json.loads((folder / "tree.json").read_text(encoding="utf-8"))
+    cases = json.loads((folder / "entries.json").read_text(encoding="utf-8"))["cases"]
+    records = [bytes.fromhex(cases[at % len(cases)]["canonical"]) for at in range(9)]
+    salts = Salts(bytes.fromhex(table["commit"]))
+    for at, salt in table["salts"].items():
+        assert salts.run(int(at), 1).hex() == salt
+    leaves = leaf_hashes(salts.run(0, 9), records)
+    assert [leaf.hex() for leaf in leaves] == table["leaves"]
+    assert [root_of(leaves[:size]).hex() for size in range(10)] == table["roots"]
+    levels = Levels(tmp_path / "tree")
+    levels.append(leaves)
+    told = table["consistency"]
+    hashes = consistency(levels, told["old"], told["new"])
+    assert [hash_.hex() for hash_ in hashes] == told["hashes"]
+    (tmp_path / "vkeys").write_text("\n".join(table["vkeys"]), encoding="utf-8")
+    (tmp_path / "proof").write_text(table["proof"], encoding="utf-8")
+    proved = verify_record(table["proof"].encode(), read_vkeys(tmp_path / "vkeys"))
+    assert (proved.index, proved.record) == (4, records[4])
+    assert parse_proof(table["proof"].encode()).hashes == tuple(inclusion(levels, 4, 9))
+    by_stranger = verify_record_file(tmp_path / "proof", tmp_path / "vkeys", "openssl")[1]
+    assert by_stranger[:2] == [1, records[4][4]]

@@ -5,6 +5,7 @@ import json
 
 from ksz_router.cli import NOT_IN_ORDER, OK
 from ksz_router.cli.log_place import add_place, place_of
+from ksz_router.privacylog.archive.chain import newest
 from ksz_router.privacylog.verify import Report, verify
 
 _EXAMPLES = """\
@@ -26,7 +27,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Do it and return the exit code."""
     place = place_of(arguments)
-    return _print_report(verify(place.log, place.keys), as_json=arguments.json)
+    # The first files of a slot may be gone where they are sealed.
+    manifest = newest(place.archive) if place.archive is not None else None
+    report = verify(place.log, place.keys, manifest.slots if manifest is not None else None)
+    return _print_report(report, as_json=arguments.json)
 
 
 def _print_report(report: Report, *, as_json: bool) -> int:

@@ -152,6 +152,8 @@ class Recovered(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that were passed and have no outcome, oldest first."""
     latest_us: int = 0
     """No entry of the slot is later than this."""
+    oldest: int = 0
+    """Number of the oldest file that had to be read; 0 where there is none."""
 
 
 def open_exchanges(slot_folder: Path, keys: KeyRing) -> Recovered:
@@ -196,6 +198,7 @@ def open_exchanges(slot_folder: Path, keys: KeyRing) -> Recovered:
         next_record=tail.next_record,
         open=requests,
         latest_us=max(found.latest_us, tail.header.created_us),
+        oldest=number,
     )
 
 

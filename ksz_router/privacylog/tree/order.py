@@ -196,15 +196,17 @@ class Order:
         chain: int | None = None
         end_leaf = 0
         for start in starts[max(bisect_right(starts, from_leaf) - 1, 0) :]:
-            first = self._first_line(start, from_leaf)
+            first, is_empty = self._first_line(start, from_leaf), True
             for crc, (line, previous, standing_after) in self._lines(start, first):
                 if to_leaf is not None and line.first_leaf >= to_leaf:
                     return
                 if chain not in (None, previous):
                     raise self._damaged(start, "does not continue the line before")
-                chain, end_leaf = crc, line.end_leaf
+                chain, end_leaf, is_empty = crc, line.end_leaf, False
                 if standing_after < 0 and (line.end_leaf > from_leaf or not line.records):
                     yield line
+            if is_empty and start != starts[-1]:
+                raise self._damaged(start, "is damaged")
         if to_leaf is not None and end_leaf < to_leaf:
             raise self._damaged(starts[-1] if starts else 0, f"ends before leaf {to_leaf}")
 
