@@ -15,7 +15,15 @@ from ksz_router.privacylog.archive.columns import to_table
 from ksz_router.privacylog.archive.exchange_lines import NONE, Lines, lines_of
 from ksz_router.privacylog.archive.institutions import uses_of
 from ksz_router.privacylog.archive.manifest import Carried
-from ksz_router.privacylog.archive.ordering import Numbers, halves, is_null, order, tokens_of, whole
+from ksz_router.privacylog.archive.ordering import (
+    Numbers,
+    halves,
+    is_null,
+    order,
+    tokens_of,
+    use_order,
+    whole,
+)
 from ksz_router.privacylog.archive.rollup import rollup_of
 from ksz_router.privacylog.archive.schema import KEY, PERSON, TRUTH, USE
 from ksz_router.privacylog.entry import Kind
@@ -165,12 +173,9 @@ def _by_person(entries: pa.Table, lines: Lines, rows: pa.Table) -> pa.Table:
 def _by_use(entries: pa.Table, lines: Lines, rows: pa.Table) -> pa.Table:
     uses = uses_of(entries, lines)
     seq, at_us = rows["seq"].to_numpy()[uses.line], rows["at_us"].to_numpy()[uses.line]
-    # The institution and the first bits of its member in one number, for they decide most.
-    bits = max(1, len(uses.names).bit_length())
-    leading = uses.institution.astype(np.uint64) << np.uint64(64 - bits)
-    leading |= uses.member[0] >> np.uint64(bits)
-    chosen = order([leading, *uses.member, at_us, seq])
     first, last = uses.member
+    by_use = use_order(uses.institution, len(uses.names), first, last)
+    chosen = order([*by_use, at_us, seq])
     institutions = uses.names.take(pa.array(uses.institution[chosen]))
     members = tokens_of(first[chosen], last[chosen], uses.has_member[chosen])
     table = rows.take(pa.array(uses.line[chosen]))

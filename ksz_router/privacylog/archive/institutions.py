@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ksz_router.privacylog.archive.exchange_lines import NONE, Lines
-from ksz_router.privacylog.archive.ordering import Numbers, halves, is_null, whole
+from ksz_router.privacylog.archive.ordering import Numbers, halves, is_null, ranked, whole
 from ksz_router.privacylog.entry import Kind
 
 _PROGRAM = b"APPL:"
@@ -79,7 +79,8 @@ def uses_of(entries: pa.Table, lines: Lines) -> Uses:
     texts = [whole(entries[name].take(rows)) for name in ("requester", "acting", "final_client")]
     texts[0] = texts[0].fill_null("")
     count = len(rows)
-    codes, names = _ranked([*texts, only, pa.array([pair[0] for _, pair in pairs], pa.string())])
+    others = pa.array([pair[0] for _, pair in pairs], pa.string())
+    codes, names = ranked(pa.concat_arrays([*texts, only, others]).dictionary_encode())
     requester, acting, client = (codes[at * count : (at + 1) * count] for at in range(3))
     to = np.full(count, NONE)
     to[sent == 1] = codes[3 * count : 3 * count + len(only)]
@@ -140,17 +141,6 @@ def _is_both(entries: pa.Table, rows: Numbers) -> Numbers:
 def _given(members: list[bytes | None]) -> _Members:
     column = pa.array(members, pa.binary(16))
     return _Members(*halves(column), ~is_null(column))
-
-
-def _ranked(texts: list[pa.Array]) -> tuple[Numbers, pa.Array]:
-    """Return of each text its place among all, ``NONE`` where null; and all, sorted by bytes."""
-    coded = pa.concat_arrays(texts).dictionary_encode()
-    values = coded.dictionary.to_pylist()
-    rows = sorted(range(len(values)), key=lambda at: values[at].encode())
-    rank = np.empty(len(values) + 1, np.int64)
-    rank[rows], rank[len(values)] = np.arange(len(values)), NONE
-    places: Numbers = rank[coded.indices.fill_null(len(values)).to_numpy()]
-    return places, coded.dictionary.take(pa.array(rows, pa.int64()))
 
 
 def _pairs(entries: pa.Table, lines: Lines, line: int) -> list[_Pair]:

@@ -51,6 +51,31 @@ def whole(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
+def ranked(coded: pa.DictionaryArray) -> tuple[Numbers, pa.Array]:
+    """Return of each text its place among all, -1 where null; and all, in the order of bytes."""
+    values = coded.dictionary.to_pylist()
+    rows = sorted(range(len(values)), key=lambda at: values[at].encode())
+    rank = np.empty(len(values) + 1, np.int64)
+    rank[rows], rank[len(values)] = np.arange(len(values)), -1
+    places: Numbers = rank[coded.indices.fill_null(len(values)).to_numpy()]
+    return places, coded.dictionary.take(pa.array(rows, pa.int64()))
+
+
+def use_order(ranks: Numbers, names: int, first: Numbers, last: Numbers) -> list[Numbers]:
+    """Return what orders rows by institution and member, the rest of the order left out.
+
+    Args:
+        ranks: Of the institution, from 0.
+        names: How many institutions there are.
+        first: Half of the member, 0 where null.
+        last: The other half.
+    """
+    # The institution and the first bits of its member in one number, for they decide most.
+    bits = max(1, names.bit_length())
+    leading = ranks.astype(np.uint64) << np.uint64(64 - bits)
+    return [leading | (first >> np.uint64(bits)), first, last]
+
+
 def order(keys: Sequence[Numbers]) -> Numbers:
     """Return the rows in the order of ``keys``, the one that decides most first.
 

@@ -15,20 +15,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ksz_router.privacylog import PrivacyLogError
-from ksz_router.privacylog.archive.schema import SCHEMAS
+from ksz_router.privacylog.archive.schema import SCHEMAS, SORTED_BY
 from ksz_router.privacylog.durable import DISK, Disk, sync_folder
 
-ROWS_OF_GROUP: Final = 65_536
+ROWS_OF_GROUP: Final = {"t": 65_536, "p": 32_768, "u": 32_768, "k": 32_768, "r": 32_768}
+"""What is asked for by its first column is read in smaller pieces."""
 ROWS_MAX: Final = 1_048_576
 """Of a ``t`` file."""
 
 _CHUNK_BYTES = 256 * 1024
 _PARTIAL = ".partial"
 
-_RISING = {"seq", "record", "at_us", "outcome_at_us"}
-"""Columns whose differences are small."""
+_NUMBERS = {"seq", "record", "at_us", "outcome_at_us"}
+"""Numbers of moments and places. In the order of leaves their differences are small; in the order
+of persons they are not, but their first bytes repeat."""
 _SPREAD = {"request_bytes", "answer_bytes", "router_us", "source_us"}
 """Numbers that hardly repeat, and of few bits."""
+_RANDOM = {"exchange", "key"}
+"""Tokens of a derived file that hardly repeat."""
+_PAGE_ROWS_DERIVED = 4_096
+"""Few rows are wanted of a row group: pages without any are not unpacked."""
 
 
 class SegmentRefused(PrivacyLogError):
@@ -43,17 +49,22 @@ class Written(NamedTuple):
 
 
 def encode(kind: str, table: pa.Table) -> pa.Buffer:
-    """Return the Parquet file of a table of one of the ``SCHEMAS``."""
+    """Return the Parquet file of a table of one of the ``SCHEMAS``.
+
+    Args:
+        kind: Of file.
+        table: Its rows; of a derived kind, columns of names may be dictionaries.
+    """
     sink = pa.BufferOutputStream()
-    with writer(kind, sink) as parquet:
-        parquet.write_table(table, row_group_size=ROWS_OF_GROUP)
+    make = _truth_writer if kind == "t" else _derived_writer
+    with make(kind, table.schema, sink) as parquet:
+        parquet.write_table(table, row_group_size=ROWS_OF_GROUP[kind])
     return sink.getvalue()
 
 
-def writer(kind: str, sink: pa.NativeFile) -> pq.ParquetWriter:
-    """Return what writes tables of a kind into a Parquet file, encoded as the format says."""
+def _truth_writer(kind: str, schema: pa.Schema, sink: pa.NativeFile) -> pq.ParquetWriter:
     schema = SCHEMAS[kind]
-    delta = [name for name in schema.names if name in _RISING | _SPREAD]
+    delta = [name for name in schema.names if name in _NUMBERS | _SPREAD]
     tokens = [field.name for field in schema if pa.types.is_fixed_size_binary(field.type)]
     return pq.ParquetWriter(
         sink,
@@ -66,6 +77,27 @@ def writer(kind: str, sink: pa.NativeFile) -> pq.ParquetWriter:
             **dict.fromkeys(delta, "DELTA_BINARY_PACKED"),
             **dict.fromkeys(tokens, "PLAIN"),
         },
+    )
+
+
+def _derived_writer(kind: str, schema: pa.Schema, sink: pa.NativeFile) -> pq.ParquetWriter:
+    numbers = [name for name in schema.names if name in _NUMBERS]
+    random = [name for name in schema.names if name in _RANDOM]
+    return pq.ParquetWriter(
+        sink,
+        schema,
+        data_page_version="1.0",
+        compression="zstd",
+        compression_level=3,
+        use_dictionary=[path for path in _leaves(schema) if path not in {*numbers, *random}],
+        column_encoding={
+            **dict.fromkeys(numbers, "BYTE_STREAM_SPLIT"),
+            **dict.fromkeys(random, "PLAIN"),
+        },
+        # Of few columns: a query over forty files reads the ends of all of them first.
+        write_statistics=[name for name in schema.names if name in {*SORTED_BY[kind], "at_us"}],
+        max_rows_per_page=_PAGE_ROWS_DERIVED,
+        store_schema=False,
     )
 
 

@@ -87,7 +87,7 @@ class StepFiles:
             times = _times(table)
         sealed, held = self._write(kind, path, data, rows=len(table), leaves=leaves, times=times)
         column = table[SORTED_BY[kind][0]]
-        keys = [_key(column[at].as_py()) for at in (0, -1)]
+        keys = [bound(column[at].as_py()) for at in (0, -1)]
         return msgspec.structs.replace(sealed, min_key=keys[0], max_key=keys[1]), held
 
     def _put_carried(self, carry: list[Carried], leaves: Leaves) -> SealedFile:
@@ -139,7 +139,7 @@ def _times(table: pa.Table) -> _Times:
     return ends["min"], ends["max"] + 1
 
 
-def _key(value: object) -> str:
+def bound(value: object) -> str:
     """Return a bound of the first column of a sort; none where that is a number."""
     if isinstance(value, bytes):
         return value.hex()
