@@ -7,7 +7,7 @@ goes on asks for :func:`newest` first and for catalogs then: these may be ahead 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -35,6 +35,8 @@ _decode_catalog = msgspec.msgpack.Decoder(Catalog).decode
 
 Key = tuple[str, str]
 """Quarter and kind."""
+Held = dict[Key, dict[str, SealedFile]]
+"""Files by path."""
 
 
 class Recorded(NamedTuple):
@@ -162,18 +164,18 @@ def catalog(archive: Path, quarter: str, kind: str) -> Catalog:
     Raises:
         ChainBroken: see :func:`read_chain`.
     """
-    index, later = _index_and_later(archive)
-    key = (quarter, kind)
-    held = _read_catalog(archive, key) if key in index.catalogs else Catalog(upto=0, files=())
-    if held is None:
-        index, later = _Index(upto=0, catalogs=()), list(read_chain(archive))
-        held = Catalog(upto=0, files=())
-    upto = max([index.upto, held.upto, *(each.manifest.number for each in later)])
-    files = {file.path: file for file in held.files}
-    for each in later:
-        if each.manifest.number > held.upto:
-            _fold({key: files}, each.manifest)
-    return Catalog(upto=upto, files=_in_order(files))
+    upto, held = _added_up(archive, lambda key: key == (quarter, kind))
+    return Catalog(upto=upto, files=_in_order(held.get((quarter, kind), {})))
+
+
+def files(archive: Path, kind: str) -> list[SealedFile]:
+    """Return the files of a kind of all quarters, as of the newest manifest or a later one.
+
+    Raises:
+        ChainBroken: see :func:`read_chain`.
+    """
+    _, held = _added_up(archive, lambda key: key[1] == kind)
+    return [file for key in sorted(held) for file in _in_order(held[key])]
 
 
 def carried(archive: Path) -> SealedFile | None:
@@ -182,10 +184,28 @@ def carried(archive: Path) -> SealedFile | None:
     Raises:
         ChainBroken: see :func:`read_chain`.
     """
-    files = [
-        file for quarter in quarters(archive) for file in catalog(archive, quarter, CARRY).files
-    ]
-    return max(files, key=lambda file: file.end_leaf, default=None)
+    return max(files(archive, CARRY), key=lambda file: file.end_leaf, default=None)
+
+
+def _added_up(archive: Path, wanted: Callable[[Key], bool]) -> tuple[int, Held]:
+    """Return up to which manifest, and what the manifests up to it add up to."""
+    index, later = _index_and_later(archive)
+    upto = later[-1].manifest.number if later else index.upto
+    held: Held = {}
+    for key in filter(wanted, index.catalogs):
+        found = _read_catalog(archive, key)
+        if found is None:
+            later, held = list(read_chain(archive)), {}
+            break
+        # One that is ahead of the index takes what follows from there a second time: no harm.
+        held[key] = {file.path: file for file in found.files}
+        upto = max(upto, found.upto)
+    for each in later:
+        for file in each.manifest.added:
+            if wanted((file.quarter, file.kind)):
+                held.setdefault((file.quarter, file.kind), {})
+        _fold(held, each.manifest)
+    return upto, held
 
 
 def fold(archive: Path, disk: Disk = DISK) -> None:
@@ -196,14 +216,13 @@ def fold(archive: Path, disk: Disk = DISK) -> None:
         OSError: one could not be written. It may be tried again.
     """
     index, later = _index_and_later(archive)
-    held: dict[Key, dict[str, SealedFile]] = {}
+    held: Held = {}
     for key in index.catalogs:
         found = _read_catalog(archive, key)
         if found is None:
             later, held = list(read_chain(archive)), {}
             index = _Index(upto=0, catalogs=())
             break
-        # One that is ahead of the index takes what follows from there a second time: no harm.
         held[key] = {file.path: file for file in found.files}
     if not later:
         return
@@ -222,7 +241,7 @@ def fold(archive: Path, disk: Disk = DISK) -> None:
     write_over(index_file(archive), _encode_catalog(index), disk=disk)
 
 
-def _fold(held: dict[Key, dict[str, SealedFile]], manifest: Manifest) -> set[Key]:
+def _fold(held: Held, manifest: Manifest) -> set[Key]:
     """Apply a manifest to the catalogs given; return which of them it changed."""
     changed = set[Key]()
     for file in manifest.added:
