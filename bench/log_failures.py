@@ -76,11 +76,8 @@ def scenario(pipeline: Pipeline) -> None:
     pipeline.record(SLOTS[0], 8, closing=False)
     pipeline.sequence()
     pipeline.now_ns += 45_000_000_000  # another quarter
-    for _ in range(3):
-        pipeline.record(SLOTS[0], 70)
-    pipeline.sequence()
-    pipeline.seal()
-    pipeline.record(SLOTS[1], 2)
+    pipeline.record(SLOTS[0], 130)
+    pipeline.record(SLOTS[0], 130)
     pipeline.settle()
     pipeline.close()
 

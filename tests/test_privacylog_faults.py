@@ -14,20 +14,21 @@ import pytest
 
 from bench.log_failures import Failures, Step
 
-WRITER, OTHERS, NOBODY = "LogNotWritable", "OSError", ""
+WRITER, OTHERS, NOBODY = ("LogNotWritable",), ("OSError",), ("",)
+EITHER = WRITER + OTHERS
 
 
 class Row(NamedTuple):
-    """A step that fails, and what notices it; ``""`` where it may be passed over."""
+    """A step that fails, and who notices it; ``""`` where it is passed over."""
 
     call: str
     role: str
-    before: str
-    after: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
 
 
 TABLE = [
-    Row("mkdir", "folder of the log", WRITER, WRITER),
+    Row("mkdir", "folder of the log", WRITER, NOBODY),  # it is there, and that is all it takes
     Row("sync", "folder of the log", WRITER, WRITER),
     Row("create", "next write-ahead file", WRITER, WRITER),
     Row("write", "next write-ahead file", WRITER, WRITER),
@@ -36,7 +37,7 @@ TABLE = [
     Row("link", "write-ahead file", WRITER, WRITER),
     Row("unlink", "next write-ahead file", WRITER, WRITER),
     Row("write", "write-ahead file", WRITER, WRITER),
-    Row("flush", "write-ahead file", OTHERS, OTHERS),
+    Row("flush", "write-ahead file", EITHER, EITHER),  # the sequencer flushes it too
     *(Row(call, "order", OTHERS, OTHERS) for call in ("create", "write", "flush", "rename")),
     *(Row(call, "leaves", OTHERS, OTHERS) for call in ("create", "write", "flush")),
     *(Row(call, "upper level", OTHERS, OTHERS) for call in ("create", "write", "flush")),
@@ -53,7 +54,7 @@ TABLE = [
         Row(call, "manifest", OTHERS, OTHERS)
         for call in ("create", "write", "flush", "link", "unlink")
     ),
-    Row("mkdir", "folder of the archive", OTHERS, OTHERS),
+    Row("mkdir", "folder of the archive", OTHERS, NOBODY),
     Row("sync", "folder of the archive", OTHERS, OTHERS),
     Row("sync", "folder of the last checkpoint", OTHERS, OTHERS),
 ]  # fmt: skip
@@ -92,5 +93,5 @@ def test_a_step_that_fails_loses_nothing_and_doubles_nothing(
     occurrence = (steps[row.call, row.role] + 1) // 2
     after = when == "after"
     noticed, verdict = failures.fail(Step(row.call, row.role, occurrence), after=after)
-    assert noticed == (row.after if after else row.before)
+    assert noticed in (row.after if after else row.before)
     assert verdict.holds, verdict

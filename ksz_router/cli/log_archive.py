@@ -70,7 +70,7 @@ def archive_of(arguments: argparse.Namespace) -> ArchivePlace:
 def print_findings(findings: "Findings", *, as_json: bool) -> int:
     """Print faults, notes and counts; return the exit code."""
     for fault in findings.faults:
-        told = msgspec.to_builtins(fault) | {"file": str(fault.file)}
+        told = msgspec.structs.asdict(fault) | {"file": str(fault.file)}
         place = {name: value for name, value in told.items() if value is not None}
         if as_json:
             print(json.dumps({"fault": place.pop("what"), **place}))
