@@ -12,20 +12,20 @@ from random import Random
 from typing import Any
 
 import msgspec
-from ksz_router.privacylog.archive.merge import merge
-from ksz_router.privacylog.archive.runs import plan
 
 from bench.log_turns import Turns
 from bench.traffic import Traffic
 from bench.world import BenchError
-from ksz_router.limits import log_file_bytes
+from ksz_router.limits import MIB, log_file_bytes
 from ksz_router.privacylog.archive import segment
 from ksz_router.privacylog.archive.canon import to_records
 from ksz_router.privacylog.archive.chain import catalog, newest, quarters
 from ksz_router.privacylog.archive.leaves import compare, gather
+from ksz_router.privacylog.archive.merge import merge
 from ksz_router.privacylog.archive.ordered import Ordered
 from ksz_router.privacylog.archive.places import file_of
-from ksz_router.privacylog.archive.seal import SLOT, SLOT_FILE_BYTES, Grounds, Sealer
+from ksz_router.privacylog.archive.runs import plan
+from ksz_router.privacylog.archive.seal import SLOT, Grounds, Sealer
 from ksz_router.privacylog.archive.verify_fast import Place
 from ksz_router.privacylog.archive.verify_full import verify_full
 from ksz_router.privacylog.keys import KeyRing, Tokens, make, quarter_of
@@ -132,7 +132,7 @@ def measure(folder: Path, *, quick: bool) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     figures["sequence_records_per_s"] = _per_s("sequenced", bench.sequence)
     figures["seal_records_per_s"] = _truth_per_s(bench, leaves_max)
-    writer = bench.writer(SLOT, SLOT_FILE_BYTES)
+    writer = bench.writer(SLOT, 2 * MIB)
     try:
         sealer = Sealer(
             bench.grounds(), writer, now_us=time.time_ns() // 1000, leaves_max=leaves_max

@@ -9,7 +9,10 @@ requests, verdicts and replies are the router's own structs, and ``EntryMaker`` 
 import hashlib
 import time
 from random import Random
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
 
 from bench.large import INSTITUTIONS, SERVICES
 from ksz_router.codes import Code
@@ -32,6 +35,8 @@ _PLACES = ((17, 1, 2), (17, 2, 1), (11, 0, 1), (18, 0, 2), (12, 0, 10), (16, 0, 
 _REFUSALS = (Code.NO_GRANT, Code.PERSON_UNKNOWN, Code.PERSON_NOT_INTEGRATED)
 
 
+N = TypeVar("N", int, npt.NDArray[np.int64])
+
 _DAYS, _COUNTERS, _STRIDE = 12 * 28, 998, 7_368_787
 NUMBERS = 100 * _DAYS * _COUNTERS
 """So many persons and users can be told apart."""
@@ -46,7 +51,7 @@ def insz(number: int) -> str:
     return f"{body:09}{97 - body % 97:02}"
 
 
-def insz_body(number: int) -> int:
+def insz_body(number: N) -> N:
     """Return its first nine digits; of an array of numbers, an array."""
     day, counter = divmod(number * _STRIDE % NUMBERS, _COUNTERS)
     month, day_of_month = divmod(day % _DAYS, 28)
