@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from ksz_router import __version__, config
 from ksz_router.daemon import control
 from ksz_router.limits import log_file_bytes
 from ksz_router.privacylog.archive.manifest import Manifest
+from ksz_router.privacylog.archive.seal import LEAVES_READY
 
 SLOTS = ("w0", "w1")
 _NODE, _ORIGIN = "bench", "bench.example/privacylog"
@@ -225,17 +226,25 @@ class Watch:
         """Leaves under the newest checkpoint that are not sealed."""
         return (self.checkpoints[-1][1] if self.checkpoints else 0) - self.sealed[-1][1]
 
-    def await_all(self, records: int, *, sealed: bool) -> float:
-        """Wait until so many records are under a checkpoint, or sealed; return the seconds.
+    def await_signed(self, records: int) -> float:
+        """Wait until so many records are under a checkpoint; return the seconds.
 
         Raises:
             BenchError: it takes too long.
         """
+        return self._await(lambda: bool(self.checkpoints) and self.checkpoints[-1][1] >= records)
+
+    def await_sealed(self, records: int) -> float:
+        """Wait until of so many records only as many are left as the sealer lets wait."""
+        return self._await(lambda: self.sealed[-1][1] > records - LEAVES_READY)
+
+    def _await(self, is_done: Callable[[], bool]) -> float:
         began = time.monotonic()
-        while (self.sealed if sealed else self.checkpoints or [(0, 0)])[-1][1] < records:
+        while not is_done():
             if time.monotonic() - began > _CATCH_UP_SECONDS_MAX:
-                what = "sealed" if sealed else "under a checkpoint"
-                raise BenchError(f"after {_CATCH_UP_SECONDS_MAX:.0f} s not everything is {what}")
+                raise BenchError(
+                    f"after {_CATCH_UP_SECONDS_MAX:.0f} s {self.backlog:,} leaves are not sealed"
+                )
             time.sleep(_LOOK_SECONDS)
         return time.monotonic() - began
 

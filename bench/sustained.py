@@ -13,6 +13,7 @@ import numpy as np
 
 from bench.log_ground import Array, Ground, Loaded, Watch
 from bench.world import BenchError
+from ksz_router.privacylog.archive.seal import LEAVES_READY
 from ksz_router.privacylog.tree.order import Order
 
 RATE, PACED_RATE, BACKLOG_RATE = 22_000, 2_000, 40_000
@@ -73,12 +74,12 @@ def _steps(ground: Ground, watch: Watch, times: Times, rate: float) -> dict[str,
     ground.start("sealer")
     full = ground.load(rate, times.sustained, GROUP_MIN)
     total = full.records
-    after_s = watch.await_all(total, sealed=False)
+    after_s = watch.await_signed(total)
     backlog, cpu_s = watch.backlog, ground.cpu_s()
     per_s = total / (full.seconds + after_s)
     print(f"{per_s:,.0f} records/s under checkpoints; {backlog:,} not sealed yet", flush=True)
-    caught_up_s = watch.await_all(total, sealed=True)
-    print(f"everything sealed {caught_up_s:.1f} s later", flush=True)
+    caught_up_s = watch.await_sealed(total)
+    print(f"sealed {caught_up_s:.1f} s later, but for {watch.backlog:,} that wait", flush=True)
     ground.stop("sealer")
     print(f"{times.backlog:.0f} s of backlog, no sealer running", flush=True)
     total += ground.load(BACKLOG_RATE, times.backlog, GROUP_MIN).records
@@ -90,10 +91,12 @@ def _steps(ground: Ground, watch: Watch, times: Times, rate: float) -> dict[str,
     sealing = ground.load(PACED_RATE, times.paced)
     total += sealing.records
     left = watch.backlog
-    until_ns = next((at for at, leaves in watch.sealed if leaves >= total), time.time_ns())
+    until_ns = next(
+        (at for at, leaves in watch.sealed if leaves > total - LEAVES_READY), time.time_ns()
+    )
     during = sealing.commit_us[sealing.ended_ns <= until_ns]
     print(f"while sealing   {_percentiles(during)}; {before:,} to seal, {left:,} left", flush=True)
-    watch.await_all(total, sealed=True)
+    watch.await_signed(total)
     ground.stop("sealer")
     ground.stop("sequencer")
     delays = [
