@@ -86,14 +86,13 @@ def _steps(ground: Ground, watch: Watch, times: Times, rate: float) -> dict[str,
     quiet = ground.load(PACED_RATE, times.paced)
     total += quiet.records
     print(f"without sealing {_percentiles(quiet.commit_us)}", flush=True)
-    before = watch.backlog
+    before, begun_with = watch.backlog, total
     ground.start("sealer")
     sealing = ground.load(PACED_RATE, times.paced)
     total += sealing.records
     left = watch.backlog
-    until_ns = next(
-        (at for at, leaves in watch.sealed if leaves > total - LEAVES_READY), time.time_ns()
-    )
+    worked_off = (at for at, leaves in watch.sealed if leaves > begun_with - LEAVES_READY)
+    until_ns = next(worked_off, time.time_ns())
     during = sealing.commit_us[sealing.ended_ns <= until_ns]
     print(f"while sealing   {_percentiles(during)}; {before:,} to seal, {left:,} left", flush=True)
     watch.await_signed(total)
