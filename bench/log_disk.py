@@ -12,7 +12,7 @@ states that a disk may be found in when the power went off behind one of the cha
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from types import TracebackType
@@ -261,6 +261,12 @@ def left_by_a_cut(
     _make(folder, names, files)
 
 
+def left_by_a_kill(watch: Watch, behind: int, folder: Path) -> None:
+    """Make in ``folder`` what is there when all programs die behind so many changes."""
+    files, names = _replayed(watch, behind)
+    _make(folder, names, {inode: bytes(data) for inode, data in files.items()})
+
+
 def _torn(data: bytes, changes: list[Change], chance: Random, garbage: bool) -> bytes:  # noqa: FBT001
     """Draw what is there of a file: sector by sector, after some number of the changes to it."""
     versions = [bytearray(data)]
@@ -334,8 +340,3 @@ def _make(folder: Path, names: dict[str, int], files: dict[int, bytes]) -> None:
             path.write_bytes(files.get(inode, b""))
             path.chmod(0o600)
             made[inode] = path
-
-
-def points(watch: Watch) -> Iterator[tuple[int, Change]]:
-    """Yield each change with the number of changes up to and with it."""
-    yield from enumerate(watch.changes, 1)

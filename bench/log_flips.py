@@ -68,7 +68,8 @@ class Flips:
                     self._judge(path, at, findings)
             for at in self._drawn(path):
                 self._whole(path, at)
-        for path in self._others(set(named)):
+        gone = {chain.path(name) for name in chain.removed}  # deleted by a later step
+        for path in self._others(set(named) | gone):
             self.counts.files += 1
             small = path.stat().st_size <= SMALL_BYTES
             for at in range(path.stat().st_size) if small and every else self._drawn(path):

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.log_pipeline import Keys, Promises
@@ -83,9 +84,8 @@ def _may_be(record: bytes, promises: Promises) -> bool:
 def _leaves(place: Place) -> list[bytes]:
     """Return the record of every leaf: of the ``t`` files, then of the write-ahead files."""
     chain = Chain(place.archive, Findings())
-    records: list[bytes] = []
-    for file in chain.truth:
-        records += to_records(pq.read_table(chain.path(file)))
+    tables = [pq.ParquetFile(chain.path(file)).read() for file in chain.truth]
+    records = to_records(pa.concat_tables(tables)) if tables else []
     assert place.log is not None
     assert place.commit_keys is not None
     keys = KeyRing(place.commit_keys)

@@ -15,8 +15,9 @@ import msgspec
 
 from ksz_router.codes import Code
 from ksz_router.identifiers import Kbo
+from ksz_router.privacylog.archive.seal import Grounds, Sealer
 from ksz_router.privacylog.entry import Entry, Kind, canonical
-from ksz_router.privacylog.keys import Tokens, load, make, quarter_begin_ns
+from ksz_router.privacylog.keys import KeyRing, Tokens, load, make, quarter_begin_ns
 from ksz_router.privacylog.tree.checkpoint import Signer, make_keys
 from ksz_router.privacylog.tree.sequence import Sequencer
 from ksz_router.privacylog.writer import Writer
@@ -29,6 +30,8 @@ BEGIN_NS: Final = quarter_begin_ns(QUARTERS[1]) - 40_000_000_000
 FILE_BYTES: Final = 8 * 4096
 SLOTS: Final = ("w0", "w1")
 SEALER_SLOT: Final = "s0"
+LEAVES_MAX: Final = 24
+"""Of a step of the sealer: so that one call takes several."""
 _SERVICES = ("pension.consult", "family.consult", "wages.submit")
 _INSTITUTIONS = tuple(map(Kbo, ("0206731645", "0206737484", "0200881951", "0244640031")))
 _PERSONS = 40
@@ -148,6 +151,7 @@ class Pipeline:
         promises: Takes what is promised.
         changes: How many changes to the disk there were.
         now_ns: The time of the first step; it goes on by itself.
+        leaves_max: Of one step of the sealer.
     """
 
     def __init__(
@@ -159,8 +163,10 @@ class Pipeline:
         *,
         changes: Callable[[], int] = lambda: 0,
         now_ns: int = BEGIN_NS,
+        leaves_max: int = LEAVES_MAX,
     ) -> None:
         self.now_ns = now_ns
+        self._leaves_max = leaves_max
         self.log, self.archive = folder / "log", folder / "archive"
         self.anchor = folder / "state" / "last-checkpoint"
         self.keys = keys
@@ -169,21 +175,37 @@ class Pipeline:
         self._changes = changes
         self._writers: dict[str, Writer] = {}
         self._sequencer: Sequencer | None = None
+        self._sealer: Sealer | None = None
         self._open: dict[str, list[list[bytes]]] = {slot: [] for slot in SLOTS}
 
     def start(self) -> None:
         """Open everything, as a start of the machine does."""
-        for slot in SLOTS:
+        for slot in (*SLOTS, SEALER_SLOT):
             self._writers[slot] = self._writer(slot)
+        signer = Signer(self.keys.checkpoint, ORIGIN)
         self._sequencer = Sequencer(
             log=self.log,
             archive=self.archive,
             last_checkpoint=self.anchor,
             keys_folder=self.keys.quarters,
-            signer=Signer(self.keys.checkpoint, ORIGIN),
+            signer=signer,
             now_ns=self.now_ns,
         )
         self._show()
+        grounds = Grounds(
+            archive=self.archive,
+            log=self.log,
+            keys=KeyRing(self.keys.quarters),
+            node=NODE,
+            origin=ORIGIN,
+            vkeys=signer.vkeys,
+        )
+        self._sealer = Sealer(
+            grounds,
+            self._writers[SEALER_SLOT],
+            now_us=self.now_ns // 1000,
+            leaves_max=self._leaves_max,
+        )
 
     def record(self, slot: str, exchanges: int, *, closing: bool = True) -> None:
         """Record requests, and behind them the outcomes of those that are open."""
@@ -208,9 +230,16 @@ class Pipeline:
         self._sequencer.cycle(self.now_ns)
         self._show()
 
+    def seal(self) -> None:
+        """Seal all that is signed."""
+        assert self._sealer is not None
+        self._pass(1.0)
+        while self._sealer.step(self.now_ns // 1000) is not None:
+            self._pass(0.1)
+
     def close(self) -> None:
         """End everything; what fails now failed before."""
-        for slot in SLOTS:
+        for slot in self._writers:
             with contextlib.suppress(Exception):
                 self._writers[slot].close()
         with contextlib.suppress(Exception):
@@ -221,6 +250,8 @@ class Pipeline:
         """Record the outcome of all that is open, and let everything come to its end."""
         for slot in SLOTS:
             self.record(slot, 0)
+        self.sequence()
+        self.seal()
         self.sequence()
 
     def _writer(self, slot: str) -> Writer:
@@ -260,4 +291,4 @@ def run(pipeline: Pipeline, chance: Random, steps: int) -> None:
         elif draw < 0.8:
             pipeline.prepare(slot)
         else:
-            pipeline.sequence()
+            pipeline.seal()

@@ -13,8 +13,9 @@ from random import Random
 from typing import Any, Final
 
 import msgspec
+import pyarrow as pa
 
-from bench.log_disk import Watch, left_by_a_cut
+from bench.log_disk import Watch, left_by_a_cut, left_by_a_kill
 from bench.log_judge import Verdict, judge
 from bench.log_pipeline import BEGIN_NS, Entries, Keys, Pipeline, Promises, run
 
@@ -33,6 +34,8 @@ class Counts(msgspec.Struct):
     """Of sectors that are there or not."""
     garbage: int = 0
     """Of those besides that hold anything at all."""
+    killed: int = 0
+    """Without a power cut: everything is there up to a moment."""
     cuts_in_recovery: int = 0
     lost_acknowledged: int = 0
     false_records: int = 0
@@ -61,6 +64,7 @@ class Trials:
     """
 
     def __init__(self, folder: Path, seed: int, tell: Callable[[str], None] = print) -> None:
+        pa.set_cpu_count(1)  # the files are small: threads cost more than they bring
         self._folder = folder
         self._chance = Random(seed)
         self._tell = tell
@@ -118,17 +122,22 @@ class Trials:
 
     def _trial(self, watch: Watch, behind: int, promises: Promises, now_ns: int) -> None:
         counts, folder = self.counts, self._folder / "trial"
-        garbage = counts.trials % 4 == 3
+        kind = ("torn", "torn", "killed", "garbage")[counts.trials % 4]
+        garbage = kind == "garbage"
         counts.trials += 1
-        counts.garbage += garbage
-        counts.torn += not garbage
-        left_by_a_cut(watch, behind, folder, self._chance, garbage=garbage)
+        setattr(counts, kind, getattr(counts, kind) + 1)
+        if kind == "killed":
+            left_by_a_kill(watch, behind, folder)
+        else:
+            left_by_a_cut(watch, behind, folder, self._chance, garbage=garbage)
         last = watch.changes[behind - 1] if behind else None
-        where = f"trial {counts.trials}, behind {last.call if last else 'nothing'} of " + (
+        where = f"trial {counts.trials} ({kind}), behind {last.call if last else 'nothing'} of " + (
             last.path if last else "anything"
         )
         try:
-            pipeline = Pipeline(folder, self._keys, self._entries, promises, now_ns=now_ns)
+            pipeline = Pipeline(
+                folder, self._keys, self._entries, promises, now_ns=now_ns, leaves_max=10_000
+            )
             pipeline.start()
             pipeline.record("w0", 2)
             pipeline.settle()

@@ -1,5 +1,6 @@
 """Questions to the log: who asked what about whom; every question recorded before its answer."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ import pytest
 
 from ksz_router.codes import Code
 from ksz_router.identifiers import Insz, Kbo
+from ksz_router.limits import MIB
+from ksz_router.privacylog.header import PAGE
 from ksz_router.privacylog.keys import Tokens, load
 from ksz_router.privacylog.query import query
 from ksz_router.privacylog.question import Asked, Found, Position, PositionRefused
@@ -24,6 +27,7 @@ from tests.privacylog_world import (
     SUPPLIER,
     USER,
     World,
+    crash,
     filled,
 )
 
@@ -181,3 +185,30 @@ def test_an_entry_made_just_before_its_file_s_quarter_is_found(world: World) -> 
     writer.commit([world.request(2, at_us=just_before)], NEXT_QUARTER_NS)
     writer.close()
     assert numbers(ask(world, persons=(Insz(PERSON),))) == [2]
+
+
+def test_a_frame_that_was_lost_shows_by_the_next_and_no_zeros_are_read_for_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A live file is filled with zeros ahead: of many megabytes of them a question reads two."""
+    writer = world.open(file_bytes=8 * MIB)
+    for number in (1, 2, 3):
+        writer.commit([world.request(number)], world.now_ns)
+    crash(writer)
+    read: list[int] = []
+    kept = os.pread
+
+    def counted(descriptor: int, size: int, offset: int) -> bytes:
+        read.append(size)
+        return kept(descriptor, size, offset)
+
+    monkeypatch.setattr(os, "pread", counted)
+    assert query(world.log, world.keys, Asked(persons=(Insz(PERSON),))).damaged == []
+    assert sum(read) < 2 * 3 * MIB  # it reads twice
+    (file,) = world.files()
+    with file.open("r+b") as stream:
+        stream.seek(2 * PAGE)
+        stream.write(bytes(PAGE))
+    found = query(world.log, world.keys, Asked(persons=(Insz(PERSON),)))
+    assert [row.exchange for row in found.rows] == [(1).to_bytes(16, "big")]
+    assert "a whole frame stands at byte" in found.damaged[0]

@@ -4,13 +4,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from ksz_router.limits import MIB
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.privacylog.entry import OUTCOME_WITHIN_US
-from ksz_router.privacylog.frame import Place
+from ksz_router.privacylog.frame import BODY_BYTES_MAX, Place
 from ksz_router.privacylog.header import PAGE, FrameDamaged, Link, parse_file_header
 from ksz_router.privacylog.keys import KeyRing, KeysError, Tokens, quarter_before
 from ksz_router.privacylog.recovery import End, Visit, scan
 from ksz_router.privacylog.slots import file_numbers, file_of, opened, slot_folders
+
+_LOOK_BEHIND_BYTES = 2 * MIB
+"""A question does not read all the zeros that a live file is filled with: more than the largest
+frame of them, and nothing that was written stands behind."""
+
+assert BODY_BYTES_MAX + 2 * PAGE < _LOOK_BEHIND_BYTES
 
 
 class _File(NamedTuple):
@@ -92,7 +99,7 @@ class HotLog:
     def _scan(self, file: _File, visit: Visit, begin: Begin | None = None) -> Link | None:
         place = begin.place if begin is not None and begin.file == file.number else None
         try:
-            result = scan(file.path, self._keys, visit, place)
+            result = scan(file.path, self._keys, visit, place, look_behind_bytes=_LOOK_BEHIND_BYTES)
         except (OSError, PrivacyLogError) as error:
             self.damaged[f"{file.path}: {error}"] = None
             return None

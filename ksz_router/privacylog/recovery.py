@@ -74,9 +74,17 @@ class FileScan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def scan(
-    file: Path, keys: KeyRing, visit: Visit | None = None, begin: Place | None = None
+    file: Path,
+    keys: KeyRing,
+    visit: Visit | None = None,
+    begin: Place | None = None,
+    *,
+    look_behind_bytes: int | None = None,
 ) -> FileScan:
     """Read a file to its end and hand each good frame to ``visit``, all or from a place on.
+
+    With ``look_behind_bytes`` only so much is looked at behind the end. Frames stand one behind the
+    other: from the size of the largest on, one that was lost shows by the next.
 
     Raises:
         LogCorrupt: the header page is damaged (it was durable before the file had its name).
@@ -91,6 +99,7 @@ def scan(
             raise LogCorrupt(f"{file}: {error}") from error
         cipher = FrameCipher(keys.named(header.key_id, header.commitment).frames, header.salt)
         at = begin or begin_of(header)
+        behind = header.file_bytes if look_behind_bytes is None else look_behind_bytes
         again = False
         while True:
             seen, damage = at, None
@@ -99,6 +108,8 @@ def scan(
                     if visit is not None:
                         visit(frame)
                     at = frame.end
+                if (found := first_nonzero(read, at.offset, at.offset + behind)) is not None:
+                    damage = FrameDamaged(found, "bytes behind the end are not zero")
             except FrameDamaged as error:
                 damage = error
             end, place, what = _judge_end(read, header, cipher, at, damage)
@@ -124,14 +135,12 @@ def _judge_end(
     at: Place,
     damage: FrameDamaged | None,
 ) -> tuple[End, int, str]:
-    offset = at.offset
-    place = damage.offset if damage is not None else first_nonzero(read, offset, header.file_bytes)
-    if place is None:
-        return End.CLOSED if at.is_last else End.OPEN, offset, ""
-    what = damage.what if damage is not None else "bytes behind the end are not zero"
+    if damage is None:
+        return End.CLOSED if at.is_last else End.OPEN, at.offset, ""
+    place, what = damage.offset, damage.what
     if at.is_last:
         return End.CORRUPT, place, what
-    behind = offset
+    behind = at.offset
     while behind < header.file_bytes:
         if is_frame(read, behind, cipher):
             return End.CORRUPT, place, f"{what}, and a whole frame stands at byte {behind}"

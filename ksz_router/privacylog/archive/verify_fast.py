@@ -57,13 +57,14 @@ def verify_fast(place: Place, progress: Callable[[int], object] = lambda _: None
     archive = place.archive
     if not (archive / "tree").is_dir():
         raise PrivacyLogError(f"{archive}: no archive here: it has no folder tree")
-    tree = Tree(archive, place.vkeys, place.anchor, findings)
-    tree.check(whole=False)
     chain = Chain(archive, findings)
     chain.check_catalogs()
     check_files(chain, findings, progress)
-    sealed = _recorded(chain, tree, place, findings)
-    sealed |= check_tail(chain, tree, place, findings)
+    note_strangers(chain, findings)
+    with Tree(archive, place.vkeys, place.anchor, findings) as tree:
+        tree.check(whole=False)
+        sealed = _recorded(chain, tree, place, findings)
+        sealed |= check_tail(chain, tree, place, findings)
     check_recorded(chain, sealed, findings, tail_known=place.log is not None)
     return findings
 
@@ -76,7 +77,7 @@ def bytes_to_hash(archive: Path) -> int:
 def check_files(
     chain: Chain, findings: Findings, progress: Callable[[int], object] = lambda _: None
 ) -> None:
-    """Check size and SHA-256 of every file in force, and name those that nobody knows."""
+    """Check size and SHA-256 of every file in force."""
     buffer = bytearray(READ_BYTES)
     for file in chain.files.values():
         path = chain.path(file)
@@ -92,6 +93,10 @@ def check_files(
             findings.fault(path, f"has {size} bytes; its manifest says {file.bytes}")
         elif digest != file.sha256:
             findings.fault(path, "its SHA-256 is not the one in its manifest")
+
+
+def note_strangers(chain: Chain, findings: Findings) -> None:
+    """Name the files that no manifest names."""
     folder = chain.archive / "sealed"
     known = set(chain.files) | chain.removed
     strangers = [

@@ -24,7 +24,12 @@ from ksz_router.privacylog.archive.findings import Findings
 from ksz_router.privacylog.archive.manifest import SealedFile
 from ksz_router.privacylog.archive.schema import TRUTH
 from ksz_router.privacylog.archive.verify_chain import Chain
-from ksz_router.privacylog.archive.verify_fast import Place, check_files, check_recorded
+from ksz_router.privacylog.archive.verify_fast import (
+    Place,
+    check_files,
+    check_recorded,
+    note_strangers,
+)
 from ksz_router.privacylog.archive.verify_order import Tail, checked_lines
 from ksz_router.privacylog.archive.verify_tree import Tree
 from ksz_router.privacylog.entry import Kind
@@ -70,13 +75,14 @@ def verify_full(
     findings = Findings()
     if place.log is not None:
         check_log(place.log, place.commit_keys, findings)
-    tree = Tree(place.archive, place.vkeys, place.anchor, findings)
-    tree.check(whole=wanted.is_all)
     chain = Chain(place.archive, findings)
     chain.check_catalogs()
     check_files(chain, findings)
-    rows = Rows(chain, tree, place, findings, progress)
-    rows.check(wanted)
+    note_strangers(chain, findings)
+    with Tree(place.archive, place.vkeys, place.anchor, findings) as tree:
+        tree.check(whole=wanted.is_all)
+        rows = Rows(chain, tree, place, findings, progress)
+        rows.check(wanted)
     if wanted.is_all:
         known = place.log is not None
         check_recorded(chain, rows.sealed, findings, tail_known=known)

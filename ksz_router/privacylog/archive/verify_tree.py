@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 from ksz_router.privacylog.archive.findings import Findings
 from ksz_router.privacylog.tree.checkpoint import Checkpoint, CheckpointRefused, parse_checkpoint
@@ -49,6 +50,12 @@ class Tree:
         self.signed = max(known, key=lambda each: each.size, default=None)
         findings.tree_size = self.signed.size if self.signed else 0
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.levels.close()
+
     @property
     def size(self) -> int:
         """Number of leaves that are signed."""
@@ -60,9 +67,9 @@ class Tree:
         Level 1 is computed from level 0 only where the ``whole`` tree is asked for.
         """
         if self.signed is not None:
-            self._check_root(self.signed)
+            is_right = self._check_root(self.signed)
             try:
-                if whole:
+                if whole or not is_right:  # then where it goes wrong is to be found
                     self._check_levels()
                 else:
                     self._check_upper_levels()
@@ -138,13 +145,13 @@ class Tree:
         shard, within = divmod(index, SHARD)
         return self.folder / "0" / f"{shard:06d}", within * HASH_BYTES
 
-    def _check_root(self, checkpoint: Checkpoint) -> None:
+    def _check_root(self, checkpoint: Checkpoint) -> bool:
         try:
             if self._root(checkpoint) is not None:
-                return
+                return True
         except TreeDamaged as error:
             self._damaged(error)
-            return
+            return False
         path, _ = self.place(max(checkpoint.size - 1, 0))
         self._findings.fault(
             path,
@@ -152,6 +159,7 @@ class Tree:
             f"for {checkpoint.size} leaves",
             leaf=checkpoint.size,
         )
+        return False
 
     def _check_kept(self) -> None:
         before = Checkpoint("", 0, b"")
