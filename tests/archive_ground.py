@@ -10,7 +10,7 @@ from ksz_router.privacylog.archive.chain import catalog, newest, quarters
 from ksz_router.privacylog.archive.manifest import SealedFile
 from ksz_router.privacylog.archive.ordered import Ordered
 from ksz_router.privacylog.archive.places import file_of
-from ksz_router.privacylog.archive.seal import SLOT, SLOT_FILE_BYTES, Grounds, Sealer
+from ksz_router.privacylog.archive.seal import SLOT, Grounds, Sealer
 from ksz_router.privacylog.archive.segment import rows_of
 from ksz_router.privacylog.durable import DISK, Disk
 from ksz_router.privacylog.keys import KeyRing
@@ -73,7 +73,7 @@ class Ground:
 
     def open_slot(self) -> Writer:
         """Take the sealer's slot."""
-        return self.world.open(slot=SLOT, file_bytes=SLOT_FILE_BYTES)
+        return self.world.open(slot=SLOT, file_bytes=1 << 20)
 
     def sealer(
         self,

@@ -28,7 +28,6 @@ from ksz_router.privacylog.writer import Writer
 
 SLOT: Final = "s0"
 """Of the entries that say what was sealed."""
-SLOT_FILE_BYTES: Final = 1024 * 1024
 LEAVES_READY: Final = 65_536
 """So many are sealed at once; fewer wait for the others."""
 LEAVES_MAX: Final = 2 * LEAVES_READY
@@ -83,7 +82,7 @@ class Sealer:
         self._grounds = grounds
         self._writer = writer
         self._pause = pause
-        self._leaves_max = leaves_max
+        self.leaves_max = leaves_max
         self._disk = disk
         self._latest_us = writer.latest_us
         self._oldest: tuple[int, int] | None = None
@@ -167,7 +166,7 @@ class Sealer:
                 raise SealRefused("the tree has another root than the checkpoint signs")
             with self._ordered() as ordered:
                 taken = ordered.take(self.sealed_leaves, checkpoint.size)
-                gathered = gather(taken, self._leaves_max)
+                gathered = gather(taken, self.leaves_max)
             if gathered.end > checkpoint.size:
                 raise SealRefused(f"the checkpoint signs part of a frame: {checkpoint.size} leaves")
             files = StepFiles(grounds.archive, grounds.node, self._pause, self._disk)
