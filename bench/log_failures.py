@@ -79,6 +79,9 @@ def scenario(pipeline: Pipeline) -> None:
     pipeline.record(SLOTS[0], 130)
     pipeline.record(SLOTS[0], 130)
     pipeline.settle()
+    pipeline.merge()
+    pipeline.settle()
+    pipeline.sweep()
     pipeline.close()
 
 

@@ -15,9 +15,13 @@ import msgspec
 
 from ksz_router.codes import Code
 from ksz_router.identifiers import Kbo
+from ksz_router.privacylog.archive.chain import catalog, quarters
+from ksz_router.privacylog.archive.merge import forget, merge
+from ksz_router.privacylog.archive.runs import plan
 from ksz_router.privacylog.archive.seal import Grounds, Sealer
+from ksz_router.privacylog.archive.sweep import Leftovers, Limits, sweep_log
 from ksz_router.privacylog.entry import Entry, Kind, canonical
-from ksz_router.privacylog.keys import KeyRing, Tokens, load, make, quarter_begin_ns
+from ksz_router.privacylog.keys import KeyRing, Tokens, load, make, quarter_begin_ns, quarter_of
 from ksz_router.privacylog.tree.checkpoint import Signer, make_keys
 from ksz_router.privacylog.tree.sequence import Sequencer
 from ksz_router.privacylog.writer import Writer
@@ -176,6 +180,7 @@ class Pipeline:
         self._writers: dict[str, Writer] = {}
         self._sequencer: Sequencer | None = None
         self._sealer: Sealer | None = None
+        self._leftovers = Leftovers(self.archive)
         self._open: dict[str, list[list[bytes]]] = {slot: [] for slot in SLOTS}
 
     def start(self) -> None:
@@ -237,6 +242,29 @@ class Pipeline:
         while self._sealer.step(self.now_ns // 1000) is not None:
             self._pass(0.1)
 
+    def merge(self) -> None:
+        """Make one run of several, where that is due."""
+        assert self._sealer is not None
+        files = [
+            file
+            for quarter in quarters(self.archive)
+            for kind in "pukr"
+            for file in catalog(self.archive, quarter, kind).files
+        ]
+        now = quarter_of(self.now_ns)
+        for due in plan(files, lambda quarter: quarter < now):
+            added = merge(self.archive, due)
+            self._sealer.record(self.now_ns // 1000, added, due.removed)
+            forget(self.archive, due)
+
+    def sweep(self) -> None:
+        """Delete what is sealed, verified and, here, of no age; and what was merged."""
+        now_us = self.now_ns // 1000
+        sweep_log(self.archive, self.log, KeyRing(self.keys.quarters), Limits(0, 0), now_us)
+        self._leftovers.sweep(now_us)
+        self._pass(90.0)
+        self._leftovers.sweep(self.now_ns // 1000)
+
     def close(self) -> None:
         """End everything; what fails now failed before."""
         for slot in self._writers:
@@ -290,5 +318,9 @@ def run(pipeline: Pipeline, chance: Random, steps: int) -> None:
             pipeline.sequence()
         elif draw < 0.8:
             pipeline.prepare(slot)
-        else:
+        elif draw < 0.92:
             pipeline.seal()
+        elif draw < 0.97:
+            pipeline.merge()
+        else:
+            pipeline.sweep()
