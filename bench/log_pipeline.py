@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -41,6 +41,10 @@ _INSTITUTIONS = tuple(map(Kbo, ("0206731645", "0206737484", "0200881951", "02446
 _PERSONS = 40
 
 
+Later: TypeAlias = Callable[[int], list[bytes]]
+"""Unix nanoseconds to the records that end an exchange then."""
+
+
 class Keys(msgspec.Struct, frozen=True):
     """Folders with the keys of a log, drawn for this run: they lie on a disk that stays whole."""
 
@@ -54,6 +58,12 @@ class Keys(msgspec.Struct, frozen=True):
             make(folder / "quarters", quarter)
         make_keys(folder / "checkpoint", ORIGIN)
         return cls(folder / "quarters", folder / "checkpoint")
+
+
+def person(number: int) -> str:
+    """Return the well-formed number of a synthetic person: born in an unknown month of 1985."""
+    body = 850_000_001 + number
+    return f"{body:09d}{97 - body % 97:02d}"
 
 
 class Promises:
@@ -96,10 +106,9 @@ class Entries:
         self._tokens = {quarter: Tokens(load(keys.quarters, quarter)) for quarter in QUARTERS}
         self._number = 0
 
-    def exchange(self, now_ns: int) -> tuple[list[bytes], list[bytes]]:
-        """Return the records of an exchange before it is forwarded, and those behind."""
-        chance = self._chance
-        tokens = self._tokens[QUARTERS[now_ns >= quarter_begin_ns(QUARTERS[1])]]
+    def exchange(self, now_ns: int) -> tuple[bytes, Later | None]:
+        """Return a request, and what makes the records behind it; None where it was refused."""
+        chance, tokens = self._chance, self._of(now_ns)
         self._number += 1
         exchange = chance.getrandbits(96).to_bytes(12, "big") + self._number.to_bytes(4, "big")
         code = int(chance.choice((0, 0, 0, 0, Code.NO_GRANT)))
@@ -113,36 +122,42 @@ class Entries:
             service_version=chance.randint(1, 3),
             requester=asker,
             sector=chance.choice((None, 11, 12)),
-            user=tokens.user(f"{chance.randrange(9):011d}"),
-            person=tokens.person(f"{chance.randrange(_PERSONS):011d}"),
+            user=tokens.user(person(_PERSONS + chance.randrange(9))),
+            person=tokens.person(person(chance.randrange(_PERSONS))),
             ticket=tokens.ticket(asker, str(self._number)),
             destinations=(source,),
             grant="g-1",
             request_bytes=chance.randrange(5000),
             router_us=chance.randrange(900),
         )
-        if code:
-            return [canonical(request)], []
-        behind = [
-            Entry(
-                kind=Kind.OUTCOME,
-                at_us=now_ns // 1000,
-                exchange=exchange,
-                code=Code.ANSWERED_WITH_DATA,
-                service=request.service,
-                service_version=request.service_version,
-                requester=asker,
-                user=tokens.user(f"{chance.randrange(9):011d}"),
-                source_us=chance.randrange(90_000),
-            )
-        ]
+        return canonical(request), None if code else lambda later_ns: self._behind(
+            request, later_ns
+        )
+
+    def _behind(self, request: Entry, now_ns: int) -> list[bytes]:
+        chance, tokens = self._chance, self._of(now_ns)
+        outcome = Entry(
+            kind=Kind.OUTCOME,
+            at_us=now_ns // 1000,
+            exchange=request.exchange,
+            code=Code.ANSWERED_WITH_DATA,
+            service=request.service,
+            service_version=request.service_version,
+            requester=request.requester,
+            user=tokens.user(person(_PERSONS + chance.randrange(9))),
+            source_us=chance.randrange(90_000),
+        )
+        records = [canonical(outcome)]
         if chance.random() < 0.2:
-            other = tokens.person(f"{chance.randrange(_PERSONS):011d}")
+            other = tokens.person(person(chance.randrange(_PERSONS)))
             further = Entry(
-                kind=Kind.FURTHER, at_us=now_ns // 1000, exchange=exchange, person=other
+                kind=Kind.FURTHER, at_us=now_ns // 1000, exchange=request.exchange, person=other
             )
-            behind.insert(0, further)
-        return [canonical(request)], list(map(canonical, behind))
+            records.insert(0, canonical(further))
+        return records
+
+    def _of(self, now_ns: int) -> Tokens:
+        return self._tokens[QUARTERS[now_ns >= quarter_begin_ns(QUARTERS[1])]]
 
 
 class Pipeline:
@@ -156,6 +171,7 @@ class Pipeline:
         changes: How many changes to the disk there were.
         now_ns: The time of the first step; it goes on by itself.
         leaves_max: Of one step of the sealer.
+        file_bytes: Of a write-ahead file.
     """
 
     def __init__(
@@ -168,8 +184,10 @@ class Pipeline:
         changes: Callable[[], int] = lambda: 0,
         now_ns: int = BEGIN_NS,
         leaves_max: int = LEAVES_MAX,
+        file_bytes: int = FILE_BYTES,
     ) -> None:
         self.now_ns = now_ns
+        self._file_bytes = file_bytes
         self._leaves_max = leaves_max
         self.log, self.archive = folder / "log", folder / "archive"
         self.anchor = folder / "state" / "last-checkpoint"
@@ -181,7 +199,7 @@ class Pipeline:
         self._sequencer: Sequencer | None = None
         self._sealer: Sealer | None = None
         self._leftovers = Leftovers(self.archive)
-        self._open: dict[str, list[list[bytes]]] = {slot: [] for slot in SLOTS}
+        self._open: dict[str, list[Later]] = {slot: [] for slot in SLOTS}
 
     def start(self) -> None:
         """Open everything, as a start of the machine does."""
@@ -215,14 +233,14 @@ class Pipeline:
     def record(self, slot: str, exchanges: int, *, closing: bool = True) -> None:
         """Record requests, and behind them the outcomes of those that are open."""
         self._pass(1.0)
-        made = [self._entries.exchange(self.now_ns) for _ in range(exchanges)]
+        behind: list[bytes] = []
         if closing:
-            behind = [record for records in self._open[slot] for record in records]
+            for later in self._open[slot]:
+                behind += later(self.now_ns)
             self._open[slot] = []
-        else:
-            behind = []
-        self._open[slot] += [later for _, later in made if later]
-        self._commit(slot, [*behind, *(record for before, _ in made for record in before)])
+        made = [self._entries.exchange(self.now_ns) for _ in range(exchanges)]
+        self._open[slot] += [later for _, later in made if later is not None]
+        self._commit(slot, [*behind, *(request for request, _ in made)])
 
     def prepare(self, slot: str) -> None:
         """Make the next file of a slot ahead."""
@@ -289,7 +307,7 @@ class Pipeline:
             node=NODE,
             keys_folder=self.keys.quarters,
             now_ns=self.now_ns,
-            file_bytes=FILE_BYTES,
+            file_bytes=self._file_bytes,
         )
 
     def _commit(self, slot: str, records: list[bytes]) -> None:
