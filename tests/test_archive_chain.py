@@ -37,7 +37,7 @@ class NoRoom(Disk):
     def __init__(self, writes: int) -> None:
         self.writes = writes
 
-    def write(self, descriptor: int, data: bytes, offset: int) -> None:
+    def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> None:
         if not self.writes:
             raise OSError(errno.ENOSPC, "no room")
         self.writes -= 1

@@ -3,13 +3,15 @@
 import errno
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ksz_router.privacylog.archive import leaves
 from ksz_router.privacylog.archive.canon import to_records
 from ksz_router.privacylog.archive.chain import carried, catalog, newest, read_chain
-from ksz_router.privacylog.archive.places import file_of, manifest_file
+from ksz_router.privacylog.archive.columns import to_table
+from ksz_router.privacylog.archive.places import file_of, manifest_file, sealed_path
 from ksz_router.privacylog.archive.seal import LEAVES_READY, SLOT, WAIT_US, SealRefused
 from ksz_router.privacylog.archive.segment import SegmentRefused, rows_of
 from ksz_router.privacylog.durable import Disk
@@ -325,10 +327,9 @@ def test_rows_that_are_not_the_leaves_are_not_sealed(
     filled(ground.world)
     ground.sequence()
 
-    def other(records: list[bytes], **place: object) -> object:
-        return to_table([records[0], *records[:-1]], **place)  # type: ignore[arg-type]
+    def other(records: list[bytes], **place: Any) -> object:
+        return to_table([records[0], *records[:-1]], **place)
 
-    to_table = leaves.to_table
     monkeypatch.setattr(leaves, "to_table", other)
     refused(ground, SegmentRefused, "not those of the tree")
 
@@ -386,3 +387,48 @@ def test_the_manifest_has_the_root_of_each_file(ground: Ground) -> None:
     levels.close()
     assert catalog(ground.archive, "2026Q4", "t").files == tuple(ground.files("t"))
     assert to_records(next(rows_of("t", file_of(ground.archive, ground.files("t")[0].path))))
+
+
+def test_eight_runs_become_one(ground: Ground) -> None:
+    """The rows are the same; the files that were merged are no longer named, and told about."""
+    world = ground.world
+    records = [r for n in range(1, 9) for r in (world.request(n), world.outcome(n))]
+    commit(ground, *records, file_bytes=64 * 4096)
+    ground.sequence()
+    writer = ground.open_slot()
+    sealer = ground.sealer(writer, leaves_max=2)
+    while sealer.step(ground.now_us):
+        pass
+    before = exchanges(ground, "k")
+    assert len(ground.files("k")) == 8
+    merged = set()
+    while manifest := sealer.merge(ground.now_us):
+        merged |= set(manifest.removed)
+        data = manifest_file(ground.archive, manifest.number).read_bytes()
+        assert world.entries(SLOT)[-1].digest == sha256(data).digest()
+    writer.close()
+    (file,) = ground.files("k")
+    assert (file.level, file.first_leaf, file.end_leaf) == (1, 0, 16)
+    assert exchanges(ground, "k") == before
+    assert {path for path in merged if "/k/" in path} == {
+        sealed_path("k", "2026Q4", n, n + 2) for n in range(0, 16, 2)
+    }
+    assert len(ground.files("t")) == 8
+
+
+def test_the_runs_of_a_quarter_that_is_over_become_one(ground: Ground) -> None:
+    world = ground.world
+    for number in range(3):
+        commit(ground, world.request(number), world.outcome(number))
+        ground.seal()
+    writer = ground.open_slot()
+    sealer = ground.sealer(writer)
+    end_us = quarter_begin_ns("2027Q1") // 1000
+    assert sealer.merge(end_us) is None
+    writer.close()
+    writer = ground.open_slot()
+    sealer = ground.sealer(writer)
+    while sealer.merge(end_us + 3_600_000_000):
+        pass
+    writer.close()
+    assert len(ground.files("k")) == 1

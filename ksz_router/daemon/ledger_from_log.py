@@ -158,7 +158,8 @@ def _check_present(slot: Path, numbers: Sequence[int], since_us: int, archive: P
         ChainBroken: what is sealed cannot be known.
     """
     gone = next((n for n, after in pairwise(numbers) if after != n + 1), None)
-    if gone is None and numbers[:1] > [1] and _created_us(slot, numbers[0]) > since_us:
+    is_cut = bool(numbers) and numbers[0] > 1 and _created_us(slot, numbers[0]) > since_us
+    if gone is None and is_cut:
         manifest = newest(archive)
         cursor = manifest.slots.get(slot.name) if manifest is not None else None
         if cursor is None or cursor.file < numbers[0]:

@@ -80,14 +80,14 @@ class SealerProgram:
                     await trio.sleep(_EVERY_SECONDS)
 
     def _turn(self) -> bool:
-        """Seal a step, or sweep; say whether there may be more to do at once."""
+        """Seal a step, else sweep and merge; say whether there may be more to do at once."""
         now_us = time.time_ns() // 1000
         if self._sealer.is_due(now_us):
             self._step(now_us)
             return True
         if time.monotonic() - self._swept_at >= _SWEEP_SECONDS:
             self._sweep(now_us)
-        return False
+        return self._merge(now_us)
 
     def _step(self, now_us: int) -> None:
         checkpoint, begin = self._sealer.signed(), self._sealer.sealed_leaves
@@ -105,6 +105,20 @@ class SealerProgram:
                 bytes=sum(file.bytes for file in manifest.added),
                 seconds=round(time.perf_counter() - began, 3),
             )
+
+    def _merge(self, now_us: int) -> bool:
+        began = time.perf_counter()
+        manifest = self._sealer.merge(now_us)
+        if manifest is not None:
+            self._log.info(
+                "merged",
+                manifest=manifest.number,
+                files=len(manifest.removed),
+                into=len(manifest.added),
+                rows=sum(file.rows for file in manifest.added),
+                seconds=round(time.perf_counter() - began, 3),
+            )
+        return manifest is not None
 
     def _sweep(self, now_us: int) -> None:
         self._swept_at = time.monotonic()

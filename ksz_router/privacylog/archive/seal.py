@@ -13,14 +13,23 @@ from typing import Final
 import msgspec
 
 from ksz_router.privacylog import PrivacyLogError
-from ksz_router.privacylog.archive.chain import Recorded, append, fold, newest_recorded
+from ksz_router.privacylog.archive.chain import (
+    Recorded,
+    append,
+    catalog,
+    fold,
+    newest_recorded,
+    quarters,
+)
 from ksz_router.privacylog.archive.leaves import gather
 from ksz_router.privacylog.archive.manifest import Cursor, Manifest, SealedFile
+from ksz_router.privacylog.archive.merge import forget, merge
 from ksz_router.privacylog.archive.ordered import Ordered
+from ksz_router.privacylog.archive.runs import plan
 from ksz_router.privacylog.archive.step_files import StepFiles
 from ksz_router.privacylog.durable import DISK, Disk
 from ksz_router.privacylog.entry import Entry, Kind, canonical, parse_head
-from ksz_router.privacylog.keys import KeyRing, quarter_of
+from ksz_router.privacylog.keys import KeyRing, quarter_after, quarter_begin_ns, quarter_of
 from ksz_router.privacylog.tree.checkpoint import Checkpoint, parse_checkpoint
 from ksz_router.privacylog.tree.levels import Levels
 from ksz_router.privacylog.tree.note import VerifierKey
@@ -34,6 +43,10 @@ LEAVES_MAX: Final = 2 * LEAVES_READY
 """Of one step: bounds its memory, at some 1.5 KiB a leaf."""
 WAIT_US: Final = 600_000_000
 """A leaf waits for others so long."""
+
+
+_LATE_US: Final = 3_600_000_000
+"""What comes so long after its quarter still finds its runs as they are."""
 
 
 class SealRefused(PrivacyLogError):
@@ -86,6 +99,7 @@ class Sealer:
         self._disk = disk
         self._latest_us = writer.latest_us
         self._oldest: tuple[int, int] | None = None
+        self._merged_upto = 0
         self.newest = newest_recorded(grounds.archive)
         if self.newest is not None:
             # The run before may have died between a manifest and its entry; two do no harm.
@@ -177,6 +191,31 @@ class Sealer:
         assert self.newest is not None
         return self.newest.manifest
 
+    def merge(self, now_us: int) -> Manifest | None:
+        """Make one run of several, where that is due; None where it is not.
+
+        Raises:
+            SegmentRefused: a file is damaged or missing.
+            ChainBroken, LogNotWritable, OSError: as :meth:`step`.
+        """
+        archive, newest = self._grounds.archive, self.newest
+        if newest is None or newest.manifest.number == self._merged_upto:
+            return None
+        files = [
+            file
+            for quarter in quarters(archive)
+            for kind in "pukr"
+            for file in catalog(archive, quarter, kind).files
+        ]
+        due = plan(files, lambda quarter: _is_over(quarter, now_us))
+        if not due:
+            self._merged_upto = newest.manifest.number
+            return None
+        added = merge(archive, due[0], pause=self._pause, disk=self._disk)
+        self.record(now_us, added, due[0].removed)
+        forget(archive, due[0], self._disk)
+        return self.newest.manifest if self.newest else None
+
     def record(
         self,
         now_us: int,
@@ -218,3 +257,7 @@ class Sealer:
     def _ordered(self) -> Ordered:
         grounds = self._grounds
         return Ordered(grounds.log, grounds.archive / "order", grounds.keys)
+
+
+def _is_over(quarter: str, now_us: int) -> bool:
+    return quarter_begin_ns(quarter_after(quarter)) // 1000 + _LATE_US <= now_us

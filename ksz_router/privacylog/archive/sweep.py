@@ -25,7 +25,7 @@ from ksz_router.privacylog.archive.chain import catalog, newest_recorded, quarte
 from ksz_router.privacylog.archive.manifest import Manifest, SealedFile
 from ksz_router.privacylog.archive.places import file_of
 from ksz_router.privacylog.archive.segment import SegmentRefused, Written, reread
-from ksz_router.privacylog.durable import sync_folder
+from ksz_router.privacylog.durable import DISK, Disk
 from ksz_router.privacylog.entry import Kind
 from ksz_router.privacylog.header import PAGE, FileHeader, FrameDamaged, parse_file_header
 from ksz_router.privacylog.keys import KeyRing, KeysError
@@ -57,7 +57,9 @@ class _Candidate(NamedTuple):
     """Of the file after it."""
 
 
-def sweep_log(archive: Path, log: Path, keys: KeyRing, limits: Limits, now_us: int) -> list[Path]:
+def sweep_log(
+    archive: Path, log: Path, keys: KeyRing, limits: Limits, now_us: int, *, disk: Disk = DISK
+) -> list[Path]:
     """Delete the write-ahead files that may go; return them.
 
     Raises:
@@ -87,8 +89,7 @@ def sweep_log(archive: Path, log: Path, keys: KeyRing, limits: Limits, now_us: i
         if not gone:
             _verify(archive, begin, end)
         file = write_ahead_of(folder, number)
-        file.unlink()
-        sync_folder(folder)
+        disk.remove(file)
         gone.append(file)
     return gone
 
@@ -218,8 +219,9 @@ class Leftovers:
     They stay for a while, for questions that are being answered from them.
     """
 
-    def __init__(self, archive: Path) -> None:
+    def __init__(self, archive: Path, disk: Disk = DISK) -> None:
         self._archive = archive
+        self._disk = disk
         self._seen_us: dict[str, int] | None = None
         self._number = 0
 
@@ -243,7 +245,7 @@ class Leftovers:
         for path in sorted(due - self._named() if due else ()):
             file = self._archive / "sealed" / path
             if file.exists():
-                file.unlink()
+                self._disk.remove(file)
                 gone.append(file)
         for path in due:
             del self._seen_us[path]
