@@ -1,8 +1,10 @@
 """A log that is sequenced: its keys, its sequencer, disks that fail, and what must hold of it."""
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from ksz_router.privacylog.durable import DISK, Disk
 from ksz_router.privacylog.frame import Frame
@@ -25,6 +27,14 @@ from ksz_router.privacylog.tree.sequence import Sequencer
 from tests.privacylog_world import World
 
 ORIGIN = "log.example/router-a"
+
+
+@contextlib.contextmanager
+def in_memory() -> Iterator[Path]:
+    """A folder on a file system in memory, where there is one."""
+    shared = Path("/dev/shm")
+    with TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else None) as folder:
+        yield Path(folder)
 
 
 class Recording(Signer):
@@ -81,8 +91,11 @@ class Sequenced:
                 found.append((line.slot, record, leaf_hash(salt, record)))
         return found
 
-    def check(self) -> int:
-        """Everything is a leaf once, in the order of its slot, under the shown checkpoint."""
+    def check(self, *, is_renamed: bool = False) -> int:
+        """Everything is a leaf once, in the order of its slot, under the shown checkpoint.
+
+        ``is_renamed``: folders may have other names than when they were ordered.
+        """
         checkpoint = self.shown()
         assert (self.archive / "tree" / "checkpoint").read_bytes() == (
             self.last_checkpoint.read_bytes()
@@ -94,9 +107,13 @@ class Sequenced:
         assert levels.leaves(0, levels.size) == [leaf for _, _, leaf in found]
         assert levels.check(levels.size) == []
         levels.close()
-        for slot in slot_folders(self.log):
+        for slot in () if is_renamed else slot_folders(self.log):
             mine = [record for name, record, _ in found if name == slot.name]
             assert mine == self.held(slot), "lost, doubled, or out of order"
+        leaf_of = {record: number for number, (_, record, _) in enumerate(found)}
+        for slot in slot_folders(self.log):
+            leaves = [leaf_of[record] for record in self.held(slot)]  # a KeyError: lost
+            assert leaves == sorted(leaves), "out of order"
         assert len({record for _, record, _ in found}) == len(found)
         return len(found)
 
@@ -133,9 +150,9 @@ class Ground(World):
         """What came of it."""
         return Sequenced(self.log, self.keys, self.archive, self.last_checkpoint, self.signer.vkeys)
 
-    def check(self) -> int:
+    def check(self, *, is_renamed: bool = False) -> int:
         """As :meth:`Sequenced.check`."""
-        return self.sequenced.check()
+        return self.sequenced.check(is_renamed=is_renamed)
 
     def ordered(self) -> list[tuple[str, bytes, bytes]]:
         """As :meth:`Sequenced.ordered`."""
@@ -159,7 +176,7 @@ class Faulty(Disk):
         self._unflushed: list[tuple[Path, int, bytes, int]] = []
         self.is_hit = False
 
-    def write(self, descriptor: int, data: bytes, offset: int) -> None:
+    def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> None:
         file = Path(f"/proc/self/fd/{descriptor}").readlink()
         size = os.fstat(descriptor).st_size
         reader = os.open(file, os.O_RDONLY)

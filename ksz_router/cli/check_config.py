@@ -37,7 +37,7 @@ examples:
 def run(arguments: argparse.Namespace) -> int:
     """Check each part and print how it is."""
     settings = config.load(arguments.config)
-    print(f"configuration   ok  {arguments.config}")
+    print(f"configuration    ok  {arguments.config}")
     checks: tuple[tuple[str, Callable[[Config], str]], ...] = (
         ("certificates", _certificates),
         ("rulebook", _rulebook),
@@ -52,10 +52,10 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             found = check(settings)
         except (TlsFilesError, RulebookError, DirectoryError, PrivacyLogError, OSError) as error:
-            print(f"{name:<15} NOT OK  {error}")
+            print(f"{name:<16} NOT OK  {error}")
             code = BAD_CONFIG
         else:
-            print(f"{name:<15} ok  {found}")
+            print(f"{name:<16} ok  {found}")
     return code
 
 

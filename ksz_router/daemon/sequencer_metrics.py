@@ -2,6 +2,7 @@
 
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ class SequencerMetrics(Collector):
     def __init__(self, settings: Config) -> None:
         self._archive = Path(settings.archive.path)
         self._backlog = Backlog(Path(settings.privacy_log.path), self._archive / "order")
+        self._lock = threading.Lock()  # several may ask at once
         self.size = 0
         """Leaves under the last checkpoint."""
         self.signed_s = 0.0
@@ -77,7 +79,7 @@ class SequencerMetrics(Collector):
             ),
             "unsequenced_bytes": (
                 "Of write-ahead files, not under a checkpoint.",
-                lambda: _or_nan(self._backlog.bytes),
+                lambda: _or_nan(self._unsequenced),
             ),
             "sealed_leaves": ("Leaves that are sealed.", lambda: _or_nan(self._sealed)),
             "unsealed_leaves": (
@@ -89,6 +91,10 @@ class SequencerMetrics(Collector):
                 lambda: _or_nan(self._free_share),
             ),
         }
+
+    def _unsequenced(self) -> float:
+        with self._lock:
+            return self._backlog.bytes()
 
     def _sealed(self) -> float:
         newest = newest_manifest(self._archive)

@@ -145,6 +145,7 @@ class Sequencer:
             self._lock = -1
 
     def _open(self, last_checkpoint: Path, now_ns: int) -> None:
+        _make(last_checkpoint.parent)
         origin, vkeys = self._signer.origin, self._signer.vkeys
         self._anchor = Anchor(last_checkpoint, origin, vkeys, self._disk)
         self._held.append(self._anchor)
