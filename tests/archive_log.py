@@ -26,7 +26,7 @@ from tests.privacylog_world import (
 
 PERSONS = (PERSON, RENUMBERED, OTHER)
 USERS = (USER, SUPPLIER)
-PROGRAM, PROGRAMS = "00000000196", ("00000000196", "00000000295")
+PROGRAMS = ("00000000100", "00000000101")
 KBOS = (NSSO, CPAS, KADASTER)
 SERVICES = ("pension.consult", "family.consult")
 TICKETS = ("T-1", "T-2")

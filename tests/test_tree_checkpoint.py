@@ -144,6 +144,9 @@ def test_a_wrong_signature_by_a_known_key_spoils_the_note(
     right = Signature(key.name, key.id, witness.sign(text + b"\n"))
     by_witness = note + f"{right}\n".encode()
     assert len(verify_checkpoint(by_witness, (*vkeys, key))[1]) == 3
+    alone = encode_note(text.decode() + "\n", [right])
+    with pytest.raises(CheckpointRefused, match="known Ed25519 key of its log"):
+        parse_checkpoint(alone, (vkeys[0], key))
     with pytest.raises(CheckpointRefused, match="is not right"):
         parse_checkpoint(note + f"{right._replace(data=bytes(64))}\n".encode(), (*vkeys, key))
 

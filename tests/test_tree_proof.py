@@ -23,7 +23,7 @@ from ksz_router.privacylog.tree.checkpoint import (
     parse_checkpoint,
 )
 from ksz_router.privacylog.tree.levels import Levels
-from ksz_router.privacylog.tree.merkle import leaf_hashes, root_of
+from ksz_router.privacylog.tree.merkle import leaf_hashes, node_hash, root_of
 from ksz_router.privacylog.tree.note import read_vkeys
 from ksz_router.privacylog.tree.proof import (
     Proof,
@@ -188,6 +188,27 @@ def test_no_other_consistency_is_proved(ground: Ground, new: int, data: st.DataO
     for case in refused:
         with pytest.raises(ProofRefused):
             verify_consistency(*case)
+
+
+def test_a_proof_of_another_length_is_refused_though_it_comes_out() -> None:
+    """Of a tree whose signer lies about its size: as many hashes as it is high."""
+    leaf, other = LEAVES[0], LEAVES[1]
+    verify_inclusion(leaf, 0, 1, [], leaf)
+    cases = ((0, 2, [], leaf), (0, 1, [other], node_hash(other, leaf)),
+             (1, 3, [other], node_hash(other, leaf)))  # fmt: skip
+    for index, size, hashes, root in cases:
+        with pytest.raises(ProofRefused):
+            verify_inclusion(leaf, index, size, hashes, root)
+    longer = [*consistency_of(3, 4), other]
+    old, new = tree(3, node_hash(other, ROOTS[3])), tree(4, node_hash(other, ROOTS[4]))
+    with pytest.raises(ProofRefused):
+        verify_consistency(old, new, longer)
+    with pytest.raises(ProofRefused):
+        verify_consistency(tree(2), tree(4, ROOTS[2]), [])
+
+
+def consistency_of(old: int, new: int) -> list[bytes]:
+    return subproof(old, LEAVES[:new], whole=True)
 
 
 def test_nothing_comes_before_the_empty_tree(ground: Ground) -> None:

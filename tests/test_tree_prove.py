@@ -194,6 +194,19 @@ def test_all_entries_of_all_exchanges_are_found_once(anywhere: Log) -> None:
         assert leaf_hash(leaf.salt, leaf.record) == data[32 * leaf.seq : 32 * leaf.seq + 32]
 
 
+def test_an_exchange_that_is_only_named_is_another(log: Log) -> None:
+    """A retry names the first attempt; it is no entry of it."""
+    writer = log.world.open(slot="w3")
+    first = (1).to_bytes(16, "big")
+    writer.commit([log.world.request(10, first=first, attempt=2)], NOW_NS)
+    writer.close()
+    log.sequence()
+    assert [entry.kind for entry in log.found(1)] == [Kind.REQUEST, Kind.OUTCOME]
+    log.seal()
+    assert [entry.kind for entry in log.found(1)] == [Kind.REQUEST, Kind.OUTCOME]
+    assert [entry.first for entry in log.found(10)] == [first]
+
+
 def test_what_is_sealed_and_what_is_not_are_found_together(log: Log) -> None:
     """An exchange whose outcome came after its request was sealed."""
     writer = log.world.open(slot="w3")
@@ -295,6 +308,14 @@ def forge_row(log: Log) -> None:
     path.write_bytes(encode("t", rows.set_column(TRUTH.get_field_index("code"), "code", codes)))
 
 
+def shift_rows(log: Log) -> None:
+    """The rows of the truth in another order."""
+    (sealed,) = log.files("t")
+    path = file_of(log.archive, sealed.path)
+    rows = pa.concat_tables(rows_of("t", path)).cast(TRUTH)
+    path.write_bytes(encode("t", pa.concat_tables([rows.slice(1), rows.slice(0, 1)])))
+
+
 def flip(path: Path, at: int) -> None:
     data = bytearray(path.read_bytes())
     data[at] ^= 1
@@ -305,6 +326,7 @@ def flip(path: Path, at: int) -> None:
     ("spoil", "what"),
     [
         (forge_row, "not the one that was signed"),
+        (shift_rows, "does not hold leaf"),
         (lambda log: flip(log.archive / "tree" / "0" / "000000", 32 * 5), "not the one that was"),
         (lambda log: (log.archive / "tree" / "0" / "000000").write_bytes(b""), "ends before"),
         (lambda log: file_of(log.archive, log.files("t")[0].path).write_bytes(b"x"), "restore it"),
@@ -331,6 +353,11 @@ def spoiled(proof: bytes) -> Iterator[tuple[str, bytes]]:
         yield f"byte {at}", bytes(changed)
     head, _, note = proof.partition(b"\n\n")
     lines = note.splitlines(keepends=True)
+    for number, line in enumerate(lines[-2:]):
+        at = proof.index(line) + len(line) // 2
+        changed = bytearray(proof)
+        changed[at] = ord("A") if changed[at] != ord("A") else ord("B")
+        yield f"another signature {number}", bytes(changed)
     yield "without ML-DSA-44", head + b"\n\n" + b"".join(lines[:-1])
     yield "without Ed25519", head + b"\n\n" + b"".join(lines[:-2] + lines[-1:])
     yield "without a hash", b"\n".join(head.split(b"\n")[:-1]) + b"\n\n" + note

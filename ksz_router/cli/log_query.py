@@ -2,13 +2,15 @@
 
 import argparse
 import sys
+import uuid
 from pathlib import Path
 
 import msgspec
 
 from ksz_router.cli import NOT_IN_ORDER, OK, UsageError
+from ksz_router.cli.log_audit import needs_audit
 from ksz_router.cli.log_place import Place, add_place, place_of
-from ksz_router.cli.log_table import print_json, print_table
+from ksz_router.cli.log_table import print_csv, print_json, print_table
 from ksz_router.cli.reading import Reading, add_reading, look_up
 from ksz_router.codes import Code
 from ksz_router.days import is_day
@@ -17,7 +19,7 @@ from ksz_router.identifiers import Insz, is_application, is_insz, is_kbo, parse_
 from ksz_router.limits import person_numbers_max
 from ksz_router.model import Day
 from ksz_router.privacylog.query import query
-from ksz_router.privacylog.question import LIMIT_MAX, Asked, Found
+from ksz_router.privacylog.question import LIMIT_MAX, Asked, Found, Position, PositionRefused
 
 _EXAMPLES = """\
 examples:
@@ -29,6 +31,14 @@ examples:
 
   # what passed although the requester does not know the person, where that is only logged
   ksz-router log query --purpose "audit 7" --violations own --from 2026-11-01
+
+  # what one user of an institution did in a month, for a spreadsheet; with --institution it is fast
+  ksz-router log query --purpose "audit 7" --institution 0206731645 --user - \\
+      --from 2026-11-01 --to 2026-11-30 --csv < number > november.csv
+
+  # what became of a requester's own reference, and all that is known of one exchange
+  ksz-router log query --purpose "call 31" --institution 0206731645 --ticket D-2026-118
+  ksz-router log query --purpose "call 31" --exchange 019a9c3e-8f00-7c3a-9d7e-1b2c3d4e5f60
 
 A number on the command line can be seen by other users of the machine; a file or - cannot.
 Every query writes its own entry first, with the reader and the purpose, and refuses if it cannot.
@@ -58,7 +68,15 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--no-directory", action="store_true", help="ask under the numbers given and no other"
     )
     parser.add_argument("--institution", metavar="KBO", help="asked, was acted for, or was sent it")
-    parser.add_argument("--user", metavar="NUMBER|FILE|-", help="of a user or an application")
+    parser.add_argument(
+        "--user",
+        metavar="NUMBER|FILE|-",
+        help="a user or an application; with --institution one of its own, which is fast",
+    )
+    parser.add_argument("--exchange", metavar="UUID", help="all that is known of one exchange")
+    parser.add_argument(
+        "--ticket", metavar="TEXT", help="the requester's own reference; needs --institution"
+    )
     parser.add_argument("--service", metavar="NAME")
     parser.add_argument("--from", dest="from_day", metavar="YYYY-MM-DD", help="first Brussels day")
     parser.add_argument("--to", dest="to_day", metavar="YYYY-MM-DD", help="last Brussels day")
@@ -71,8 +89,13 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="what passed with a broken integration rule whose mode is log",
     )
     parser.add_argument("--limit", type=int, default=1000, metavar="N", help="default %(default)s")
+    parser.add_argument(
+        "--cursor", metavar="WORD", help="go on behind the last row of the query that printed it"
+    )
     add_place(parser)
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_true", help="one JSON object a line")
+    shape.add_argument("--csv", action="store_true", help="comma-separated, under a heading")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -91,6 +114,7 @@ def _query(arguments: argparse.Namespace, place: Place) -> int:
     asked = _asked(arguments)
     if not 1 <= arguments.limit <= LIMIT_MAX:
         raise UsageError(f"--limit: from 1 to {LIMIT_MAX}")
+    after = _position(arguments.cursor)
     reading = Reading(place.log, place.keys, place.node, "log query", arguments)
 
     def record(persons: tuple[str, ...]) -> None:
@@ -114,7 +138,27 @@ def _query(arguments: argparse.Namespace, place: Place) -> int:
             asked = msgspec.structs.replace(asked, persons=asked.persons + tuple(map(Insz, others)))
     elif given and not arguments.no_directory:
         print("ksz-router: no directory: asked under the numbers given only", file=sys.stderr)
-    return _print_found(query(place.log, place.keys, asked, limit=arguments.limit), arguments.json)
+    return _print_found(_ask(place, asked, arguments.limit, after), arguments)
+
+
+def _ask(place: Place, asked: Asked, limit: int, after: Position | None) -> Found:
+    """Put the question to all of the log: what is sealed, and the write-ahead files."""
+    archive = place.archive
+    if archive is None or not (archive / "manifest").is_dir():
+        return query(place.log, place.keys, asked, limit=limit, after=after)
+    with needs_audit():
+        from tqdm import tqdm  # noqa: PLC0415  the audit side is installed on few machines
+
+        from ksz_router.privacylog.archive.assemble import query as query_all  # noqa: PLC0415
+    with tqdm(unit=" files", leave=False, disable=None, delay=1) as bar:
+
+        def tell(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return query_all(
+            place.log, place.keys, archive, asked, limit=limit, after=after, progress=tell
+        )
 
 
 def _asked(arguments: argparse.Namespace) -> Asked:
@@ -129,6 +173,8 @@ def _asked(arguments: argparse.Namespace) -> Asked:
         user = users[0]
     if arguments.institution is not None and not is_kbo(arguments.institution):
         raise UsageError("--institution: a KBO number of ten digits")
+    if arguments.ticket is not None and arguments.institution is None:
+        raise UsageError("--ticket: goes with --institution, the requester whose reference it is")
     return Asked(
         persons=tuple(map(Insz, persons)),
         institution=None if arguments.institution is None else parse_kbo(arguments.institution),
@@ -138,6 +184,8 @@ def _asked(arguments: argparse.Namespace) -> Asked:
         to_day=_day("--to", arguments.to_day),
         verdict=_verdict(arguments.verdict),
         violation=arguments.violations,
+        exchange=_exchange(arguments.exchange),
+        ticket=arguments.ticket,
     )
 
 
@@ -175,13 +223,31 @@ def _verdict(text: str | None) -> int | None:
     raise UsageError("--verdict: forward, or a code by name or number, such as NO_GRANT or 4001")
 
 
-def _print_found(found: Found, as_json: bool) -> int:  # noqa: FBT001
-    if as_json:
-        print_json(found.rows)
-    else:
-        print_table(found.rows)
-    if found.more:
-        print("ksz-router: there are more: go on with --from, or raise --limit", file=sys.stderr)
+def _exchange(text: str | None) -> bytes | None:
+    if text is None:
+        return None
+    try:
+        return uuid.UUID(text).bytes
+    except ValueError:
+        raise UsageError("--exchange: an id such as a query prints") from None
+
+
+def _position(word: str | None) -> Position | None:
+    try:
+        return None if word is None else Position.parse(word)
+    except PositionRefused as error:
+        raise UsageError(f"--cursor: {error}") from None
+
+
+def _print_found(found: Found, arguments: argparse.Namespace) -> int:
+    show = print_json if arguments.json else print_csv if arguments.csv else print_table
+    show(found.rows)
+    if found.more is not None:
+        print(
+            f"ksz-router: there are more: go on with --cursor {found.more.encode()}, "
+            "or raise --limit",
+            file=sys.stderr,
+        )
     for what in found.damaged:
         print(f"ksz-router: incomplete: {what}", file=sys.stderr)
     return NOT_IN_ORDER if found.damaged else OK

@@ -179,11 +179,7 @@ def files(archive: Path, kind: str) -> list[SealedFile]:
 
 
 def carried(archive: Path) -> SealedFile | None:
-    """Return the file of the entries carried over to the next step; None where there are none.
-
-    Raises:
-        ChainBroken: see :func:`read_chain`.
-    """
+    """Return the file of the entries carried over to the next step; None where there are none."""
     return max(files(archive, CARRY), key=lambda file: file.end_leaf, default=None)
 
 

@@ -166,11 +166,11 @@ class Sealed:
             and asked.institution in (None, hit.row.requester, hit.row.acting, hit.row.final_client)
         }
         others = [hit for hit in hits if hit.seq not in asking]
-        if others:
+        sent = {kbo for hit in others for kbo in hit.row.destinations}
+        if asked.institution is not None:
+            sent &= {asked.institution}
+        if sent:
             seqs = any_of("seq", [str(hit.seq) for hit in others])
-            sent = {kbo for hit in others for kbo in hit.row.destinations}
-            if asked.institution is not None:
-                sent &= {asked.institution}
             where = f"{seqs} AND {any_of('institution', [text(kbo) for kbo in sorted(sent)])}"
             window = (others[0].row.at_us, others[-1].row.at_us + 1)
             parts = self._used(
@@ -185,7 +185,7 @@ class Sealed:
         """Add later outcomes: lines of their own, of the person, and of the requester."""
         followed = [row for row in rows if may_be_followed(row)]
         elsewhere = [
-            row for row in followed if not asked.persons or (row.recipients and row.further_persons)
+            row for row in followed if not asked.persons or row.replaced or row.further_persons
         ]
         parts: list[Part] = []
         if asked.persons and followed:
