@@ -17,8 +17,9 @@ from typing import Final, NamedTuple
 import pyarrow as pa
 
 from bench.log_disk import Change, Watch
+from bench.log_entries import BEGIN_NS, Entries, Keys, Promises
 from bench.log_judge import Verdict, judge
-from bench.log_pipeline import BEGIN_NS, SLOTS, Entries, Keys, Pipeline, Promises
+from bench.log_pipeline import SLOTS, Pipeline
 
 _AFTERWARDS_NS: Final = 120_000_000_000
 

@@ -9,155 +9,38 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Final, TypeAlias
+from typing import Final
 
-import msgspec
-
-from ksz_router.codes import Code
-from ksz_router.identifiers import Kbo
+from bench.log_entries import BEGIN_NS, NODE, ORIGIN, Entries, Keys, Later, Promises
 from ksz_router.privacylog.archive.chain import catalog, quarters
 from ksz_router.privacylog.archive.merge import forget, merge
 from ksz_router.privacylog.archive.runs import plan
 from ksz_router.privacylog.archive.seal import Grounds, Sealer
 from ksz_router.privacylog.archive.sweep import Leftovers, Limits, sweep_log
-from ksz_router.privacylog.entry import Entry, Kind, canonical
-from ksz_router.privacylog.keys import KeyRing, Tokens, load, make, quarter_begin_ns, quarter_of
-from ksz_router.privacylog.tree.checkpoint import Signer, make_keys
+from ksz_router.privacylog.durable import Disk
+from ksz_router.privacylog.keys import KeyRing, quarter_of
+from ksz_router.privacylog.tree.checkpoint import Signer
 from ksz_router.privacylog.tree.sequence import Sequencer
 from ksz_router.privacylog.writer import Writer
 
-ORIGIN: Final = "log.example/faults"
-NODE: Final = "router-a"
-QUARTERS: Final = ("2026Q4", "2027Q1")
-BEGIN_NS: Final = quarter_begin_ns(QUARTERS[1]) - 40_000_000_000
-"""Forty seconds before the quarter ends: a run goes over it."""
 FILE_BYTES: Final = 8 * 4096
 SLOTS: Final = ("w0", "w1")
 SEALER_SLOT: Final = "s0"
 LEAVES_MAX: Final = 24
 """Of a step of the sealer: so that one call takes several."""
-_SERVICES = ("pension.consult", "family.consult", "wages.submit")
-_INSTITUTIONS = tuple(map(Kbo, ("0206731645", "0206737484", "0200881951", "0244640031")))
-_PERSONS = 40
 
 
-Later: TypeAlias = Callable[[int], list[bytes]]
-"""Unix nanoseconds to the records that end an exchange then."""
-
-
-class Keys(msgspec.Struct, frozen=True):
-    """Folders with the keys of a log, drawn for this run: they lie on a disk that stays whole."""
-
-    quarters: Path
-    checkpoint: Path
-
-    @classmethod
-    def drawn(cls, folder: Path) -> "Keys":
-        """Draw them."""
-        for quarter in QUARTERS:
-            make(folder / "quarters", quarter)
-        make_keys(folder / "checkpoint", ORIGIN)
-        return cls(folder / "quarters", folder / "checkpoint")
-
-
-def person(number: int) -> str:
-    """Return the well-formed number of a synthetic person: born in an unknown month of 1985."""
-    body = 850_000_001 + number
-    return f"{body:09d}{97 - body % 97:02d}"
-
-
-class Promises:
-    """What was promised to the world, and at how many changes to the disk.
-
-    Attributes:
-        given: Every record that was handed to a writer.
-        acknowledged: Those of which it said that they are durable, and since when.
-        shown: Size and root of each checkpoint that was shown, and since when.
-    """
+class _UnderWay(Disk):
+    """Of a writer: between its write and its flush others may come, and see the frame."""
 
     def __init__(self) -> None:
-        self.given: set[bytes] = set()
-        self.acknowledged: dict[bytes, int] = {}
-        self.shown: dict[int, tuple[bytes, int]] = {}
-        self.doubled: list[int] = []
-        """Sizes that were signed with two roots."""
+        self.meanwhile: Callable[[], None] | None = None
 
-    def until(self, changes: int) -> "Promises":
-        """Return what stands when the power goes off behind so many changes."""
-        kept = Promises()
-        kept.given = set(self.given)
-        kept.acknowledged = {r: 0 for r, at in self.acknowledged.items() if at <= changes}
-        kept.shown = {s: (root, 0) for s, (root, at) in self.shown.items() if at <= changes}
-        kept.doubled = list(self.doubled)
-        return kept
-
-    def show(self, size: int, root: bytes, changes: int) -> None:
-        """Take note of a checkpoint."""
-        held = self.shown.setdefault(size, (root, changes))
-        if held[0] != root:
-            self.doubled.append(size)
-
-
-class Entries:
-    """Makes entries that look like those of a router; each is another. Synthetic persons."""
-
-    def __init__(self, keys: Keys, chance: Random) -> None:
-        self._chance = chance
-        self._tokens = {quarter: Tokens(load(keys.quarters, quarter)) for quarter in QUARTERS}
-        self._number = 0
-
-    def exchange(self, now_ns: int) -> tuple[bytes, Later | None]:
-        """Return a request, and what makes the records behind it; None where it was refused."""
-        chance, tokens = self._chance, self._of(now_ns)
-        self._number += 1
-        exchange = chance.getrandbits(96).to_bytes(12, "big") + self._number.to_bytes(4, "big")
-        code = int(chance.choice((0, 0, 0, 0, Code.NO_GRANT)))
-        asker, source = chance.sample(_INSTITUTIONS, 2)
-        request = Entry(
-            kind=Kind.REQUEST,
-            at_us=now_ns // 1000,
-            exchange=exchange,
-            code=code,
-            service=chance.choice(_SERVICES),
-            service_version=chance.randint(1, 3),
-            requester=asker,
-            sector=chance.choice((None, 11, 12)),
-            user=tokens.user(person(_PERSONS + chance.randrange(9))),
-            person=tokens.person(person(chance.randrange(_PERSONS))),
-            ticket=tokens.ticket(asker, str(self._number)),
-            destinations=(source,),
-            grant="g-1",
-            request_bytes=chance.randrange(5000),
-            router_us=chance.randrange(900),
-        )
-        return canonical(request), None if code else lambda later_ns: self._behind(
-            request, later_ns
-        )
-
-    def _behind(self, request: Entry, now_ns: int) -> list[bytes]:
-        chance, tokens = self._chance, self._of(now_ns)
-        outcome = Entry(
-            kind=Kind.OUTCOME,
-            at_us=now_ns // 1000,
-            exchange=request.exchange,
-            code=Code.ANSWERED_WITH_DATA,
-            service=request.service,
-            service_version=request.service_version,
-            requester=request.requester,
-            user=tokens.user(person(_PERSONS + chance.randrange(9))),
-            source_us=chance.randrange(90_000),
-        )
-        records = [canonical(outcome)]
-        if chance.random() < 0.2:
-            other = tokens.person(person(chance.randrange(_PERSONS)))
-            further = Entry(
-                kind=Kind.FURTHER, at_us=now_ns // 1000, exchange=request.exchange, person=other
-            )
-            records.insert(0, canonical(further))
-        return records
-
-    def _of(self, now_ns: int) -> Tokens:
-        return self._tokens[QUARTERS[now_ns >= quarter_begin_ns(QUARTERS[1])]]
+    def flush(self, descriptor: int) -> None:
+        if self.meanwhile is not None:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            meanwhile()
+        super().flush(descriptor)
 
 
 class Pipeline:
@@ -198,6 +81,7 @@ class Pipeline:
         self._writers: dict[str, Writer] = {}
         self._sequencer: Sequencer | None = None
         self._sealer: Sealer | None = None
+        self._disk = _UnderWay()
         self._leftovers = Leftovers(self.archive)
         self._open: dict[str, list[Later]] = {slot: [] for slot in SLOTS}
 
@@ -241,6 +125,11 @@ class Pipeline:
         made = [self._entries.exchange(self.now_ns) for _ in range(exchanges)]
         self._open[slot] += [later for _, later in made if later is not None]
         self._commit(slot, [*behind, *(request for request, _ in made)])
+
+    def sequence_within(self, slot: str) -> None:
+        """Record, with a cycle of the sequencer between the write of the frame and its flush."""
+        self._disk.meanwhile = self.sequence
+        self.record(slot, 2)
 
     def prepare(self, slot: str) -> None:
         """Make the next file of a slot ahead."""
@@ -308,6 +197,7 @@ class Pipeline:
             keys_folder=self.keys.quarters,
             now_ns=self.now_ns,
             file_bytes=self._file_bytes,
+            disk=self._disk,
         )
 
     def _commit(self, slot: str, records: list[bytes]) -> None:
@@ -334,8 +224,10 @@ def run(pipeline: Pipeline, chance: Random, steps: int) -> None:
             pipeline.record(slot, chance.randint(1, 6), closing=draw < 0.4)
         elif draw < 0.75:
             pipeline.sequence()
-        elif draw < 0.8:
+        elif draw < 0.78:
             pipeline.prepare(slot)
+        elif draw < 0.82:
+            pipeline.sequence_within(slot)
         elif draw < 0.92:
             pipeline.seal()
         elif draw < 0.97:

@@ -13,8 +13,9 @@ import tempfile
 from pathlib import Path
 from random import Random
 
+from bench.log_entries import BEGIN_NS, Entries, Keys, Promises
 from bench.log_judge import place_of
-from bench.log_pipeline import BEGIN_NS, SLOTS, Entries, Keys, Pipeline, Promises
+from bench.log_pipeline import SLOTS, Pipeline
 from ksz_router.privacylog.archive.verify_full import verify_full
 from ksz_router.privacylog.entry import Entry, Kind, parse
 from ksz_router.privacylog.keys import Tokens, load, quarter_of

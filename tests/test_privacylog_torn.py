@@ -6,7 +6,8 @@ from pathlib import Path
 from random import Random
 
 from bench import log_torn
-from bench.log_disk import Watch, left_by_a_cut, left_by_a_kill
+from bench.log_disk import Watch
+from bench.log_left import left_by_a_cut, left_by_a_kill
 from ksz_router.privacylog.durable import DISK, sync_folder, write_new
 
 
