@@ -16,10 +16,10 @@ def test_no_cut_of_the_power_loses_or_doubles_anything() -> None:
     told: list[str] = []
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        counts = log_torn.Trials(Path(folder), 20_261_122, told.append).run(24)
+        counts = log_torn.Trials(Path(folder), 20_261_122, told.append).run(12)
     assert told == []
     assert counts.is_clean
-    assert (counts.trials, counts.torn, counts.killed, counts.garbage) == (24, 12, 6, 6)
+    assert (counts.trials, counts.torn, counts.killed, counts.garbage) == (12, 6, 3, 3)
 
 
 def test_what_a_cut_leaves_is_what_a_disk_may_hold(tmp_path: Path) -> None:
