@@ -20,7 +20,7 @@ STAMP := $(ENVIRONMENT)/made-$(shell { cat requirements/dev.txt; echo '$(CURDIR)
 CHECKED := ksz_router tests $(wildcard bench/*.py contrib/*.py contrib/*/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz lint format lock wheel bench-router bench-peers bench-crash bench-reload bench-abuse bench-soak bench-idle bench-decide bench-start bench-privacylog clean environment
+.PHONY: help demo test fuzz lint format lock wheel bench-router bench-peers bench-crash bench-reload bench-abuse bench-soak bench-idle bench-decide bench-start bench-privacylog bench-log-faults clean environment
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench-peers: environment ## the router beside HAProxy and nats-server, on the sa
 
 bench-crash: environment ## kill a router under load, and count what is missing afterwards
 	@$(RUN)/python bench/crash.py
+
+bench-log-faults: environment ## torn writes, failing steps, power cuts, flipped bytes; counts what is lost
+	@$(RUN)/python bench/log_faults.py
 
 bench-reload: environment ## reload everything, good and bad, at 2,000/s, and count what is missing
 	@$(RUN)/python bench/reload.py

@@ -1,24 +1,15 @@
-"""Every change that a program makes below a folder, and what a power cut may leave of them.
+"""Every change that a program makes below a folder, in its order.
 
 While a :class:`Watch` is entered the calls of ``os`` that change files are seen in their order;
-each may be made to fail before or after it takes effect. :func:`left_by_a_cut` draws one of the
-states that a disk may be found in when the power went off behind one of the changes:
-
-- of what was written to a file and not flushed, any subset of its sectors of 512 bytes is there; a
-  sector holds what it held after any one of these writes, or, where that is asked for, garbage;
-- a file that grew or shrank and was not flushed has any of the sizes it had since;
-- of the names made, moved and removed in a folder that was not flushed, the first few are there;
-- what was flushed is there.
+each may be made to fail before or after it takes effect. What a power cut may leave of the changes
+is drawn by ``log_left.py``.
 """
 
 import os
 from collections.abc import Callable
 from pathlib import Path
-from random import Random
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeAlias
-
-SECTOR = 512
 
 NAMES = ("create", "link", "rename", "unlink", "mkdir")
 
@@ -93,7 +84,7 @@ class Watch:
 
         Of what is written by other means than the calls of ``os`` nothing could be said.
         """
-        files, names = _replayed(self, len(self.changes))
+        files, names = replayed(self, len(self.changes))
         found = {str(p.relative_to(self.folder)) for p in self.folder.rglob("*") if p.is_file()}
         known = {name for name, inode in names.items() if inode}
         other = {n for n in found & known if (self.folder / n).read_bytes() != files[names[n]]}
@@ -233,75 +224,22 @@ class Watch:
         self._change(Change("mkdir", name, 0), lambda: self._kept["mkdir"](path, mode, **options))
 
 
-def left_by_a_cut(
-    watch: Watch, behind: int, folder: Path, chance: Random, *, garbage: bool = False
-) -> None:
-    """Make in ``folder`` what may be there when the power goes off behind that many changes."""
-    durable = {inode: bytearray(data) for inode, data in watch.files.items()}
-    names, waiting = dict(watch.names), dict[str, list[Change]]()
-    pending: dict[int, list[Change]] = {}
-    for change in watch.changes[:behind]:
-        if change.call in NAMES:
-            waiting.setdefault(_parent(change.path), []).append(change)
-        elif change.call == "sync":
-            for done in waiting.pop(change.path, ()):
-                _rename(names, done)
-        elif change.call == "flush":
-            data = durable.setdefault(change.inode, bytearray())
-            for done in pending.pop(change.inode, ()):
-                _apply(data, done)
-        else:
-            pending.setdefault(change.inode, []).append(change)
-    for changes in waiting.values():
-        for change in changes[: chance.randint(0, len(changes))]:
-            _rename(names, change)
-    files: dict[int, bytes] = {inode: bytes(data) for inode, data in durable.items()}
-    for inode, changes in pending.items():
-        files[inode] = _torn(files.get(inode, b""), changes, chance, garbage)
-    _make(folder, names, files)
-
-
-def left_by_a_kill(watch: Watch, behind: int, folder: Path) -> None:
-    """Make in ``folder`` what is there when all programs die behind so many changes."""
-    files, names = _replayed(watch, behind)
-    _make(folder, names, {inode: bytes(data) for inode, data in files.items()})
-
-
-def _torn(data: bytes, changes: list[Change], chance: Random, garbage: bool) -> bytes:  # noqa: FBT001
-    """Draw what is there of a file: sector by sector, after some number of the changes to it."""
-    versions = [bytearray(data)]
-    for change in changes:
-        versions.append(bytearray(versions[-1]))
-        _apply(versions[-1], change)
-    size = len(chance.choice(versions))
-    share = chance.choice((0.0, 0.1, 0.5, 0.9, 1.0))
-    result = bytearray()
-    for at in range(0, size, SECTOR):
-        sectors = [bytes(version[at : at + SECTOR]).ljust(SECTOR, b"\0") for version in versions]
-        distinct = list(dict.fromkeys(sectors))
-        sector = sectors[0]
-        if len(distinct) > 1 and chance.random() < share:
-            sector = distinct[-1] if chance.random() < 0.7 else chance.choice(distinct)
-            if garbage and chance.random() < 0.3:
-                sector = chance.randbytes(SECTOR)
-        result += sector
-    return bytes(result[:size])
-
-
-def _replayed(watch: Watch, behind: int) -> tuple[dict[int, bytearray], dict[str, int]]:
+def replayed(watch: Watch, behind: int) -> tuple[dict[int, bytearray], dict[str, int]]:
+    """Return the files by inode, and the names, behind so many changes."""
     files = {inode: bytearray(data) for inode, data in watch.files.items()}
     names = dict(watch.names)
     for change in watch.changes[:behind]:
         if change.call in NAMES:
-            _rename(names, change)
+            rename(names, change)
             if change.call == "create":
                 files[change.inode] = bytearray()
         elif change.call in {"write", "resize"}:
-            _apply(files.setdefault(change.inode, bytearray()), change)
+            apply(files.setdefault(change.inode, bytearray()), change)
     return files, names
 
 
-def _apply(data: bytearray, change: Change) -> None:
+def apply(data: bytearray, change: Change) -> None:
+    """Do a write or a change of size to the content of a file."""
     if change.call == "resize":
         size = change.offset
         data[:] = data[:size].ljust(size, b"\0")
@@ -312,31 +250,11 @@ def _apply(data: bytearray, change: Change) -> None:
     data[change.offset : end] = change.data
 
 
-def _rename(names: dict[str, int], change: Change) -> None:
+def rename(names: dict[str, int], change: Change) -> None:
+    """Do what makes, moves or removes a name."""
     if change.call == "unlink":
         names.pop(change.path, None)
         return
     if change.call == "rename":
         names.pop(change.before, None)
     names[change.path] = change.inode
-
-
-def _parent(path: str) -> str:
-    return path.rpartition("/")[0]
-
-
-def _make(folder: Path, names: dict[str, int], files: dict[int, bytes]) -> None:
-    made: dict[int, Path] = {}
-    folder.mkdir()
-    for name, inode in sorted(names.items()):
-        path = folder / name
-        if not path.parent.is_dir():
-            continue  # its folder is not there
-        if inode == 0:
-            path.mkdir(exist_ok=True)
-        elif inode in made:
-            os.link(made[inode], path)
-        else:
-            path.write_bytes(files.get(inode, b""))
-            path.chmod(0o600)
-            made[inode] = path

@@ -17,8 +17,9 @@ from typing import Final, NamedTuple
 import pyarrow as pa
 
 from bench.log_disk import Change, Watch
+from bench.log_entries import BEGIN_NS, Entries, Keys, Promises
 from bench.log_judge import Verdict, judge
-from bench.log_pipeline import BEGIN_NS, SLOTS, Entries, Keys, Pipeline, Promises
+from bench.log_pipeline import SLOTS, Pipeline
 
 _AFTERWARDS_NS: Final = 120_000_000_000
 
@@ -79,6 +80,9 @@ def scenario(pipeline: Pipeline) -> None:
     pipeline.record(SLOTS[0], 130)
     pipeline.record(SLOTS[0], 130)
     pipeline.settle()
+    pipeline.merge()
+    pipeline.settle()
+    pipeline.sweep()
     pipeline.close()
 
 

@@ -21,10 +21,11 @@ import msgspec
 
 from bench import machine
 from bench.log_cuts import power_cuts
+from bench.log_entries import BEGIN_NS, Entries, Keys, Promises
 from bench.log_failures import Failures
 from bench.log_flips import Flips
 from bench.log_judge import place_of
-from bench.log_pipeline import BEGIN_NS, SLOTS, Entries, Keys, Pipeline, Promises
+from bench.log_pipeline import SLOTS, Pipeline
 from bench.log_torn import torn
 from bench.powercut import CannotMountError
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bench.log_pipeline import Keys, Promises
+from bench.log_entries import Keys, Promises
 from ksz_router.codes import Code
 from ksz_router.privacylog.archive.canon import to_records
 from ksz_router.privacylog.archive.findings import Findings

@@ -11,134 +11,36 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-import msgspec
-
-from ksz_router.codes import Code
-from ksz_router.identifiers import Kbo
+from bench.log_entries import BEGIN_NS, NODE, ORIGIN, Entries, Keys, Later, Promises
+from ksz_router.privacylog.archive.chain import catalog, quarters
+from ksz_router.privacylog.archive.merge import forget, merge
+from ksz_router.privacylog.archive.runs import plan
 from ksz_router.privacylog.archive.seal import Grounds, Sealer
-from ksz_router.privacylog.entry import Entry, Kind, canonical
-from ksz_router.privacylog.keys import KeyRing, Tokens, load, make, quarter_begin_ns
-from ksz_router.privacylog.tree.checkpoint import Signer, make_keys
+from ksz_router.privacylog.archive.sweep import Leftovers, Limits, sweep_log
+from ksz_router.privacylog.durable import Disk
+from ksz_router.privacylog.keys import KeyRing, quarter_of
+from ksz_router.privacylog.tree.checkpoint import Signer
 from ksz_router.privacylog.tree.sequence import Sequencer
 from ksz_router.privacylog.writer import Writer
 
-ORIGIN: Final = "log.example/faults"
-NODE: Final = "router-a"
-QUARTERS: Final = ("2026Q4", "2027Q1")
-BEGIN_NS: Final = quarter_begin_ns(QUARTERS[1]) - 40_000_000_000
-"""Forty seconds before the quarter ends: a run goes over it."""
 FILE_BYTES: Final = 8 * 4096
 SLOTS: Final = ("w0", "w1")
 SEALER_SLOT: Final = "s0"
 LEAVES_MAX: Final = 24
 """Of a step of the sealer: so that one call takes several."""
-_SERVICES = ("pension.consult", "family.consult", "wages.submit")
-_INSTITUTIONS = tuple(map(Kbo, ("0206731645", "0206737484", "0200881951", "0244640031")))
-_PERSONS = 40
 
 
-class Keys(msgspec.Struct, frozen=True):
-    """Folders with the keys of a log, drawn for this run: they lie on a disk that stays whole."""
-
-    quarters: Path
-    checkpoint: Path
-
-    @classmethod
-    def drawn(cls, folder: Path) -> "Keys":
-        """Draw them."""
-        for quarter in QUARTERS:
-            make(folder / "quarters", quarter)
-        make_keys(folder / "checkpoint", ORIGIN)
-        return cls(folder / "quarters", folder / "checkpoint")
-
-
-class Promises:
-    """What was promised to the world, and at how many changes to the disk.
-
-    Attributes:
-        given: Every record that was handed to a writer.
-        acknowledged: Those of which it said that they are durable, and since when.
-        shown: Size and root of each checkpoint that was shown, and since when.
-    """
+class _UnderWay(Disk):
+    """Of a writer: between its write and its flush others may come, and see the frame."""
 
     def __init__(self) -> None:
-        self.given: set[bytes] = set()
-        self.acknowledged: dict[bytes, int] = {}
-        self.shown: dict[int, tuple[bytes, int]] = {}
-        self.doubled: list[int] = []
-        """Sizes that were signed with two roots."""
+        self.meanwhile: Callable[[], None] | None = None
 
-    def until(self, changes: int) -> "Promises":
-        """Return what stands when the power goes off behind so many changes."""
-        kept = Promises()
-        kept.given = set(self.given)
-        kept.acknowledged = {r: 0 for r, at in self.acknowledged.items() if at <= changes}
-        kept.shown = {s: (root, 0) for s, (root, at) in self.shown.items() if at <= changes}
-        kept.doubled = list(self.doubled)
-        return kept
-
-    def show(self, size: int, root: bytes, changes: int) -> None:
-        """Take note of a checkpoint."""
-        held = self.shown.setdefault(size, (root, changes))
-        if held[0] != root:
-            self.doubled.append(size)
-
-
-class Entries:
-    """Makes entries that look like those of a router; each is another. Synthetic persons."""
-
-    def __init__(self, keys: Keys, chance: Random) -> None:
-        self._chance = chance
-        self._tokens = {quarter: Tokens(load(keys.quarters, quarter)) for quarter in QUARTERS}
-        self._number = 0
-
-    def exchange(self, now_ns: int) -> tuple[list[bytes], list[bytes]]:
-        """Return the records of an exchange before it is forwarded, and those behind."""
-        chance = self._chance
-        tokens = self._tokens[QUARTERS[now_ns >= quarter_begin_ns(QUARTERS[1])]]
-        self._number += 1
-        exchange = chance.getrandbits(96).to_bytes(12, "big") + self._number.to_bytes(4, "big")
-        code = int(chance.choice((0, 0, 0, 0, Code.NO_GRANT)))
-        asker, source = chance.sample(_INSTITUTIONS, 2)
-        request = Entry(
-            kind=Kind.REQUEST,
-            at_us=now_ns // 1000,
-            exchange=exchange,
-            code=code,
-            service=chance.choice(_SERVICES),
-            service_version=chance.randint(1, 3),
-            requester=asker,
-            sector=chance.choice((None, 11, 12)),
-            user=tokens.user(f"{chance.randrange(9):011d}"),
-            person=tokens.person(f"{chance.randrange(_PERSONS):011d}"),
-            ticket=tokens.ticket(asker, str(self._number)),
-            destinations=(source,),
-            grant="g-1",
-            request_bytes=chance.randrange(5000),
-            router_us=chance.randrange(900),
-        )
-        if code:
-            return [canonical(request)], []
-        behind = [
-            Entry(
-                kind=Kind.OUTCOME,
-                at_us=now_ns // 1000,
-                exchange=exchange,
-                code=Code.ANSWERED_WITH_DATA,
-                service=request.service,
-                service_version=request.service_version,
-                requester=asker,
-                user=tokens.user(f"{chance.randrange(9):011d}"),
-                source_us=chance.randrange(90_000),
-            )
-        ]
-        if chance.random() < 0.2:
-            other = tokens.person(f"{chance.randrange(_PERSONS):011d}")
-            further = Entry(
-                kind=Kind.FURTHER, at_us=now_ns // 1000, exchange=exchange, person=other
-            )
-            behind.insert(0, further)
-        return [canonical(request)], list(map(canonical, behind))
+    def flush(self, descriptor: int) -> None:
+        if self.meanwhile is not None:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            meanwhile()
+        super().flush(descriptor)
 
 
 class Pipeline:
@@ -152,6 +54,7 @@ class Pipeline:
         changes: How many changes to the disk there were.
         now_ns: The time of the first step; it goes on by itself.
         leaves_max: Of one step of the sealer.
+        file_bytes: Of a write-ahead file.
     """
 
     def __init__(
@@ -164,8 +67,10 @@ class Pipeline:
         changes: Callable[[], int] = lambda: 0,
         now_ns: int = BEGIN_NS,
         leaves_max: int = LEAVES_MAX,
+        file_bytes: int = FILE_BYTES,
     ) -> None:
         self.now_ns = now_ns
+        self._file_bytes = file_bytes
         self._leaves_max = leaves_max
         self.log, self.archive = folder / "log", folder / "archive"
         self.anchor = folder / "state" / "last-checkpoint"
@@ -176,7 +81,9 @@ class Pipeline:
         self._writers: dict[str, Writer] = {}
         self._sequencer: Sequencer | None = None
         self._sealer: Sealer | None = None
-        self._open: dict[str, list[list[bytes]]] = {slot: [] for slot in SLOTS}
+        self._disk = _UnderWay()
+        self._leftovers = Leftovers(self.archive)
+        self._open: dict[str, list[Later]] = {slot: [] for slot in SLOTS}
 
     def start(self) -> None:
         """Open everything, as a start of the machine does."""
@@ -210,14 +117,19 @@ class Pipeline:
     def record(self, slot: str, exchanges: int, *, closing: bool = True) -> None:
         """Record requests, and behind them the outcomes of those that are open."""
         self._pass(1.0)
-        made = [self._entries.exchange(self.now_ns) for _ in range(exchanges)]
+        behind: list[bytes] = []
         if closing:
-            behind = [record for records in self._open[slot] for record in records]
+            for later in self._open[slot]:
+                behind += later(self.now_ns)
             self._open[slot] = []
-        else:
-            behind = []
-        self._open[slot] += [later for _, later in made if later]
-        self._commit(slot, [*behind, *(record for before, _ in made for record in before)])
+        made = [self._entries.exchange(self.now_ns) for _ in range(exchanges)]
+        self._open[slot] += [later for _, later in made if later is not None]
+        self._commit(slot, [*behind, *(request for request, _ in made)])
+
+    def sequence_within(self, slot: str) -> None:
+        """Record, with a cycle of the sequencer between the write of the frame and its flush."""
+        self._disk.meanwhile = self.sequence
+        self.record(slot, 2)
 
     def prepare(self, slot: str) -> None:
         """Make the next file of a slot ahead."""
@@ -236,6 +148,29 @@ class Pipeline:
         self._pass(1.0)
         while self._sealer.step(self.now_ns // 1000) is not None:
             self._pass(0.1)
+
+    def merge(self) -> None:
+        """Make one run of several, where that is due."""
+        assert self._sealer is not None
+        files = [
+            file
+            for quarter in quarters(self.archive)
+            for kind in "pukr"
+            for file in catalog(self.archive, quarter, kind).files
+        ]
+        now = quarter_of(self.now_ns)
+        for due in plan(files, lambda quarter: quarter < now):
+            added = merge(self.archive, due)
+            self._sealer.record(self.now_ns // 1000, added, due.removed)
+            forget(self.archive, due)
+
+    def sweep(self) -> None:
+        """Delete what is sealed, verified and, here, of no age; and what was merged."""
+        now_us = self.now_ns // 1000
+        sweep_log(self.archive, self.log, KeyRing(self.keys.quarters), Limits(0, 0), now_us)
+        self._leftovers.sweep(now_us)
+        self._pass(90.0)
+        self._leftovers.sweep(self.now_ns // 1000)
 
     def close(self) -> None:
         """End everything; what fails now failed before."""
@@ -261,7 +196,8 @@ class Pipeline:
             node=NODE,
             keys_folder=self.keys.quarters,
             now_ns=self.now_ns,
-            file_bytes=FILE_BYTES,
+            file_bytes=self._file_bytes,
+            disk=self._disk,
         )
 
     def _commit(self, slot: str, records: list[bytes]) -> None:
@@ -288,7 +224,13 @@ def run(pipeline: Pipeline, chance: Random, steps: int) -> None:
             pipeline.record(slot, chance.randint(1, 6), closing=draw < 0.4)
         elif draw < 0.75:
             pipeline.sequence()
-        elif draw < 0.8:
+        elif draw < 0.78:
             pipeline.prepare(slot)
-        else:
+        elif draw < 0.82:
+            pipeline.sequence_within(slot)
+        elif draw < 0.92:
             pipeline.seal()
+        elif draw < 0.97:
+            pipeline.merge()
+        else:
+            pipeline.sweep()

@@ -15,9 +15,11 @@ from typing import Any, Final
 import msgspec
 import pyarrow as pa
 
-from bench.log_disk import Watch, left_by_a_cut, left_by_a_kill
+from bench.log_disk import Watch
+from bench.log_entries import BEGIN_NS, Entries, Keys, Promises
 from bench.log_judge import Verdict, judge
-from bench.log_pipeline import BEGIN_NS, Entries, Keys, Pipeline, Promises, run
+from bench.log_left import left_by_a_cut, left_by_a_kill
+from bench.log_pipeline import Pipeline, run
 
 RUN_STEPS: Final = 40
 TRIALS_OF_A_RUN: Final = 50

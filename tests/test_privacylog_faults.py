@@ -56,6 +56,8 @@ TABLE = [
     ),
     Row("mkdir", "folder of the archive", OTHERS, NOBODY),
     Row("sync", "folder of the archive", OTHERS, OTHERS),
+    Row("unlink", "carry", OTHERS, OTHERS),
+    Row("unlink", "derived file", OTHERS, OTHERS),
     Row("sync", "folder of the last checkpoint", OTHERS, OTHERS),
 ]  # fmt: skip
 

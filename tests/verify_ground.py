@@ -4,8 +4,9 @@ import shutil
 from pathlib import Path
 from random import Random
 
+from bench.log_entries import BEGIN_NS, Entries, Keys, Promises
 from bench.log_judge import place_of
-from bench.log_pipeline import BEGIN_NS, SLOTS, Entries, Keys, Pipeline, Promises
+from bench.log_pipeline import SLOTS, Pipeline
 from ksz_router.privacylog.archive.verify_fast import Place
 
 

@@ -32,6 +32,12 @@ from ksz_router.privacylog.tree.salts import Salts
 
 READ_BYTES = 4 * 1024 * 1024
 
+UNREADABLE = (
+    OSError, pa.ArrowException, PrivacyLogError, ValueError, KeyError, IndexError, OverflowError,
+    MemoryError,
+)  # fmt: skip
+"""What reading a Parquet file may raise that was damaged, or is another one."""
+
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
     """What is verified, and with what."""
@@ -78,7 +84,8 @@ def check_files(
     chain: Chain, findings: Findings, progress: Callable[[int], object] = lambda _: None
 ) -> None:
     """Check size and SHA-256 of every file in force."""
-    buffer = bytearray(READ_BYTES)
+    largest = max((file.bytes for file in chain.files.values()), default=0)
+    buffer = bytearray(min(READ_BYTES, largest + 1))
     for file in chain.files.values():
         path = chain.path(file)
         try:
@@ -167,7 +174,7 @@ def _recorded(chain: Chain, tree: Tree, place: Place, findings: Findings) -> dic
                 found[digest] = seq
                 if any(link.sha256 == digest for link in chain.links):
                     last = file, group, row
-        except (OSError, pa.ArrowException) as error:
+        except UNREADABLE as error:
             findings.fault(path, f"cannot be read as Parquet: {type(error).__name__}")
     if last is None:
         return found
@@ -181,8 +188,9 @@ def _recorded(chain: Chain, tree: Tree, place: Place, findings: Findings) -> dic
         table = pq.ParquetFile(path).read_row_group(group).slice(row, 1)
         seq = table.column("seq")[0].as_py()
         leaf = leaf_hash(salts.run(seq, 1), to_records(table)[0])
-    except (OSError, pa.ArrowException, PrivacyLogError, OverflowError) as error:
-        findings.fault(path, f"its entry SEALED cannot be checked: {error}", row_group=group)
+    except UNREADABLE as error:
+        what = f"its entry SEALED cannot be checked: {type(error).__name__}"
+        findings.fault(path, what, row_group=group)
         return found
     if not tree.is_right(seq, leaf):
         findings.fault(

@@ -25,6 +25,7 @@ from ksz_router.privacylog.archive.manifest import SealedFile
 from ksz_router.privacylog.archive.schema import TRUTH
 from ksz_router.privacylog.archive.verify_chain import Chain
 from ksz_router.privacylog.archive.verify_fast import (
+    UNREADABLE,
     Place,
     check_files,
     check_recorded,
@@ -73,9 +74,9 @@ def verify_full(
         raise PrivacyLogError("to check records takes the commit keys of their quarters")
     wanted = wanted or Range()
     findings = Findings()
-    if place.log is not None:
-        check_log(place.log, place.commit_keys, findings)
     chain = Chain(place.archive, findings)
+    if place.log is not None:
+        check_log(place.log, place.commit_keys, chain, findings)
     chain.check_catalogs()
     check_files(chain, findings)
     note_strangers(chain, findings)
@@ -95,13 +96,13 @@ def leaves_of(archive: Path, wanted: Range) -> int:
     return sum(file.end_leaf - file.first_leaf for file in files)
 
 
-def check_log(log: Path, keys: Path, findings: Findings) -> None:
-    """Check the write-ahead files against their format.
+def check_log(log: Path, keys: Path, chain: Chain, findings: Findings) -> None:
+    """Check the write-ahead files against their format; those that are sealed may be gone.
 
     Raises:
         PrivacyLogError: there is no log.
     """
-    report = verify(log, keys)
+    report = verify(log, keys, chain.newest.slots if chain.newest else None)
     findings.files += report.files
     for fault in report.faults:
         what = f"frame {fault.frame}: {fault.what}"
@@ -178,7 +179,7 @@ class Rows:
         except PrivacyLogError as error:
             self._findings.fault(path, str(error))
             return
-        except (OSError, pa.ArrowException, ValueError, OverflowError) as error:
+        except UNREADABLE as error:
             self._findings.fault(path, f"cannot be read as Parquet: {type(error).__name__}")
             return
         if root_of(leaves).hex() != file.range_root:
@@ -194,7 +195,7 @@ class Rows:
             table = parquet.read_row_group(group)
             table.validate(full=True)
             records = to_records(table)
-        except (OSError, pa.ArrowException, PrivacyLogError, ValueError, OverflowError) as error:
+        except UNREADABLE as error:
             what = f"a row group cannot be read: {type(error).__name__}"
             findings.fault(path, what, row_group=group, leaf=first)
             return []
