@@ -122,7 +122,7 @@ def frozen(found: Sequence[Row]) -> Counter[str]:
     )
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(logs, cuts)
 def test_rows_are_those_of_the_model_wherever_the_log_is_cut(
     log: list[tuple[str, Entry]], cut_at: list[int]
@@ -147,7 +147,7 @@ def test_rows_are_those_of_the_model_wherever_the_log_is_cut(
     ]
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(logs)
 def test_tables_have_their_schema_and_order(log: list[tuple[str, Entry]]) -> None:
     """As the format says: null before all else, bytes without a sign, text by its bytes."""
