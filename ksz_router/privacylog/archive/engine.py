@@ -26,8 +26,8 @@ Values: TypeAlias = tuple[object, ...]
 Progress: TypeAlias = Callable[[int, int], None]
 """How many files were read, and of how many."""
 
-_ORDER = ("at_us", "coalesce(exchange, ''::BLOB)", "service", "reader", "purpose", "seq")
-"""As ``question.Order``, then the leaf."""
+_ORDER = ("at_us", "exchange", "service", "reader", "purpose", "seq")
+"""As ``question.Order``, then the leaf; no exchange id comes first."""
 
 
 class SearchFailed(PrivacyLogError):
@@ -139,14 +139,15 @@ class Engine:
 
 def _query(parts: Sequence[Part], selected: Sequence[str], limit: int) -> str:
     # Conditions and paths are made by the callers of literals that text() and blob() quote.
-    columns = ", ".join([*selected, *(f"{name} AS o{at}" for at, name in enumerate(_ORDER))])
+    columns = ", ".join([*selected, *(name for name in _ORDER if name not in selected)])
     tables = " UNION ALL ".join(
         f"SELECT {columns} FROM read_parquet([{', '.join(paths)}], hive_partitioning = false) "  # noqa: S608
         f"WHERE {where}"
         for where, paths in _by_condition(parts)
     )
-    order = ", ".join(f"o{at}" for at in range(len(_ORDER)))
-    return f"SELECT * FROM ({tables}) ORDER BY {order} LIMIT {limit}"  # noqa: S608
+    order = ", ".join(f"{name} NULLS FIRST" for name in _ORDER)
+    shown = ", ".join([*selected, *_ORDER])
+    return f"SELECT {shown} FROM ({tables}) ORDER BY {order} LIMIT {limit}"  # noqa: S608
 
 
 def _by_condition(parts: Sequence[Part]) -> Iterator[tuple[str, list[str]]]:
@@ -168,7 +169,8 @@ def _is_there(part: Part, damaged: dict[str, None]) -> bool:
 
 
 def _order(row: Values) -> Values:
-    return row[-len(_ORDER) :]
+    at_us, exchange, *rest = row[-len(_ORDER) :]
+    return at_us, exchange or b"", *rest
 
 
 def _time(row: Values) -> int:
