@@ -81,6 +81,18 @@ def test_every_flip_is_found_and_its_file_is_named(ground: Ground) -> None:
     assert counts.files > 40
 
 
+def test_a_leaf_that_changes_beside_a_sealed_entry_is_not_laid_on_the_entry(
+    ground: Ground,
+) -> None:
+    """Fast proves one entry; what spoils its tile is a hash of the tree, and that file is named."""
+    path = ground.disk / "archive" / "tree" / "0" / "000000"
+    flips = Flips(ground.place, Random(5), sample=0)
+    for at in range(512 * 32, path.stat().st_size, 509):
+        flips._whole(path, at)
+    assert (flips.counts.undetected_alterations, flips.counts.not_located) == (0, 0)
+    assert flips.counts.by_fast
+
+
 @pytest.mark.parametrize(
     "part",
     ["manifest/000002.json", "tree/checkpoint", "tree/0/000000", "catalog/index.msgpack", "t", "p"],

@@ -192,10 +192,15 @@ def _recorded(chain: Chain, tree: Tree, place: Place, findings: Findings) -> dic
         what = f"its entry SEALED cannot be checked: {type(error).__name__}"
         findings.fault(path, what, row_group=group)
         return found
-    if not tree.is_right(seq, leaf):
-        findings.fault(
-            path, "its entry SEALED is not the one of its leaf", leaf=seq, row_group=group
-        )
+    if tree.is_right(seq, leaf):
+        return found
+    if tree.read_leaves(seq, seq + 1) == leaf:  # then another leaf of its tile is wrong
+        where, offset = tree.place(seq)
+        what = "its tile is not the one that the levels above it have"
+        findings.fault(where, what, leaf=seq, offset=offset)
+        return found
+    what = "its entry SEALED is not the one of its leaf"
+    findings.fault(path, what, leaf=seq, row_group=group)
     return found
 
 
