@@ -57,7 +57,7 @@ def calls() -> dict[str, set[str]]:
 @pytest.mark.parametrize(
     ("name", "modules"),
     [
-        ("decide", {"daemon.exchange"}),
+        ("decide", {"daemon.exchange", "replay.again"}),  # a replay forwards and answers nothing
         ("forward", {"daemon.exchange"}),
         ("release", {"daemon.exchange"}),
         ("Dispatch", {"daemon.exchange"}),

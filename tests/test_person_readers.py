@@ -60,6 +60,7 @@ OTHERS = {
     "log verify wal": "places and counts",
     "log verify fast": "places and counts",
     "log verify full": "places and counts",
+    "log verify derived": "places and counts",
     "log verify checkpoint": "a size and a root",
     "log verify consistency": "sizes and roots",
     "log verify record": "of a file that who asks has already: its kind, its exchange, its time",

@@ -18,7 +18,7 @@ from ksz_router.privacylog.entry import WITHHELD, Entry, parse
 from ksz_router.privacylog.keys import QuarterKeys, Tokens
 from ksz_router.replay import again as again_module
 from ksz_router.replay.again import Replayed, State, decide_again
-from ksz_router.replay.recorded import Recorded
+from ksz_router.replay.recorded import PastRequest
 from tests.strategies import (
     JOBS,
     OTHER_SOURCE,
@@ -61,8 +61,8 @@ def entry_of(case: Case, verdict: Verdict) -> Entry:
     )  # fmt: skip
 
 
-def recorded(entry: Entry) -> Recorded:
-    return Recorded(
+def recorded(entry: Entry) -> PastRequest:
+    return PastRequest(
         entry,
         user=None if entry.user is None else TOKENS.user_number(entry.user),
         person=None if entry.person is None else TOKENS.person_number(entry.person),

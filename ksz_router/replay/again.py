@@ -23,7 +23,7 @@ from ksz_router.replay.persons import (
     wishes,
 )
 from ksz_router.replay.recorded import (
-    Recorded,
+    PastRequest,
     Variant,
     variants,
     with_sources,
@@ -75,7 +75,7 @@ class _Found(NamedTuple):
     taken: tuple[str, ...]
 
 
-def decide_again(recorded: Recorded, look_up: LookUp) -> Replayed:
+def decide_again(recorded: PastRequest, look_up: LookUp) -> Replayed:
     """Decide again on what an entry of kind REQUEST records.
 
     Args:
@@ -118,7 +118,7 @@ class _Control:
 
 
 def _attempts(
-    recorded: Recorded, look_up: LookUp, at_ms: int, control: _Control
+    recorded: PastRequest, look_up: LookUp, at_ms: int, control: _Control
 ) -> Iterator[_Found]:
     entry, today = recorded.entry, brussels_day(at_ms * 1_000_000)
     for first in variants(recorded):
@@ -133,7 +133,7 @@ def _attempts(
 
 
 def _with_persons(
-    recorded: Recorded, variant: Variant, facts: Facts, today: Day, control: _Control
+    recorded: PastRequest, variant: Variant, facts: Facts, today: Day, control: _Control
 ) -> Iterator[Facts]:
     """The facts of the rulebook, with what the directory may have said."""
     entry, request, service = recorded.entry, variant.request, facts.service

@@ -25,7 +25,7 @@ from ksz_router.model import (
     Person,
 )
 from ksz_router.privacylog.entry import Entry
-from ksz_router.replay.recorded import Recorded
+from ksz_router.replay.recorded import PastRequest
 
 Lines = tuple[Line, ...]
 
@@ -60,7 +60,7 @@ class Period(NamedTuple):
     end: Day
 
 
-def person_with(recorded: Recorded, lines: Lines) -> Person | None:
+def person_with(recorded: PastRequest, lines: Lines) -> Person | None:
     """Return the person in the state of their number that the entry tells."""
     code, current = recorded.entry.code, recorded.person
     if current is None or code == Code.PERSON_UNKNOWN:

@@ -22,7 +22,7 @@ _TICKET = "replay"
 _WITHHELD_DIGITS_MIN = 9
 
 
-class Recorded(NamedTuple):
+class PastRequest(NamedTuple):
     """An entry of kind REQUEST, with the numbers that its tokens stand for."""
 
     entry: Entry
@@ -33,7 +33,7 @@ class Recorded(NamedTuple):
     """Where it is another."""
 
     def __repr__(self) -> str:
-        return f"Recorded({self.entry!r})"
+        return f"PastRequest({self.entry!r})"
 
 
 class Variant(NamedTuple):
@@ -49,7 +49,7 @@ class Variant(NamedTuple):
         return Variant(changed, (*self.taken, note))
 
 
-def variants(recorded: Recorded) -> Iterator[Variant]:
+def variants(recorded: PastRequest) -> Iterator[Variant]:
     """Return the requests that the entry may speak of, the likeliest first."""
     entry = recorded.entry
     plain = Variant(_request(recorded))
@@ -121,7 +121,7 @@ def _malformed(plain: Variant, code: int) -> Iterator[Variant]:
         yield plain.but("the period was not sane", begin=1)
 
 
-def _request(recorded: Recorded) -> Request:
+def _request(recorded: PastRequest) -> Request:
     entry = recorded.entry
     return Request(
         id=1,

@@ -28,7 +28,7 @@ from ksz_router.privacylog.keys import (
 from ksz_router.privacylog.recovery import Visit
 from ksz_router.replay.again import Replayed, State, decide_again
 from ksz_router.replay.compare import Difference, code_name
-from ksz_router.replay.recorded import Recorded
+from ksz_router.replay.recorded import PastRequest
 from ksz_router.rights import Rights
 from ksz_router.rulebook.archived import Archive
 from ksz_router.rulebook.generation import (
@@ -111,7 +111,7 @@ class Replay:
             self._log.read(slot, min(begins), max(ends), visit)
         return list(found.values())
 
-    def numbers(self, entry: Entry) -> Recorded:
+    def numbers(self, entry: Entry) -> PastRequest:
         """Return an entry with the numbers that its tokens stand for.
 
         Raises:
@@ -119,7 +119,7 @@ class Replay:
         """
         wanted = [entry.user, entry.person, entry.asked]
         if wanted == [None, None, None]:
-            return Recorded(entry)
+            return PastRequest(entry)
         quarter = quarter_of(entry.at_us * 1000)
         for near in (quarter, quarter_before(quarter), quarter_after(quarter)):
             try:
@@ -129,7 +129,7 @@ class Replay:
         # Not found under a neighbour either: say what is wrong with its own quarter.
         return _with_numbers(entry, self._tokens_of(quarter))
 
-    def again(self, recorded: Recorded, others: Sequence[Entry] = ()) -> Replayed:
+    def again(self, recorded: PastRequest, others: Sequence[Entry] = ()) -> Replayed:
         """Decide again on one entry, under the generation that it names.
 
         Args:
@@ -245,8 +245,8 @@ def _contradicted(entry: Entry, others: Sequence[Entry]) -> tuple[Difference, ..
     )
 
 
-def _with_numbers(entry: Entry, tokens: Tokens) -> Recorded:
-    return Recorded(
+def _with_numbers(entry: Entry, tokens: Tokens) -> PastRequest:
+    return PastRequest(
         entry,
         user=None if entry.user is None else tokens.user_number(entry.user),
         person=None if entry.person is None else tokens.person_number(entry.person),

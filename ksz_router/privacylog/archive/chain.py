@@ -39,7 +39,7 @@ Held = dict[Key, dict[str, SealedFile]]
 """Files by path."""
 
 
-class Recorded(NamedTuple):
+class Chained(NamedTuple):
     """A manifest as it lies on disk."""
 
     manifest: Manifest
@@ -77,7 +77,7 @@ def newest(archive: Path) -> Manifest | None:
     return None if found is None else found.manifest
 
 
-def newest_recorded(archive: Path) -> Recorded | None:
+def newest_recorded(archive: Path) -> Chained | None:
     """Return the newest manifest with its digest; None where nothing was sealed.
 
     Raises:
@@ -90,7 +90,7 @@ def newest_recorded(archive: Path) -> Recorded | None:
     return read_manifest(archive, number) if number else None
 
 
-def read_manifest(archive: Path, number: int) -> Recorded:
+def read_manifest(archive: Path, number: int) -> Chained:
     """Return one manifest.
 
     Raises:
@@ -107,10 +107,10 @@ def read_manifest(archive: Path, number: int) -> Recorded:
         raise ChainBroken(f"{file}: is not a manifest; restore it") from None
     if manifest.format != FORMAT or manifest.number != number or _encode(manifest) != data:
         raise ChainBroken(f"{file}: is not manifest {number} in format {FORMAT}; restore it")
-    return Recorded(manifest, sha256(data).hexdigest())
+    return Chained(manifest, sha256(data).hexdigest())
 
 
-def read_chain(archive: Path, *, after: Recorded | None = None) -> Iterator[Recorded]:
+def read_chain(archive: Path, *, after: Chained | None = None) -> Iterator[Chained]:
     """Yield the manifests in their order, from the first, or behind one.
 
     Raises:
@@ -129,7 +129,7 @@ def read_chain(archive: Path, *, after: Recorded | None = None) -> Iterator[Reco
         yield recorded
 
 
-def append(archive: Path, manifest: Manifest, disk: Disk = DISK) -> Recorded:
+def append(archive: Path, manifest: Manifest, disk: Disk = DISK) -> Chained:
     """Write the next manifest, durably.
 
     Raises:
@@ -144,7 +144,7 @@ def append(archive: Path, manifest: Manifest, disk: Disk = DISK) -> Recorded:
     _make_folder(file.parent)
     data = _encode(manifest)
     write_new(file, data, disk=disk)
-    return Recorded(manifest, sha256(data).hexdigest())
+    return Chained(manifest, sha256(data).hexdigest())
 
 
 def quarters(archive: Path) -> list[str]:
@@ -257,7 +257,7 @@ def _in_order(files: dict[str, SealedFile]) -> tuple[SealedFile, ...]:
     return tuple(sorted(files.values(), key=lambda file: (file.first_leaf, file.level, file.part)))
 
 
-def _index_and_later(archive: Path) -> tuple[_Index, list[Recorded]]:
+def _index_and_later(archive: Path) -> tuple[_Index, list[Chained]]:
     """Return the index, and the manifests that it does not know."""
     index = _index(archive)
     if index is None:

@@ -14,7 +14,7 @@ import msgspec
 
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.privacylog.archive.chain import (
-    Recorded,
+    Chained,
     append,
     catalog,
     fold,
@@ -247,7 +247,7 @@ class Sealer:
         self._tell(self.newest, now_us)
         fold(self._grounds.archive, self._disk)
 
-    def _tell(self, recorded: Recorded, now_us: int) -> None:
+    def _tell(self, recorded: Chained, now_us: int) -> None:
         """Record in the log that a manifest was written."""
         self._latest_us = max(now_us, self._latest_us)
         digest = bytes.fromhex(recorded.sha256)
