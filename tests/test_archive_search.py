@@ -288,3 +288,22 @@ def test_the_command_asks_what_is_sealed_too(
     out, err = capsys.readouterr()
     assert out == ""
     assert "ksz-router[audit]" in err
+
+
+def test_an_outcome_is_found_however_late_it_came(tmp_path: Path) -> None:
+    """A router that stood still for ten days writes what became of the exchange when it starts."""
+    ground = Ground(tmp_path)
+    world = ground.world
+    number = (world.now_ns // 1_000_000 << 80) | (7 << 76) | (2 << 62)  # UUIDv7
+    writer = world.open(slot="w0")
+    at_us = world.now_ns // 1000
+    writer.commit([world.request(number, at_us=at_us)], world.now_ns)
+    ground.seal()
+    world.now_ns += 10 * 24 * 3600 * 1_000_000_000
+    late_us = world.now_ns // 1000
+    ground.seal()  # also what the step before recorded ten days ago
+    writer.commit([world.outcome(number, 9004, at_us=late_us)], world.now_ns)
+    writer.close()
+    ground.seal()
+    (row,) = ask(ground, Asked(exchange=number.to_bytes(16, "big"))).rows
+    assert row.outcomes == ((9004, late_us),)

@@ -4,7 +4,7 @@ Two passes keep memory bounded: the first finds which rows fit, the earliest of 
 gathers their entries. Reading a live file stops at its tail.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import msgspec
@@ -33,6 +33,9 @@ class Given(NamedTuple):
     record: bytes
 
 
+_WORDS_MAX = 16
+"""That are looked for in a frame as it stands. With more each record is looked at."""
+
 _Take: TypeAlias = Callable[[int, bytes], None]
 """The next record of a slot: its number, and its canonical form."""
 
@@ -51,11 +54,14 @@ class Live:
         """Return the earliest ``count`` rows that fit, from a position on, in no order."""
         choice = _Choice(rule, count, after)
         for slot in {*self._folders, *self._given}:
-            self._read(slot, rule.from_us, rule.to_us, _Slot(choice, slot).take)
+            words = self._concerned(slot, rule) if rule.takes_several else rule.words
+            self._read(slot, rule.from_us, rule.to_us, _Slot(choice, slot).take, words)
         gathered: list[Row] = []
         for slot, begun in choice.by_slot().items():
-            rows = _Rows({number for number, _ in begun})
-            self._read(slot, min(at_us for _, at_us in begun), FOREVER_US, rows.take)
+            rows = _Rows({number for _, number in begun})
+            words = {exchange for (_, exchange, *_), _ in begun}
+            since_us = min(order[0] for order, _ in begun)
+            self._read(slot, since_us, FOREVER_US, rows.take, words)
             gathered += rows.rows
         return gathered
 
@@ -73,17 +79,36 @@ class Live:
         }
         if open_rows:
             for slot in self._folders:
-                self._read(slot, 0, FOREVER_US, _Rows(set(), open_rows).take)
+                self._read(slot, 0, FOREVER_US, _Rows(set(), open_rows).take, open_rows)
 
-    def _read(self, slot: str, from_us: int, to_us: int, take: _Take) -> None:
+    def _concerned(self, slot: str, rule: Rule) -> set[bytes]:
+        """Return what is in all entries of the exchanges that may fit."""
+        words = set(rule.words)
+
+        def take(_: int, record: bytes) -> None:
+            if rule.may_concern(record) and (exchange := parse_head(record).exchange) is not None:
+                words.add(exchange)
+
+        self._read(slot, rule.from_us, rule.to_us, take, rule.words)
+        return words
+
+    def _read(
+        self, slot: str, from_us: int, to_us: int, take: _Take, words: Collection[bytes]
+    ) -> None:
+        """Hand over what is given, and the frames of the slot with one of the words in them."""
         for each in self._given.get(slot, ()):
             take(each.number, each.record)
         if slot in self._folders:
-            self._log.read(self._folders[slot], from_us, to_us, _visit_of(take))
+            self._log.read(self._folders[slot], from_us, to_us, _visit_of(take, words))
 
 
-def _visit_of(take: _Take) -> Visit:
+def _visit_of(take: _Take, words: Collection[bytes]) -> Visit:
+    looked_for = tuple(words) if 0 < len(words) <= _WORDS_MAX else (b"",)
+
     def visit(frame: Frame) -> None:
+        held = b"".join(frame.records)
+        if not any(word in held for word in looked_for):
+            return
         for number, record in enumerate(frame.records, frame.first_record):
             take(number, record)
 
@@ -110,12 +135,12 @@ class _Choice:
             if len(self._chosen) > 2 * self._count + 1000:
                 self._cut()
 
-    def by_slot(self) -> dict[str, list[tuple[int, int]]]:
-        """Return number and time of the first entry of each row, by slot."""
+    def by_slot(self) -> dict[str, list[tuple[Order, int]]]:
+        """Return order and number of the first entry of each row, by slot."""
         self._cut()
-        found: dict[str, list[tuple[int, int]]] = {}
+        found: dict[str, list[tuple[Order, int]]] = {}
         for order, slot, number in self._chosen:
-            found.setdefault(slot, []).append((number, order[0]))
+            found.setdefault(slot, []).append((order, number))
         return found
 
     def _cut(self) -> None:

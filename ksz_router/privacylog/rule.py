@@ -29,7 +29,8 @@ class Rule:
             self._tickets = {t.ticket(asked.institution, asked.ticket) for t in tokens}
         self.takes_several = bool(asked.persons) or asked.user is not None
         """What a row must fit may lie in different entries of its exchange."""
-        self._needles = self._words()
+        self.words = self._words()
+        """A fitting record holds one of them, as it stands."""
 
     def _words(self) -> tuple[bytes, ...]:
         asked = self.asked
@@ -44,7 +45,11 @@ class Rule:
 
     def may_concern(self, record: bytes) -> bool:
         """Say whether a record holds, as it stands, what a fitting one must: skips most others."""
-        return any(needle in record for needle in self._needles)
+        # No generator: this is asked of every record.
+        for needle in self.words:  # noqa: SIM110
+            if needle in record:
+                return True
+        return False
 
     def fits_person(self, entry: Entry) -> bool:
         return not self.asked.persons or bool({entry.person, entry.asked} & self._persons)

@@ -61,11 +61,12 @@ def query(
             manifest = newest(archive)
             if manifest is None:
                 return query_live(folder, keys_folder, asked, limit=limit, after=after)
-            log = HotLog(folder, keys, _begins(manifest))
-            kinds = "ckt" if by_key else "cpu" if asked.persons else "cu"
+            log = HotLog(folder, keys, _begins(manifest), own.tail)
+            kinds = "ck" if by_key else "cpu" if asked.persons else "cu"
             sealed = Sealed(
-                archive, kinds, keys=keys, engine=own, damaged=log.damaged, progress=progress
-            )
+                archive, kinds, keys=keys, listing=own.listing, engine=own, damaged=log.damaged,
+                progress=progress,
+            )  # fmt: skip
             if left and not _is_newest(archive, manifest):
                 continue
             rows = (_by_key if by_key else _by_rows)(

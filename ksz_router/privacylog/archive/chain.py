@@ -37,6 +37,7 @@ Key = tuple[str, str]
 """Quarter and kind."""
 Held = dict[Key, dict[str, SealedFile]]
 """Files by path."""
+Wanted = Callable[[Key], bool]
 
 
 class Chained(NamedTuple):
@@ -119,13 +120,8 @@ def read_chain(archive: Path, *, after: Chained | None = None) -> Iterator[Chain
     number, previous = (after.manifest.number, after.sha256) if after else (0, "")
     newest_number = max(manifest_numbers(archive), default=0)
     while number < newest_number:
-        number += 1
-        recorded = read_manifest(archive, number)
-        if recorded.manifest.previous != previous:
-            raise ChainBroken(
-                f"{manifest_file(archive, number)}: does not name the manifest before it"
-            )
-        previous = recorded.sha256
+        recorded = _following(archive, number, previous)
+        number, previous = number + 1, recorded.sha256
         yield recorded
 
 
@@ -164,18 +160,14 @@ def catalog(archive: Path, quarter: str, kind: str) -> Catalog:
     Raises:
         ChainBroken: see :func:`read_chain`.
     """
-    upto, held = _added_up(archive, lambda key: key == (quarter, kind))
-    return Catalog(upto=upto, files=_in_order(held.get((quarter, kind), {})))
+    upto, held = added_up(archive, lambda key: key == (quarter, kind))
+    return Catalog(upto=upto, files=in_order(held.get((quarter, kind), {})))
 
 
 def files(archive: Path, kind: str) -> list[SealedFile]:
-    """Return the files of a kind of all quarters, as of the newest manifest or a later one.
-
-    Raises:
-        ChainBroken: see :func:`read_chain`.
-    """
-    _, held = _added_up(archive, lambda key: key[1] == kind)
-    return [file for key in sorted(held) for file in _in_order(held[key])]
+    """Return the files of a kind of all quarters, as of the newest manifest or a later one."""
+    _, held = added_up(archive, lambda key: key[1] == kind)
+    return [file for key in sorted(held) for file in in_order(held[key])]
 
 
 def carried(archive: Path) -> SealedFile | None:
@@ -183,8 +175,12 @@ def carried(archive: Path) -> SealedFile | None:
     return max(files(archive, CARRY), key=lambda file: file.end_leaf, default=None)
 
 
-def _added_up(archive: Path, wanted: Callable[[Key], bool]) -> tuple[int, Held]:
-    """Return up to which manifest, and what the manifests up to it add up to."""
+def added_up(archive: Path, wanted: Wanted) -> tuple[int, Held]:
+    """Return up to which manifest, and what the manifests up to it add up to.
+
+    Raises:
+        ChainBroken: see :func:`read_chain`.
+    """
     index, later = _index_and_later(archive)
     upto = later[-1].manifest.number if later else index.upto
     held: Held = {}
@@ -200,7 +196,7 @@ def _added_up(archive: Path, wanted: Callable[[Key], bool]) -> tuple[int, Held]:
         for file in each.manifest.added:
             if wanted((file.quarter, file.kind)):
                 held.setdefault((file.quarter, file.kind), {})
-        _fold(held, each.manifest)
+        fold_in(held, each.manifest)
     return upto, held
 
 
@@ -227,17 +223,17 @@ def fold(archive: Path, disk: Disk = DISK) -> None:
             held.setdefault((file.quarter, file.kind), {})
     changed = set[Key]()
     for each in later:
-        changed |= _fold(held, each.manifest)
+        changed |= fold_in(held, each.manifest)
     upto = later[-1].manifest.number
     _make_folder(archive / "catalog")
     for key in sorted(changed):
-        catalog = Catalog(upto=upto, files=_in_order(held[key]))
+        catalog = Catalog(upto=upto, files=in_order(held[key]))
         write_over(catalog_file(archive, *key), _encode_catalog(catalog), disk=disk)
     index = _Index(upto=upto, catalogs=tuple(sorted(held)))
     write_over(index_file(archive), _encode_catalog(index), disk=disk)
 
 
-def _fold(held: Held, manifest: Manifest) -> set[Key]:
+def fold_in(held: Held, manifest: Manifest) -> set[Key]:
     """Apply a manifest to the catalogs given; return which of them it changed."""
     changed = set[Key]()
     for file in manifest.added:
@@ -253,27 +249,34 @@ def _fold(held: Held, manifest: Manifest) -> set[Key]:
     return changed
 
 
-def _in_order(files: dict[str, SealedFile]) -> tuple[SealedFile, ...]:
+def in_order(files: dict[str, SealedFile]) -> tuple[SealedFile, ...]:
+    """Return files as a catalog has them."""
     return tuple(sorted(files.values(), key=lambda file: (file.first_leaf, file.level, file.part)))
 
 
 def _index_and_later(archive: Path) -> tuple[_Index, list[Chained]]:
     """Return the index, and the manifests that it does not know."""
-    index = _index(archive)
-    if index is None:
+    if (index := _index(archive)) is None:
         return _Index(upto=0, catalogs=()), list(read_chain(archive))
-    later, number = [], index.upto
-    previous = read_manifest(archive, number).sha256
-    while manifest_file(archive, number + 1).exists():
-        number += 1
-        recorded = read_manifest(archive, number)
-        if recorded.manifest.previous != previous:
-            raise ChainBroken(
-                f"{manifest_file(archive, number)}: does not name the manifest before it"
-            )
-        previous = recorded.sha256
-        later.append(recorded)
-    return index, later
+    return index, list(followers(archive, read_manifest(archive, index.upto)))
+
+
+def followers(archive: Path, after: Chained) -> Iterator[Chained]:
+    """Yield the manifests behind one that is near the newest, in their order.
+
+    Raises:
+        ChainBroken: one is damaged, or does not follow the one before.
+    """
+    while manifest_file(archive, after.manifest.number + 1).exists():
+        after = _following(archive, after.manifest.number, after.sha256)
+        yield after
+
+
+def _following(archive: Path, number: int, previous: str) -> Chained:
+    recorded = read_manifest(archive, number + 1)
+    if recorded.manifest.previous != previous:
+        raise ChainBroken(f"manifest {number + 1} does not name the one before it; restore both")
+    return recorded
 
 
 def _index(archive: Path) -> _Index | None:

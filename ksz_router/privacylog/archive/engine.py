@@ -11,7 +11,9 @@ from typing import Final, NamedTuple, TypeAlias
 import duckdb
 
 from ksz_router.privacylog import PrivacyLogError
+from ksz_router.privacylog.archive.listing import Listing
 from ksz_router.privacylog.archive.manifest import SealedFile
+from ksz_router.privacylog.tail import Tail
 
 THREADS: Final = 2
 MEMORY: Final = "1GB"
@@ -60,11 +62,18 @@ def any_of(column: str, literals: Sequence[str]) -> str:
 
 
 class Engine:
-    """A connection to duckdb, kept for many questions: it remembers what files are made of."""
+    """A connection to duckdb, kept for many questions: it remembers what files are made of.
+
+    Attributes:
+        listing: Of the archive, so that it is remembered too.
+        tail: Of the write-ahead files that are not sealed.
+    """
 
     def __init__(self, archive: Path) -> None:
         if _PATTERN & set(str(archive)):
             raise SearchFailed(f"{archive}: a path with *, ? or [ cannot be asked; move it")
+        self.listing = Listing(archive)
+        self.tail = Tail()
         self._connection = duckdb.connect(
             config={
                 "threads": THREADS,

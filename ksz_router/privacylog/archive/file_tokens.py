@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ksz_router.privacylog.archive.manifest import SealedFile
+from ksz_router.privacylog.archive.listing import Files
 from ksz_router.privacylog.entry import parse_head
 from ksz_router.privacylog.hotlog import HotLog
 from ksz_router.privacylog.keys import (
@@ -17,7 +17,7 @@ from ksz_router.privacylog.live import Given
 
 
 class TokensOf:
-    """The tokens with which a file is asked: of its quarter, and of those it has earlier rows of.
+    """The tokens a quarter is asked with: its own, and those of quarters it has earlier rows of.
 
     A row lies in the quarter in which its exchange ended, and has the tokens of the moment of each
     of its entries.
@@ -28,21 +28,23 @@ class TokensOf:
         self._damaged = damaged
         self._made: dict[str, Tokens | None] = {}
 
-    def of(self, file: SealedFile) -> list[Tokens]:
-        own = self._of_quarter(file.quarter)
+    def of(self, files: Files) -> list[Tokens]:
+        """Return those with which the files of a quarter are asked; none if its keys are gone."""
+        own = self._of_quarter(files.quarter)
         if own is None:
             self._damaged[
-                f"{file.quarter}: its keys are gone: what is sealed of it cannot be asked for a "
+                f"{files.quarter}: its keys are gone: what is sealed of it cannot be asked for a "
                 "person, a user or a ticket"
             ] = None
             return []
-        if self._keys.quarter(file.quarter).id != file.key_id:
-            self._damaged[f"{file.quarter}: is sealed under another key than the one there is"] = (
-                None
-            )
+        key_id = self._keys.quarter(files.quarter).id
+        if files.key_ids != {key_id}:
+            what = f"{files.quarter}: is sealed under another key than the one there is"
+            self._damaged[what] = None
+        if key_id not in files.key_ids:
             return []
-        found, quarter = [own], file.quarter
-        while file.first_us * 1000 < quarter_begin_ns(quarter):
+        found, quarter = [own], files.quarter
+        while files.first_us * 1000 < quarter_begin_ns(quarter):
             quarter = quarter_before(quarter)
             before = self._of_quarter(quarter)
             if before is None:

@@ -8,7 +8,7 @@ A catalog is what the manifests up to one number add up to; it is derived, and m
 import msgspec
 
 
-class SealedFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class SealedFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One file of the archive. Ranges of leaves and of time include the begin and not the end."""
 
     kind: str

@@ -5,14 +5,14 @@ a user has another token in each quarter, so each file is asked with the tokens 
 cannot be read, and quarters whose keys are gone, are named in ``damaged``, and the rest is asked.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 import msgspec
 
-from ksz_router.privacylog.archive import chain, conditions
+from ksz_router.privacylog.archive import conditions, keyed
 from ksz_router.privacylog.archive.engine import (
     Engine,
     Part,
@@ -23,13 +23,8 @@ from ksz_router.privacylog.archive.engine import (
     text,
 )
 from ksz_router.privacylog.archive.file_tokens import TokensOf
-from ksz_router.privacylog.archive.keyed import (
-    ArchiveUnreadable,
-    earliest_us,
-    entries_in,
-    may_hold,
-    seqs_in,
-)
+from ksz_router.privacylog.archive.keyed import ArchiveUnreadable, SealedEntry
+from ksz_router.privacylog.archive.listing import Files, Listing, Window, meets
 from ksz_router.privacylog.archive.manifest import Carried, SealedFile
 from ksz_router.privacylog.archive.places import file_of
 from ksz_router.privacylog.archive.sealed_rows import (
@@ -40,7 +35,7 @@ from ksz_router.privacylog.archive.sealed_rows import (
     hit_of,
     may_be_followed,
 )
-from ksz_router.privacylog.entry import OUTCOME_WITHIN_US, parse
+from ksz_router.privacylog.entry import OUTCOME_WITHIN_US
 from ksz_router.privacylog.hotlog import HotLog
 from ksz_router.privacylog.keys import KeyRing, Tokens
 from ksz_router.privacylog.live import Given
@@ -54,8 +49,10 @@ _LOOKED_AT_MAX: Final = 4_000_000
 
 _decode_carried = msgspec.msgpack.Decoder(list[Carried]).decode
 
-_Window: TypeAlias = tuple[int, int]
-"""Unix microseconds of the first moment, and beyond the last."""
+_Found = TypeVar("_Found")
+
+_Leaf: TypeAlias = tuple[str, int]
+"""Quarter, and index."""
 
 
 class Sealed:
@@ -63,8 +60,9 @@ class Sealed:
 
     Args:
         archive: Folder.
-        kinds: Of the files that are asked.
+        kinds: Of the files that are asked, but truth.
         keys: Of the quarters.
+        listing: Of the files.
         engine: That reads the files.
         damaged: Gets a word on all that could not be read.
         progress: Is told how many files were read.
@@ -76,6 +74,7 @@ class Sealed:
         kinds: str,
         *,
         keys: KeyRing,
+        listing: Listing,
         engine: Engine,
         damaged: dict[str, None],
         progress: Progress | None = None,
@@ -85,11 +84,13 @@ class Sealed:
         self._damaged = damaged
         self._progress = progress
         self._tokens = TokensOf(keys, damaged)
-        self._files = {kind: chain.files(archive, kind) for kind in kinds}
+        self._listing = listing
+        listing.update(kinds)
 
     def carried(self) -> list[Given]:
         """Return the entries of exchanges that were not over when they were sealed."""
-        file = max(self._files["c"], key=lambda file: file.end_leaf, default=None)
+        held = (file for files in self._listing.of("c") for file in files.all)
+        file = max(held, key=lambda file: file.end_leaf, default=None)
         if file is None:
             return []
         path = file_of(self._archive, file.path)
@@ -128,15 +129,19 @@ class Sealed:
             assert asked.ticket is not None
             assert asked.institution is not None
             kbo, ticket = asked.institution, asked.ticket
-            seqs = self._seqs(
-                lambda file: [t.ticket(kbo, ticket) for t in self._tokens.of(file)],
-                asked.from_us,
-                asked.to_us,
+            leaves = self._leaves(
+                lambda files: {t.ticket(kbo, ticket) for t in self._tokens.of(files)},
+                (asked.from_us, asked.to_us),
             )
-            requests = [parse(each.record) for each in self._entries(seqs)]
-            exchanges = {entry.exchange for entry in requests if entry.exchange is not None}
-        since_us = min(map(earliest_us, exchanges), default=0)
-        return self._entries(self._seqs(lambda _: exchanges, since_us, FOREVER_US))
+            exchanges = set(self._at(leaves, keyed.exchanges_in))
+        since_us, until_us = keyed.times_of(exchanges)
+        found = self._all_of(exchanges, since_us, until_us + _LATE_US)
+        if not keyed.settled(exchanges, found):  # else nothing follows later
+            found = self._all_of(exchanges, since_us, FOREVER_US)
+        return [Given(each.slot, each.number, each.record) for each in found]
+
+    def _all_of(self, exchanges: set[bytes], from_us: int, to_us: int) -> list[SealedEntry]:
+        return self._at(self._leaves(lambda _: exchanges, (from_us, to_us)), keyed.entries_in)
 
     def _distinct(
         self,
@@ -207,23 +212,22 @@ class Sealed:
         for line in {line.seq: line for line in later}.values():
             line.add_to(of_exchange[line.exchange])
 
-    def _concerning(self, asked: Asked, where: str, windows: Sequence[_Window]) -> list[Part]:
-        parts = []
-        for file in self._files_of("p", windows):
-            tokens = self._tokens.of(file)
-            persons = [t.person(n.digits) for t in tokens for n in asked.persons]
-            here = [token for token in dict.fromkeys(persons) if may_hold(file, token)]
-            if here:
-                condition = f"{any_of('person', [blob(token) for token in here])} AND {where}"
-                parts.append(self._part(file, condition))
-        return parts
+    def _concerning(self, asked: Asked, where: str, windows: Sequence[Window]) -> list[Part]:
+        def keys_of(files: Files) -> set[bytes]:
+            tokens = self._tokens.of(files)
+            return {t.person(number.digits) for t in tokens for number in asked.persons}
+
+        return [
+            self._part(file, f"{any_of('person', [blob(key) for key in here])} AND {where}")
+            for _, file, here in self._listing.of_keys("p", keys_of, windows)
+        ]
 
     def _used(
         self,
         asked: Asked | None,
         condition: Callable[[Sequence[Tokens]], str],
         where: str,
-        windows: Sequence[_Window],
+        windows: Sequence[Window],
         institutions: Iterable[str] = (),
     ) -> list[Part]:
         by_user = asked is not None and asked.user is not None
@@ -231,50 +235,43 @@ class Sealed:
         if asked is not None and asked.institution is not None:
             named = {asked.institution}
         parts = []
-        for file in self._files_of("u", windows):
-            if (
-                named
-                and file.max_key
-                and not any(file.min_key <= name <= file.max_key for name in named)
-            ):
-                continue
-            tokens = self._tokens.of(file) if by_user else []
+        for files in self._listing.of_time("u", windows):
+            tokens = self._tokens.of(files) if by_user else []
             if tokens or not by_user:
-                parts.append(self._part(file, f"{condition(tokens)} AND {where}"))
+                here = f"{condition(tokens)} AND {where}"
+                held = (file for name in named for file in files.of_key(name))
+                those = {file.path: file for file in (held if named else files.all)}
+                parts += [self._part(file, here) for file in those.values() if meets(file, windows)]
         return parts
 
-    def _seqs(
-        self, keys_of: Callable[[SealedFile], Iterable[bytes]], from_us: int, to_us: int
-    ) -> list[int]:
-        seqs = set[int]()
-        for file in self._files_of("k", [(from_us, to_us)]):
-            keys = {key for key in keys_of(file) if may_hold(file, key)}
-            if keys:
-                try:
-                    seqs.update(seqs_in(file_of(self._archive, file.path), keys))
-                except ArchiveUnreadable as error:
-                    self._damaged[str(error)] = None
-        return sorted(seqs)
+    def _leaves(self, keys_of: Callable[[Files], Collection[bytes]], window: Window) -> list[_Leaf]:
+        """Return where the entries with these keys are."""
+        leaves = set[_Leaf]()
+        for quarter, file, keys in self._listing.of_keys("k", keys_of, [window]):
+            try:
+                seqs = keyed.seqs_in(file_of(self._archive, file.path), keys)
+            except ArchiveUnreadable as error:
+                self._damaged[str(error)] = None
+                continue
+            leaves.update((quarter, seq) for seq in seqs)
+        return sorted(leaves)
 
-    def _entries(self, seqs: Sequence[int]) -> list[Given]:
-        found: list[Given] = []
-        for file in self._files["t"]:
-            here = [seq for seq in seqs if file.first_leaf <= seq < file.end_leaf]
-            if here:
-                try:
-                    entries = entries_in(file_of(self._archive, file.path), file.first_leaf, here)
-                except ArchiveUnreadable as error:
-                    self._damaged[str(error)] = None
-                    continue
-                found += [Given(each.slot, each.number, each.record) for each in entries]
+    def _at(
+        self, leaves: Sequence[_Leaf], read: Callable[[Path, int, Collection[int]], list[_Found]]
+    ) -> list[_Found]:
+        """Return what the files of truth hold at leaves."""
+        by_file: dict[str, tuple[SealedFile, list[int]]] = {}
+        for quarter, leaf in leaves:
+            file = self._listing.truth(quarter).of_leaf(leaf)
+            if file is not None:
+                by_file.setdefault(file.path, (file, []))[1].append(leaf)
+        found: list[_Found] = []
+        for file, here in by_file.values():
+            try:
+                found += read(file_of(self._archive, file.path), file.first_leaf, here)
+            except ArchiveUnreadable as error:
+                self._damaged[str(error)] = None
         return found
-
-    def _files_of(self, kind: str, windows: Sequence[_Window]) -> list[SealedFile]:
-        return [
-            file
-            for file in self._files[kind]
-            if any(file.first_us < to_us and file.end_us > from_us for from_us, to_us in windows)
-        ]
 
     def _part(self, file: SealedFile, where: str) -> Part:
         return Part(file, file_of(self._archive, file.path), where)
@@ -284,7 +281,7 @@ def _all(_: Asked, hits: list[Hit]) -> list[Hit]:
     return hits
 
 
-def _windows(rows: Sequence[Row]) -> list[_Window]:
+def _windows(rows: Sequence[Row]) -> list[Window]:
     """Return when something may have followed."""
     return [(row.at_us, row.at_us + _LATE_US if row.outcomes else FOREVER_US) for row in rows]
 
