@@ -4,7 +4,9 @@ The way back is in :mod:`canon`, and shares nothing with this one but the schema
 writes is read again by it and compared with the tree before anything is recorded as sealed.
 """
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 
 import msgspec
@@ -20,7 +22,7 @@ _WIDTH = len(_FIELDS)
 _ENTRY = pa.schema(list(TRUTH)[TRUTH.get_field_index("version") :])
 """The columns that are fields of an entry; those before them say where it is."""
 _LINE = [field.name for field in TRUTH if field.name.startswith("line_")]
-_SLICE = 512
+_SLICE = 1024
 """Records decoded at once: what they are made of stays in the cache until it is in columns."""
 
 _decode = msgspec.msgpack.Decoder(list).decode
@@ -56,7 +58,9 @@ def to_table(
         EntryNotSealable: one is no entry of this version. That the bytes are in their canonical
             form is not looked at here: who seals compares what the columns give back.
     """
-    batches = [_batch(records[begin : begin + _SLICE]) for begin in range(0, len(records), _SLICE)]
+    with _uncollected():
+        begins = range(0, len(records), _SLICE)
+        batches = [_batch(records[begin : begin + _SLICE]) for begin in begins]
     table = pa.Table.from_batches(batches, _ENTRY).combine_chunks()
     count = len(records)
     place = {
@@ -85,13 +89,33 @@ def _batch(records: Sequence[bytes]) -> pa.RecordBatch:
             elif name == "counts":
                 columns.append(_counts(column))
             else:
-                columns.append(pa.array(column, TRUTH.field(name).type))
+                columns.append(_column(column, TRUTH.field(name).type))
     # No text of a decoder: it may repeat what it read.
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise EntryNotSealable("a record is not an entry") from None
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
         raise EntryNotSealable("an entry does not fit into the columns") from None
     return pa.RecordBatch.from_arrays(columns, schema=_ENTRY)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Leave the collector of cycles off: lists by the million, and no cycle, cost it most."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _column(cells: tuple[object, ...], kind: pa.DataType) -> pa.Array:
+    """Return one column; what is the same in all rows, as much is, is looked at once."""
+    first = cells[0]
+    if cells[-1] == first and cells.count(first) == len(cells):
+        return pa.repeat(pa.scalar(first, kind), len(cells))
+    return pa.array(cells, kind)
 
 
 def _lines(lines: Sequence[list[int] | None]) -> list[pa.Array]:
@@ -103,12 +127,14 @@ def _lines(lines: Sequence[list[int] | None]) -> list[pa.Array]:
     cells = [nothing if line is None else line for line in lines]
     if set(map(len, cells)) != {width}:
         raise EntryNotSealable(f"a deciding line has another number of fields than {width}")
-    return [pa.array(column, pa.int32()) for column in zip(*cells, strict=True)]
+    return [_column(column, pa.int32()) for column in zip(*cells, strict=True)]
 
 
 def _counts(counts: Sequence[list[list[int]]]) -> pa.Array:
     """Return the column of the counts; all but those of SUMMARY entries are empty."""
     kind = TRUTH.field("counts").type
+    if not any(counts):
+        return pa.repeat(pa.scalar([], kind), len(counts))
     pairs = list(chain.from_iterable(counts))
     if set(map(len, pairs)) - {2}:
         raise EntryNotSealable("a count is not of a code and a number")
