@@ -22,7 +22,7 @@ _WIDTH = len(_FIELDS)
 _ENTRY = pa.schema(list(TRUTH)[TRUTH.get_field_index("version") :])
 """The columns that are fields of an entry; those before them say where it is."""
 _LINE = [field.name for field in TRUTH if field.name.startswith("line_")]
-_SLICE = 1024
+_SLICE = 512
 """Records decoded at once: what they are made of stays in the cache until it is in columns."""
 
 _decode = msgspec.msgpack.Decoder(list).decode
@@ -89,7 +89,7 @@ def _batch(records: Sequence[bytes]) -> pa.RecordBatch:
             elif name == "counts":
                 columns.append(_counts(column))
             else:
-                columns.append(_column(column, TRUTH.field(name).type))
+                columns.append(pa.array(column, TRUTH.field(name).type))
     # No text of a decoder: it may repeat what it read.
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise EntryNotSealable("a record is not an entry") from None
@@ -110,14 +110,6 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _column(cells: tuple[object, ...], kind: pa.DataType) -> pa.Array:
-    """Return one column; what is the same in all rows, as much is, is looked at once."""
-    first = cells[0]
-    if cells[-1] == first and cells.count(first) == len(cells):
-        return pa.repeat(pa.scalar(first, kind), len(cells))
-    return pa.array(cells, kind)
-
-
 def _lines(lines: Sequence[list[int] | None]) -> list[pa.Array]:
     """Return the seven columns of the deciding lines."""
     width = len(_LINE)
@@ -127,7 +119,7 @@ def _lines(lines: Sequence[list[int] | None]) -> list[pa.Array]:
     cells = [nothing if line is None else line for line in lines]
     if set(map(len, cells)) != {width}:
         raise EntryNotSealable(f"a deciding line has another number of fields than {width}")
-    return [_column(column, pa.int32()) for column in zip(*cells, strict=True)]
+    return [pa.array(column, pa.int32()) for column in zip(*cells, strict=True)]
 
 
 def _counts(counts: Sequence[list[list[int]]]) -> pa.Array:
