@@ -295,6 +295,6 @@ def _split(plain: bytes) -> tuple[bytes, ...] | None:
     at = 0
     while at + _LENGTH.size <= len(plain):
         begin = at + _LENGTH.size
-        at = begin + int.from_bytes(plain[at:begin], "little")
+        at = begin + (plain[at] | plain[at + 1] << 8)  # little-endian, as _LENGTH
         records.append(plain[begin:at])
     return tuple(records) if at == len(plain) else None

@@ -4,7 +4,9 @@ The way back is in :mod:`canon`, and shares nothing with this one but the schema
 writes is read again by it and compared with the tree before anything is recorded as sealed.
 """
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 
 import msgspec
@@ -56,7 +58,9 @@ def to_table(
         EntryNotSealable: one is no entry of this version. That the bytes are in their canonical
             form is not looked at here: who seals compares what the columns give back.
     """
-    batches = [_batch(records[begin : begin + _SLICE]) for begin in range(0, len(records), _SLICE)]
+    with _uncollected():
+        begins = range(0, len(records), _SLICE)
+        batches = [_batch(records[begin : begin + _SLICE]) for begin in begins]
     table = pa.Table.from_batches(batches, _ENTRY).combine_chunks()
     count = len(records)
     place = {
@@ -94,6 +98,18 @@ def _batch(records: Sequence[bytes]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=_ENTRY)
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Leave the collector of cycles off: lists by the million, and no cycle, cost it most."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def _lines(lines: Sequence[list[int] | None]) -> list[pa.Array]:
     """Return the seven columns of the deciding lines."""
     width = len(_LINE)
@@ -109,6 +125,8 @@ def _lines(lines: Sequence[list[int] | None]) -> list[pa.Array]:
 def _counts(counts: Sequence[list[list[int]]]) -> pa.Array:
     """Return the column of the counts; all but those of SUMMARY entries are empty."""
     kind = TRUTH.field("counts").type
+    if not any(counts):
+        return pa.repeat(pa.scalar([], kind), len(counts))
     pairs = list(chain.from_iterable(counts))
     if set(map(len, pairs)) - {2}:
         raise EntryNotSealable("a count is not of a code and a number")

@@ -15,13 +15,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ksz_router.privacylog.archive.interleave import Interleaved
 from ksz_router.privacylog.archive.manifest import SealedFile
-from ksz_router.privacylog.archive.ordering import Numbers, halves, order, ranked, use_order, whole
 from ksz_router.privacylog.archive.places import file_of, sealed_path
-from ksz_router.privacylog.archive.rollup import summed
 from ksz_router.privacylog.archive.runs import Merge
 from ksz_router.privacylog.archive.schema import SCHEMAS, SORTED_BY
-from ksz_router.privacylog.archive.segment import SegmentRefused, Written, encode, reread, write
+from ksz_router.privacylog.archive.segment import (
+    ROWS_OF_GROUP,
+    SegmentRefused,
+    Written,
+    encode_groups,
+    reread,
+    write,
+)
 from ksz_router.privacylog.archive.step_files import bound
 from ksz_router.privacylog.durable import DISK, Disk
 
@@ -61,18 +67,17 @@ def merge(
     for part, (begin, end) in enumerate(zip([None, *bounds], ends, strict=True)):
         if part < len(made.parts):
             continue
-        table = _sorted(
+        rows = Interleaved(
             due.kind, [table for source in sources for table in source.rows(begin, end)]
         )
-        at = table.schema.get_field_index("b")
-        table = table.set_column(at, "b", pa.repeat(pa.scalar(part, pa.int16()), len(table)))
-        sealed = _described(due, table, part, len(ends))
+        sealed = _described(due, rows, part, len(ends))
         file = file_of(archive, sealed.path)
-        written = write(file, encode(due.kind, table), pause=pause, disk=disk)
-        reread(file, written, disk)
+        data = encode_groups(due.kind, _of_part(rows, due.kind, part))
+        written = write(file, data, pause=pause, disk=disk)
+        reread(file, written, disk, data=data)
         made.add(msgspec.structs.replace(sealed, sha256=written.sha256, bytes=written.bytes), pause)
-    rows = sum(file.rows for run in due.runs for file in run)
-    if due.kind != "r" and sum(file.rows for file in made.parts) != rows:
+    count = sum(file.rows for run in due.runs for file in run)
+    if due.kind != "r" and sum(file.rows for file in made.parts) != count:
         raise SegmentRefused(f"{made.parts[0].path}: a merge lost rows: an input is damaged")
     return made.parts
 
@@ -128,22 +133,29 @@ class _Made:
         return whole
 
 
-def _described(due: Merge, table: pa.Table, part: int, parts: int) -> SealedFile:
+def _of_part(rows: Interleaved, kind: str, part: int) -> Iterator[pa.Table]:
+    """Yield the row groups of a part."""
+    at = SCHEMAS[kind].get_field_index("b")
+    for table in rows.groups(ROWS_OF_GROUP[kind]):
+        yield table.set_column(at, "b", pa.repeat(pa.scalar(part, pa.int16()), len(table)))
+
+
+def _described(due: Merge, rows: Interleaved, part: int, parts: int) -> SealedFile:
     """Return what describes a part, but for its bytes."""
     inputs = [file for run in due.runs for file in run]
     first_us = min(file.first_us for file in inputs)
     end_us = max(file.end_us for file in inputs)
-    if "at_us" in table.column_names:
-        times = pc.min_max(table["at_us"]).as_py()
+    if "at_us" in rows.table.column_names:
+        times = pc.min_max(rows.table["at_us"]).as_py()
         first_us, end_us = times["min"], times["max"] + 1
-    column = table[SORTED_BY[due.kind][0]]
+    keys = rows.ends(SORTED_BY[due.kind][0])
     first_leaf, end_leaf, level = due.first_leaf, due.end_leaf, due.level
     return SealedFile(
         kind=due.kind,
         path=sealed_path(due.kind, due.quarter, first_leaf, end_leaf, level=level, part=part),
         sha256="",
         bytes=0,
-        rows=len(table),
+        rows=len(rows),
         level=level,
         part=part,
         parts=parts,
@@ -153,8 +165,8 @@ def _described(due: Merge, table: pa.Table, part: int, parts: int) -> SealedFile
         end_leaf=end_leaf,
         first_us=first_us,
         end_us=end_us,
-        min_key=bound(column[0].as_py()),
-        max_key=bound(column[-1].as_py()),
+        min_key=bound(keys[0]),
+        max_key=bound(keys[1]),
     )
 
 
@@ -268,28 +280,3 @@ def _bounds(sources: Sequence[_Source], part_rows_max: int) -> list[_Key]:
             bounds.append(group.first)
         before += group.rows
     return bounds
-
-
-def _sorted(kind: str, tables: list[pa.Table]) -> pa.Table:
-    """Return the rows of sorted tables as one, in order; empties the list, to free memory."""
-    table = pa.concat_tables(tables)
-    tables.clear()
-    if kind == "r":
-        return summed(table.cast(SCHEMAS["r"]))
-    table = table.unify_dictionaries()
-    table = table.combine_chunks()
-    return table.take(pa.array(order(_numbers(kind, table))))
-
-
-def _numbers(kind: str, table: pa.Table) -> list[Numbers]:
-    """Return what rows are sorted by as numbers, what decides most first."""
-    if kind == "k":
-        return [*halves(whole(table["key"])), whole(table["seq"]).to_numpy()]
-    times = [whole(table[name]).to_numpy() for name in ("at_us", "seq")]
-    if kind == "p":
-        return [*halves(whole(table["person"])), *times]
-    institutions = whole(table["institution"])
-    if not pa.types.is_dictionary(institutions.type):
-        institutions = institutions.dictionary_encode()
-    ranks, names = ranked(institutions)
-    return [*use_order(ranks, len(names), *halves(whole(table["member"]))), *times]

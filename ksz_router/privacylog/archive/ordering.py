@@ -80,36 +80,32 @@ def order(keys: Sequence[Numbers]) -> Numbers:
     """Return the rows in the order of ``keys``, the one that decides most first.
 
     Fast where rows come in sorted stretches, and where few rows are equal in the first key or
-    those that are stand in the right order already.
+    those that are stand nearly in the right order already.
     """
-    leading, others = keys[0], list(keys[1:])
-    rows = np.argsort(leading, kind="stable")  # finds and merges sorted stretches
-    if not others or len(rows) < 2:
-        return rows
-    sorted_leading = leading[rows]
-    tied = sorted_leading[1:] == sorted_leading[:-1]
-    wrong = np.flatnonzero(tied)
-    if not len(wrong):
-        return rows
-    wrong = wrong[
-        _falls([key[rows[wrong]] for key in others], [key[rows[wrong + 1]] for key in others])
-    ]
-    if not len(wrong):
-        return rows
-    group = np.concatenate([[0], np.cumsum(~tied)])
-    faulty = np.zeros(group[-1] + 1, bool)
-    faulty[group[wrong]] = True
-    places = np.flatnonzero(faulty[group])
-    among = rows[places]
-    rows[places] = among[np.lexsort([key[among] for key in (*others[::-1], leading)])]
+    rows = np.argsort(keys[0], kind="stable")  # finds and merges sorted stretches
+    cells = keys[0][rows]
+    begins = cells[1:] != cells[:-1]
+    for key in keys[1:]:
+        if begins.all():
+            break
+        cells = key[rows]
+        falls = np.flatnonzero((cells[1:] < cells[:-1]) & ~begins)
+        if len(falls):
+            group = np.concatenate([[0], np.cumsum(begins)])
+            faulty = np.zeros(group[-1] + 1, bool)
+            faulty[group[falls]] = True
+            places = np.flatnonzero(faulty[group])
+            among = _within(group[places], cells[places])
+            rows[places], cells[places] = rows[places[among]], cells[places[among]]
+        begins |= cells[1:] != cells[:-1]
     return rows
 
 
-def _falls(before: Sequence[Numbers], after: Sequence[Numbers]) -> Numbers:
-    """Say of each pair of rows whether the first is greater than the second."""
-    equal = np.ones(len(before[0]), bool)
-    falls = np.zeros(len(before[0]), bool)
-    for one, next_one in zip(before, after, strict=True):
-        falls |= equal & (one > next_one)
-        equal &= one == next_one
-    return falls
+def _within(group: Numbers, cells: Numbers) -> Numbers:
+    """Return the rows in the order of ``cells`` within each group; the groups stand in order."""
+    least = cells.min()
+    bits = (int(cells.max()) - int(least)).bit_length()
+    if int(group[-1]).bit_length() + bits >= 64:
+        return np.lexsort((cells, group))
+    # As one number: what stands nearly in order is then found to be, and is sorted at once.
+    return np.argsort((group << bits) | (cells - least).astype(np.int64), kind="stable")

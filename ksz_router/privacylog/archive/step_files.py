@@ -109,7 +109,7 @@ class StepFiles:
     ) -> tuple[SealedFile, bytes]:
         file = file_of(self._archive, path)
         written = write(file, data, pause=self._pause, disk=self._disk)
-        held = reread(file, written, self._disk)
+        held = reread(file, written, self._disk, data=data)
         sealed = SealedFile(
             kind=kind,
             path=path,
