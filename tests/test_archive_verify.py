@@ -99,6 +99,26 @@ def test_a_leaf_that_changes_beside_a_sealed_entry_is_not_laid_on_the_entry(
     assert flips.counts.by_fast
 
 
+def test_a_leaf_that_changes_below_a_kept_checkpoint_is_not_laid_on_the_checkpoint(
+    ground: Ground,
+) -> None:
+    """It ends within a tile, so its root takes hashes of level 0; the level above tells of them."""
+    tree = ground.disk / "archive" / "tree"
+    pipeline = ground.pipeline()
+    pipeline.start()
+    pipeline.record("w0", 100)  # the tile is full since
+    pipeline.settle()
+    pipeline.close()
+    sizes = [int(note.read_bytes().split(b"\n")[1]) for note in tree.glob("checkpoints/*.note")]
+    within = [size for size in sizes if size % 256]
+    assert within
+    flips = Flips(ground.place, Random(5), sample=0)
+    for size in within:
+        flips._part(tree / "0" / "000000", 32 * (size - 1), {})
+    assert (flips.counts.undetected_alterations, flips.counts.not_located) == (0, 0)
+    assert flips.counts.by_fast
+
+
 @pytest.mark.parametrize(
     "part",
     ["manifest/000002.json", "tree/checkpoint", "tree/0/000000", "catalog/index.msgpack", "t", "p"],
