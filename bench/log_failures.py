@@ -21,7 +21,7 @@ from bench.log_entries import BEGIN_NS, Entries, Keys, Promises
 from bench.log_judge import Verdict, judge
 from bench.log_pipeline import SLOTS, Pipeline
 
-_AFTERWARDS_NS: Final = 120_000_000_000
+_AFTERWARDS_NS: Final = 400_000_000_000
 
 ROLES: Final = (
     ("next write-ahead file", r"log/[^/]+/(making|filling|prepared)"),
@@ -78,6 +78,8 @@ def scenario(pipeline: Pipeline) -> None:
     pipeline.sequence()
     pipeline.now_ns += 45_000_000_000  # another quarter
     pipeline.record(SLOTS[0], 130)
+    pipeline.settle()
+    pipeline.now_ns += 130_000_000_000  # a new run would read no further back
     pipeline.record(SLOTS[0], 130)
     pipeline.settle()
     pipeline.merge()

@@ -89,12 +89,12 @@ def flips(scratch: Path, sample: int, seed: int) -> dict[str, Any]:
         disk, keys, Entries(keys, Random(seed)), Promises(), now_ns=BEGIN_NS, leaves_max=2000
     )
     pipeline.start()
-    for _ in range(4):
+    for _ in range(2):
         for slot in SLOTS:
-            pipeline.record(slot, 150)
+            pipeline.record(slot, 40)
         pipeline.sequence()
         pipeline.seal()
-        pipeline.now_ns += 15_000_000_000  # the fourth is of another quarter
+        pipeline.now_ns += 45_000_000_000  # the second is of another quarter
     pipeline.settle()
     pipeline.close()
     counts: dict[str, Any] = msgspec.to_builtins(

@@ -1,13 +1,13 @@
 """Every byte of an archive at rest changed in turn: each must be found, and its file named.
 
-Of the files that a manifest names every byte is flipped, and the check of their hashes run on them;
-of everything else every byte of a small file and a sample of a large one, with that part of
-``verify fast`` that reads no sealed file. A sample of each file is flipped under the whole of
-``verify fast``; where that finds nothing, ``verify full`` must.
+Of a small file every byte is flipped, of a large one a sample. A file that a manifest names is
+judged by the check of its hash; everything else by that part of ``verify fast`` that reads no
+sealed file, and by the whole where that finds nothing. A few bytes of each file are flipped under
+the whole of ``verify fast``; where that finds nothing, ``verify full`` or ``verify derived`` must.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -16,6 +16,7 @@ import msgspec
 
 from ksz_router.privacylog.archive.findings import Findings
 from ksz_router.privacylog.archive.verify_chain import Chain
+from ksz_router.privacylog.archive.verify_derived import verify_derived
 from ksz_router.privacylog.archive.verify_fast import (
     Place,
     check_files,
@@ -25,7 +26,9 @@ from ksz_router.privacylog.archive.verify_fast import (
 from ksz_router.privacylog.archive.verify_full import verify_full
 from ksz_router.privacylog.archive.verify_tree import Tree
 
-SMALL_BYTES: Final = 4096
+SMALL_BYTES: Final = 2048
+WHOLE_SAMPLE: Final = 3
+"""Flips of a file under all verifiers."""
 
 
 class Flipped(msgspec.Struct):
@@ -45,7 +48,7 @@ class Flips:
     Args:
         place: Of the archive, whole.
         chance: Draws the samples and the bit of each byte.
-        sample: Of a large file, and of each file that a manifest names with the whole verifier.
+        sample: Of a large file.
         tell: Told of each flip that was not found, or at another file.
     """
 
@@ -60,42 +63,44 @@ class Flips:
 
     def run(self, *, every: bool = True) -> Flipped:
         """Flip all of it; without ``every`` a sample of the files that manifests name too."""
-        assert verify_full(self._place).is_whole, "flips are made in what is whole"
+        place = self._place
+        assert verify_full(place).is_whole, "flips are made in what is whole"
+        assert verify_derived(place.archive).is_whole, "flips are made in what is whole"
         chain = Chain(self._place.archive, Findings())
         named = {chain.path(file): file for file in chain.files.values()}
         sealed = {link.sha256: 0 for link in chain.links}
         for path, file in named.items():
             self.counts.files += 1
             chain.files = {file.path: file}
-            places = range(path.stat().st_size)
-            for at in places if every else self._drawn(path):
+            for at in self._places(path, every=every):
                 with self._flipped(path, at):
                     findings = Findings()
                     check_files(chain, findings)
                     self.counts.by_fast += 1
                     self._judge(path, at, findings)
-            for at in self._drawn(path):
+            for at in self._drawn(path, WHOLE_SAMPLE):
                 self._whole(path, at)
         gone = {chain.path(name) for name in chain.removed}  # deleted by a later step
         for path in self._others(set(named) | gone):
             self.counts.files += 1
-            for at in self._drawn(path):
+            for at in self._drawn(path, WHOLE_SAMPLE):
                 self._whole(path, at)
-            if every and path.stat().st_size <= SMALL_BYTES:
-                for at in range(path.stat().st_size):
-                    self._part(path, at, sealed)
+            for at in self._places(path, every=every):
+                self._part(path, at, sealed)
         return self.counts
 
     def _part(self, path: Path, at: int, sealed: dict[str, int]) -> None:
         """Run what of verify fast reads no sealed file; the rest where that finds nothing."""
+        place = self._place
         with self._flipped(path, at):
             findings = Findings()
-            chain = Chain(self._place.archive, findings)
-            chain.check_catalogs()
-            check_recorded(chain, sealed, findings, tail_known=True)
-            place = self._place
-            with Tree(place.archive, place.vkeys, place.anchor, findings) as tree:
-                tree.check(whole=False)
+            if path == place.anchor or path.is_relative_to(place.archive / "tree"):
+                with Tree(place.archive, place.vkeys, place.anchor, findings) as tree:
+                    tree.check(whole=False)
+            else:
+                chain = Chain(place.archive, findings)
+                chain.check_catalogs()
+                check_recorded(chain, sealed, findings, tail_known=True)
             if not findings.is_whole:
                 self.counts.by_fast += 1
                 self._judge(path, at, findings)
@@ -107,6 +112,8 @@ class Flips:
             findings = verify_fast(self._place)
             if findings.is_whole:
                 findings = verify_full(self._place)
+                if findings.is_whole:
+                    findings = verify_derived(self._place.archive)
                 self.counts.by_full += 1
             else:
                 self.counts.by_fast += 1
@@ -122,9 +129,15 @@ class Flips:
             said = [f"{fault.file.name}: {fault.what}" for fault in findings.faults[:3]]
             self._tell(f"{path}: byte {at}: found elsewhere: {said}")
 
-    def _drawn(self, path: Path) -> list[int]:
+    def _places(self, path: Path, *, every: bool) -> Sequence[int]:
+        """Return every place of a small file, and some of a large one."""
         size = path.stat().st_size
-        return sorted(self._chance.sample(range(size), min(size, self._sample)))
+        return range(size) if every and size <= SMALL_BYTES else self._drawn(path)
+
+    def _drawn(self, path: Path, count: int | None = None) -> list[int]:
+        size = path.stat().st_size
+        wanted = self._sample if count is None else min(count, self._sample)
+        return sorted(self._chance.sample(range(size), min(size, wanted)))
 
     def _others(self, named: set[Path]) -> Iterator[Path]:
         """Yield the files of the log and the archive that no manifest names."""

@@ -3,7 +3,8 @@
 :func:`left_by_a_cut` draws one of the states that a disk may be found in:
 
 - of what was written to a file and not flushed, any subset of its sectors of 512 bytes is there; a
-  sector holds what it held after any one of these writes, or, where that is asked for, garbage;
+  sector holds what it held after any one of these writes, or, where that is asked for and nothing
+  in it was ever flushed, garbage: a disk writes a sector whole or not at all;
 - a file that grew or shrank and was not flushed has any of the sizes it had since;
 - of the names made, moved and removed in a folder that was not flushed, the first few are there;
 - what was flushed is there.
@@ -67,7 +68,7 @@ def _torn(data: bytes, changes: list[Change], chance: Random, garbage: bool) -> 
         sector = sectors[0]
         if len(distinct) > 1 and chance.random() < share:
             sector = distinct[-1] if chance.random() < 0.7 else chance.choice(distinct)
-            if garbage and chance.random() < 0.3:
+            if garbage and not any(sectors[0]) and chance.random() < 0.3:
                 sector = chance.randbytes(SECTOR)
         result += sector
     return bytes(result[:size])

@@ -21,10 +21,14 @@ from bench.log_judge import Verdict, judge
 from bench.log_left import left_by_a_cut, left_by_a_kill
 from bench.log_pipeline import Pipeline, run
 
-RUN_STEPS: Final = 40
+RUN_STEPS: Final = 30
 TRIALS_OF_A_RUN: Final = 50
-RUNS_OF_A_LOG: Final = 4
-_RUN_NS: Final = 60_000_000_000
+RUNS_OF_A_LOG: Final = 3
+SEALED_EVERY: Final = 5
+"""So many trials are taken up by writers and sequencer for one by the sealer too, which then seals
+to the end, and is judged by every verifier: that takes most of the time."""
+_PAUSE_NS: Final = 20_000_000_000
+_OF_THE_SEALER = tuple(f"archive/{name}" for name in ("sealed", "manifest", "catalog"))
 _TORN = "a torn write does not explain it"
 
 
@@ -39,6 +43,14 @@ class Counts(msgspec.Struct):
     killed: int = 0
     """Without a power cut: everything is there up to a moment."""
     cuts_in_recovery: int = 0
+    sealed_on: int = 0
+    """Of all: those after which the sealer went on to the end."""
+    steps_sealed: int = 0
+    """By them."""
+    steps_sealed_before: int = 0
+    """In the runs that were cut."""
+    cuts_in_sealing: int = 0
+    """Right behind a change to what the sealer writes."""
     lost_acknowledged: int = 0
     false_records: int = 0
     signed_twice: int = 0
@@ -89,8 +101,8 @@ class Trials:
         now_ns = BEGIN_NS
         for number in range(RUNS_OF_A_LOG):
             watch = Watch(disk)
-            started_at = self._run(watch, promises, now_ns)
-            now_ns += _RUN_NS
+            started_at, now_ns = self._run(watch, promises, now_ns)
+            now_ns += _PAUSE_NS
             for _ in range(TRIALS_OF_A_RUN):
                 if self.counts.trials >= trials:
                     return
@@ -104,7 +116,8 @@ class Trials:
             later.rename(disk)
             promises = promises.until(behind)
 
-    def _run(self, watch: Watch, promises: Promises, now_ns: int) -> int:
+    def _run(self, watch: Watch, promises: Promises, now_ns: int) -> tuple[int, int]:
+        """Return after how many changes all was taken up, and at what time it ended."""
         with watch:
             pipeline = Pipeline(
                 watch.folder,
@@ -120,12 +133,14 @@ class Trials:
             pipeline.close()
         unseen = watch.unseen()
         assert not unseen, f"written beside the calls that are watched: {unseen}"
-        return started_at
+        self.counts.steps_sealed_before += pipeline.steps_sealed
+        return started_at, pipeline.now_ns
 
     def _trial(self, watch: Watch, behind: int, promises: Promises, now_ns: int) -> None:
         counts, folder = self.counts, self._folder / "trial"
         kind = ("torn", "torn", "killed", "garbage")[counts.trials % 4]
         garbage = kind == "garbage"
+        sealing = counts.trials % SEALED_EVERY == 0
         counts.trials += 1
         setattr(counts, kind, getattr(counts, kind) + 1)
         if kind == "killed":
@@ -133,6 +148,7 @@ class Trials:
         else:
             left_by_a_cut(watch, behind, folder, self._chance, garbage=garbage)
         last = watch.changes[behind - 1] if behind else None
+        counts.cuts_in_sealing += last is not None and last.path.startswith(_OF_THE_SEALER)
         where = f"trial {counts.trials} ({kind}), behind {last.call if last else 'nothing'} of " + (
             last.path if last else "anything"
         )
@@ -142,13 +158,16 @@ class Trials:
             )
             pipeline.start()
             pipeline.record("w0", 2)
-            pipeline.settle()
+            pipeline.settle(sealing=sealing)
             pipeline.close()
         except Exception as error:  # noqa: BLE001  whatever it is, it is counted and told
             counts.refused += 1
             self._tell(f"{where}: refused: {type(error).__name__}: {error}")
         else:
-            self._count(judge(folder, self._keys, promises), where, garbage=garbage)
+            counts.sealed_on += sealing
+            counts.steps_sealed += pipeline.steps_sealed
+            verdict = judge(folder, self._keys, promises, fast_too=sealing)
+            self._count(verdict, where, garbage=garbage)
         shutil.rmtree(folder)
 
     def _count(self, verdict: Verdict, where: str, *, garbage: bool) -> None:

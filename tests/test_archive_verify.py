@@ -59,9 +59,15 @@ def test_what_is_whole_has_no_fault_and_every_leaf_is_checked(whole: Ground) -> 
 def test_the_commit_keys_alone_are_enough_for_what_is_sealed(whole: Ground, tmp_path: Path) -> None:
     """An auditor's kit: no write-ahead file, no other key, nobody is identified."""
     for file in whole.keys.quarters.iterdir():
-        table = json.loads(file.read_text())
-        table["keys"] = {"commit": table["keys"]["commit"]}
-        (tmp_path / file.name).write_text(json.dumps(table))
+        words = ["--folder", str(file.parent), "--quarter", file.stem]
+        out = tmp_path / file.name
+        assert main(["keys", "commit", *words, "--out", str(out)]) == 0
+        assert main(["keys", "commit", *words, "--out", str(out)]) == 1  # it is never replaced
+        assert main(["keys", "commit", *words, "--out", str(tmp_path / "other.json")]) == 2
+        assert out.stat().st_mode & 0o777 == 0o600
+        whole_keys, told = json.loads(file.read_text()), out.read_text()
+        assert whole_keys["keys"].pop("commit") in told
+        assert not any(key in told for key in whole_keys["keys"].values())
     kit = msgspec.structs.replace(whole.place, commit_keys=tmp_path, log=None)
     full = verify_full(kit)
     assert full.faults == []
@@ -89,6 +95,26 @@ def test_a_leaf_that_changes_beside_a_sealed_entry_is_not_laid_on_the_entry(
     flips = Flips(ground.place, Random(5), sample=0)
     for at in range(512 * 32, path.stat().st_size, 509):
         flips._whole(path, at)
+    assert (flips.counts.undetected_alterations, flips.counts.not_located) == (0, 0)
+    assert flips.counts.by_fast
+
+
+def test_a_leaf_that_changes_below_a_kept_checkpoint_is_not_laid_on_the_checkpoint(
+    ground: Ground,
+) -> None:
+    """It ends within a tile, so its root takes hashes of level 0; the level above tells of them."""
+    tree = ground.disk / "archive" / "tree"
+    pipeline = ground.pipeline()
+    pipeline.start()
+    pipeline.record("w0", 100)  # the tile is full since
+    pipeline.settle()
+    pipeline.close()
+    sizes = [int(note.read_bytes().split(b"\n")[1]) for note in tree.glob("checkpoints/*.note")]
+    within = [size for size in sizes if size % 256]
+    assert within
+    flips = Flips(ground.place, Random(5), sample=0)
+    for size in within:
+        flips._part(tree / "0" / "000000", 32 * (size - 1), {})
     assert (flips.counts.undetected_alterations, flips.counts.not_located) == (0, 0)
     assert flips.counts.by_fast
 

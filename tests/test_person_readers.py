@@ -65,6 +65,7 @@ OTHERS = {
     "log verify consistency": "sizes and roots",
     "log verify record": "of a file that who asks has already: its kind, its exchange, its time",
     "keys quarter": "makes keys",
+    "keys commit": "copies a key with which nobody is found",
     "keys checkpoint": "makes keys",
     "keys signer": "makes keys",
     "keys testpki": "makes certificates",

@@ -36,6 +36,7 @@ TABLE = [
     Row("rename", "next write-ahead file", NOBODY, NOBODY),  # made ahead; tried again
     Row("link", "write-ahead file", WRITER, WRITER),
     Row("unlink", "next write-ahead file", WRITER, WRITER),
+    Row("unlink", "write-ahead file", OTHERS, OTHERS),  # the sweep of what is sealed
     Row("write", "write-ahead file", WRITER, WRITER),
     Row("flush", "write-ahead file", EITHER, EITHER),  # the sequencer flushes it too
     *(Row(call, "order", OTHERS, OTHERS) for call in ("create", "write", "flush", "rename")),

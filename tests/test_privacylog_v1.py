@@ -10,6 +10,7 @@ import pytest
 
 from contrib.vectors_privacylog import FOLDER, make
 from ksz_router.cli import main
+from ksz_router.privacylog.archive.verify_derived import verify_derived
 from ksz_router.privacylog.archive.verify_fast import Place, verify_fast
 from ksz_router.privacylog.archive.verify_full import verify_full
 from ksz_router.privacylog.entry import parse
@@ -54,7 +55,9 @@ def place(frozen: Path) -> Place:
 def test_the_frozen_log_is_whole_to_every_verifier(frozen: Path) -> None:
     told = expected(frozen)
     fast, full = verify_fast(place(frozen)), verify_full(place(frozen))
-    assert fast.faults == full.faults == []
+    derived = verify_derived(frozen / "archive")
+    assert fast.faults == full.faults == derived.faults == []
+    assert derived.leaves == told["sealed_leaves"]
     assert full.leaves == full.tree_size == told["leaves"]
     assert full.sealed_leaves == told["sealed_leaves"]
     assert verify(frozen / "log", frozen / "keys").faults == []

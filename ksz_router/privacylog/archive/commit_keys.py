@@ -4,12 +4,14 @@ An auditor gets key files in which the other keys were left out (``ksz-router ke
 leaves can then be computed, and nobody is identified.
 """
 
+import json
 import re
 from pathlib import Path
 
 import msgspec
 
-from ksz_router.privacylog.keys import KeysError, QuarterKeys
+from ksz_router.privacylog.durable import write_new
+from ksz_router.privacylog.keys import FORMAT, KeysError, QuarterKeys, load
 
 _KEY_ID = re.compile(r"([0-9]{4}Q[1-4])-[0-9a-f]{8}")
 _LABEL = "commit"
@@ -20,6 +22,25 @@ class _KeyFile(msgspec.Struct):
     id: str
     keys: dict[str, str]
     commitments: dict[str, str]
+
+
+def extract(folder: Path, quarter: str, file: Path) -> None:
+    """Write the key file of a quarter with its commit key alone, mode 0600, durably.
+
+    Raises:
+        KeysError: the keys of the quarter are missing, damaged, or readable by others.
+        FileExistsError: ``file`` is there already.
+        OSError: it cannot be written.
+    """
+    keys = load(folder, quarter)
+    table = {
+        "format": FORMAT,
+        "id": keys.id,
+        "keys": {_LABEL: keys.commit.hex()},
+        "commitments": {_LABEL: keys.commitment(_LABEL).hex()},
+    }
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_new(file, json.dumps(table, indent=1).encode() + b"\n")
 
 
 class CommitKeys:

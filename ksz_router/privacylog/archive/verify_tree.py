@@ -181,10 +181,23 @@ class Tree:
             if self.signed is not None and kept.origin != self.signed.origin:
                 self._findings.fault(path, "is of another log")
             try:
-                if self._root(kept) is None:
+                if self._root(kept) is None and not self._is_tile_wrong(kept.size):
                     self._findings.fault(path, "its root is not that of the tree", leaf=kept.size)
             except TreeDamaged as error:
                 self._damaged(error)
+
+    def _is_tile_wrong(self, size: int) -> bool:
+        """Say whether level 0 is wrong where a tree of this size ends within a tile; report it."""
+        begin = size - size % TILE
+        if begin == size or begin + TILE > self.size:
+            return False
+        hashes = b"".join(self.levels.leaves(begin, begin + TILE))
+        if full_roots(hashes, _TILE_HEIGHT) == self.levels.hash(1, begin // TILE):
+            return False
+        path, offset = self.place(begin)
+        what = "its tile is not the one that the levels above it have"
+        self._findings.fault(path, what, leaf=begin, offset=offset)
+        return True
 
     def _compare(
         self, newest: Checkpoint | None, held: Checkpoint | None, anchor: Path | None
