@@ -180,7 +180,7 @@ def _prove(stand: Stand, told: Told) -> None:
     answers = [answer for step, answer in told.answers if step.request.person == known]
     answer = next(answer for answer in answers if answer.code == Code.ANSWERED_WITH_DATA)
     exchange = uuid.UUID(bytes=answer.exchange)
-    show(f"   ksz-router log prove --exchange {exchange} --purpose '{_PERSON_ASKS}'")
+    show(f"   ksz-router log prove --exchange {exchange}")
     proof = audit.prove(stand, exchange, _PERSON_ASKS)
     show(f"   One file of {proof.stat().st_size:,} bytes. Whoever has it and the public keys runs")
     show("   contrib/verify_record.py, which uses Python's own library and openssl:")
