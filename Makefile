@@ -20,7 +20,7 @@ STAMP := $(ENVIRONMENT)/made-$(shell { cat requirements/dev.txt; echo '$(CURDIR)
 CHECKED := ksz_router tests $(wildcard bench/*.py contrib/*.py contrib/*/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz lint format lock wheel bench-router bench-peers bench-crash bench-reload bench-abuse bench-soak bench-idle bench-decide bench-start clean environment
+.PHONY: help demo test fuzz lint format lock wheel bench-router bench-peers bench-crash bench-reload bench-abuse bench-soak bench-idle bench-decide bench-start bench-privacylog bench-log-faults clean environment
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ bench-peers: environment ## the router beside HAProxy and nats-server, on the sa
 bench-crash: environment ## kill a router under load, and count what is missing afterwards
 	@$(RUN)/python bench/crash.py
 
+bench-log-faults: environment ## torn writes, failing steps, power cuts, flipped bytes; counts what is lost
+	@$(RUN)/python bench/log_faults.py
+
 bench-reload: environment ## reload everything, good and bad, at 2,000/s, and count what is missing
 	@$(RUN)/python bench/reload.py
 
@@ -79,6 +82,9 @@ bench-decide: environment ## decisions per second, against other decision engine
 
 bench-start: environment ## time from exec to ready, with ten million persons
 	@$(RUN)/python bench/start.py
+
+bench-privacylog: environment ## the privacy log: sustained, sealed, verified, asked over ten years; 30 GB of disk
+	@$(RUN)/python -m bench.privacylog $(PRIVACYLOG)
 
 lock: ## take the newest versions that pyproject.toml allows into requirements/*.txt (needs uv)
 	@command -v $(UV) >/dev/null || { echo 'make lock needs uv: pipx install uv, or make lock UV=path'; exit 1; }

@@ -113,7 +113,7 @@ class World:
             institutions=[SOURCE, CENTRE, RECIPIENT, *(others or {})],
             endpoints={SOURCE: ports[0], RECIPIENT: ports[1], **(others or {})},
             workers=2,
-            options=options,
+            options={"archive": {"sealing": True}, **options},
         )
         numbers = _write_persons(folder / "persons.csv", (*_KNOWN_TO_BOTH, *lines))
         loader.load(folder / "persons.csv", self.stand.directory)

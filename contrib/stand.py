@@ -22,8 +22,9 @@ from ksz_router.sdk import Identity
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "config" / "rulebook-example"
 ROUTER_URI = "urn:ksz-router:test:router"
+ORIGIN = "stand.example/log"
 READY_SECONDS_MAX = 60.0
-STOP_SECONDS_MAX = 45.0
+STOP_SECONDS_MAX = 60.0
 
 
 class StandError(Exception):
@@ -35,8 +36,9 @@ class Stand:
 
     Attributes:
         port: Where institutions connect.
-        metrics_port: Of worker 0; the others follow.
+        metrics_port: Of worker 0; the others follow, then the sequencer and the sealer.
         log: The privacy log's folder.
+        archive: Of its order, tree and sealed files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,7 +47,10 @@ class Stand:
         self.metrics_port = 0
         self.config = folder / "router.toml"
         self.log = folder / "privacylog"
+        self.archive = folder / "archive"
+        self.last_checkpoint = folder / "last-checkpoint"
         self.keys = folder / "keys" / "privacylog"
+        self.checkpoint_keys = folder / "keys" / "checkpoint"
         self.store = folder / "rulebook"
         self.directory = folder / "directory"
         self.output = folder / "router.out"
@@ -74,7 +79,8 @@ class Stand:
             persons: Size of the synthetic directory.
             seed: Of the synthetic directory.
             text: Folder of the rulebook's text; copied, with the endpoints put in.
-            options: Sections and fields of the configuration that differ.
+            options: Sections and fields of the configuration that differ. Without any, nothing
+                is sealed.
         """
         stand = cls(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -82,6 +88,8 @@ class Stand:
         stand.command("keys", "testpki", folder / "tls", *names)
         stand.command("keys", "signer", "--out", folder / "keys" / "rulebook-signer")
         stand.command("keys", "quarter", "--folder", stand.keys)
+        keys = stand.checkpoint_keys
+        stand.command("keys", "checkpoint", "--folder", keys, "--origin", ORIGIN)
         shutil.copytree(text, folder / "rulebook-text")
         stand._point_sources(endpoints)
         stand.activate_rulebook()
@@ -202,7 +210,7 @@ class Stand:
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def _write_config(self, workers: int, options: Mapping[str, Mapping[str, object]]) -> None:
-        self.port, self.metrics_port = free_ports(1)[0], free_ports(workers)[0]
+        self.port, self.metrics_port = free_ports(1)[0], free_ports(workers + 2)[0]
         sections: dict[str, dict[str, object]] = {
             "node": {"name": "stand", "workers": workers},
             "listen": {"port": self.port},
@@ -210,6 +218,12 @@ class Stand:
             "tables": {"rulebook": "rulebook", "directory": "directory"},
             "ledger": {"path": "ledger"},
             "privacy_log": {"path": "privacylog", "file_bytes": 4 * 1024 * 1024},
+            "archive": {
+                "path": self.archive.name,
+                "last_checkpoint": self.last_checkpoint.name,
+                "origin": ORIGIN,
+                "sealing": False,
+            },
             "metrics": {"port": self.metrics_port},
             "admin": {"socket": "admin.sock"},
         }

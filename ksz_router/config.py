@@ -79,7 +79,10 @@ class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Worker number n serves ``/metrics`` on ``port + n``, from 0 on; port 0: none does."""
+    """Worker number n serves ``/metrics`` on ``port + n``, from 0 on; then sequencer and sealer.
+
+    With port 0 none does.
+    """
 
     host: str = "127.0.0.1"
     port: int = 9464
@@ -215,7 +218,16 @@ def load(file: Path) -> Config:
     except msgspec.ValidationError as error:
         raise ConfigError(f"{file}: {error}") from error
     _check_ranges(config, file)
-    return _with_absolute_paths(config, file.absolute().parent)
+    config = _with_absolute_paths(config, file.absolute().parent)
+    archive = config.archive
+    if Path(os.path.normpath(archive.last_checkpoint)).is_relative_to(
+        os.path.normpath(archive.path)
+    ):
+        raise ConfigError(
+            f"{file}: archive.last_checkpoint = {archive.last_checkpoint}: must be outside of "
+            "archive.path, so that no copy of the archive brings an older one back"
+        )
+    return config
 
 
 def merge(running: Config, read: Config) -> tuple[Config, tuple[str, ...]]:

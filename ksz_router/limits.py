@@ -102,6 +102,13 @@ group_bytes_max = 1 * MIB
 log_file_bytes = 64 * MIB
 record_bytes_max = 4 * KIB
 
+# The order and the tree of the privacy log. A cycle of the sequencer stops behind the frame that
+# reaches one of the first two. A worker takes nothing new while the part of the log that is not
+# under a checkpoint takes more than the share of the log's disk.
+sequence_records_max = 262_144
+sequence_bytes_max = 128 * MIB
+unsequenced_share_max = 0.25
+
 assert payload_bytes_max + answer_header_bytes_max < frame_bytes_max
 assert answer_header_bytes_max < hello_bytes_max  # every peer takes an answer without a payload
 assert hello_bytes_max <= frame_bytes_max

@@ -9,7 +9,8 @@ from ksz_router.identifiers import Insz, Kbo
 from ksz_router.messages import Request
 from ksz_router.model import OPEN, Line
 from ksz_router.privacylog.entry import Entry, Kind
-from ksz_router.privacylog.query import Asked, query
+from ksz_router.privacylog.query import query
+from ksz_router.privacylog.question import Asked
 from ksz_router.privacylog.rows import Row
 from ksz_router.rights import user_key
 from tests.daemon_ground import Ground, insz, rows_of

@@ -140,12 +140,14 @@ def test_the_log_must_hold_exactly_what_was_answered(
     assert (count, len(found)) == (logged, faults)
 
 
-@pytest.mark.parametrize("flaw", ["faults", "sent", "logged", "verified", "tamper_detected"])
+@pytest.mark.parametrize(
+    "flaw", ["faults", "sent", "logged", "verified", "proved", "replayed", "tamper_detected"]
+)
 def test_one_flaw_fails_the_demonstration(flaw: str) -> None:
     """ "ok" only if every exchange was answered and logged, and verification does its work."""
     told = Told(
         answers=[(ANSWERED, as_expected(ANSWERED)[0])], sent=1, logged=1, verified=True,
-        tamper_detected=True,
+        proved=True, replayed=True, tamper_detected=True,
     )  # fmt: skip
     assert told.summary()["demo"] == "ok"
     setattr(told, flaw, ["something"] if flaw == "faults" else 0)
@@ -192,6 +194,8 @@ def test_the_whole_runs_and_cleans_up(tmp_path: Path) -> None:
         "refused": sum(Stage.LINK < step.expected.stage < Stage.ROUTING for step in STEPS),
         "logged": len(STEPS),
         "verified": True,
+        "proved": True,
+        "replayed": True,
         "tamper_detected": True,
     }
     assert max(map(len, lines)) <= 100

@@ -12,7 +12,8 @@ from ksz_router.cli import main
 from ksz_router.config import load
 from ksz_router.directory.synthesise import landmarks
 from ksz_router.privacylog import keys
-from ksz_router.privacylog.query import LIMIT_MAX, Asked, query
+from ksz_router.privacylog.query import query
+from ksz_router.privacylog.question import LIMIT_MAX, Asked
 
 
 @pytest.fixture

@@ -175,7 +175,7 @@ def test_the_licence_is_the_whole_text_of_the_declared_one() -> None:
     assert text.rstrip().endswith("EUPL version.")
 
 
-@pytest.mark.parametrize("name", ["run.txt", "dev.txt"])
+@pytest.mark.parametrize("name", ["run.txt", "audit.txt", "dev.txt"])
 def test_a_lock_names_every_package_by_version_and_hash_and_no_index(name: str) -> None:
     """What is installed does not depend on who answers for a package name."""
     packages = locked(name)
@@ -187,10 +187,11 @@ def test_a_lock_names_every_package_by_version_and_hash_and_no_index(name: str) 
 
 def test_the_locks_hold_what_the_project_asks_for() -> None:
     """Each dependency is locked; what developers test with is what servers run."""
-    run, dev = locked("run.txt"), locked("dev.txt")
-    assert run.items() <= dev.items()
+    run, audit, dev = (locked(f"{name}.txt") for name in ("run", "audit", "dev"))
+    assert run.items() <= audit.items() <= dev.items()
     for lock, wanted in (
         (run, PROJECT["project"]["dependencies"]),
+        (audit, PROJECT["project"]["optional-dependencies"]["audit"]),
         (dev, PROJECT["dependency-groups"]["dev"]),
     ):
         names = {package.partition("==")[0] for package in lock}

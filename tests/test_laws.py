@@ -57,7 +57,7 @@ def calls() -> dict[str, set[str]]:
 @pytest.mark.parametrize(
     ("name", "modules"),
     [
-        ("decide", {"daemon.exchange"}),
+        ("decide", {"daemon.exchange", "replay.again"}),  # a replay forwards and answers nothing
         ("forward", {"daemon.exchange"}),
         ("release", {"daemon.exchange"}),
         ("Dispatch", {"daemon.exchange"}),
@@ -107,7 +107,7 @@ class StoryDisk(Disk):
         self.story = story
         self.flushes_left = 1_000_000
 
-    def write(self, descriptor: int, data: bytes, offset: int) -> None:
+    def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> None:
         self.story.append(("writes", None))
         super().write(descriptor, data, offset)
 

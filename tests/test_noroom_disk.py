@@ -38,7 +38,7 @@ class FailingDisk(Disk):
         self._in_part = in_part
         self.has_failed = False
 
-    def write(self, descriptor: int, data: bytes, offset: int) -> None:
+    def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> None:
         if self._is_due("write"):
             if self._in_part:
                 os.pwrite(descriptor, data[: len(data) // 2 + 1], offset)
@@ -193,7 +193,7 @@ class FsyncGate(Disk):
         self._lost: tuple[int, int, bytes] | None = None
         self._last: tuple[int, int, bytes] = -1, 0, b""
 
-    def write(self, descriptor: int, data: bytes, offset: int) -> None:
+    def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> None:
         before = os.pread(descriptor, len(data), offset)
         self._last = descriptor, offset, before
         super().write(descriptor, data, offset)

@@ -1,7 +1,9 @@
 """``ksz-router log`` and ``keys``: every question recorded before its answer; keys and test PKI."""
 
+import csv
 import io
 import json
+import re
 import ssl
 from pathlib import Path
 
@@ -110,9 +112,44 @@ def test_the_table_for_people_says_who_when_and_with_what_verdict(
     assert PERSON not in out + err
 
 
+def test_a_listing_goes_on_where_it_ended_and_fits_a_spreadsheet(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The word that is printed leads on; its reading comes last, and is in no earlier page."""
+    filled(world)
+    words = ("query", "--purpose", "=1+1", "--limit", "5", "--csv")
+    assert run(world, *words) == 0
+    out, err = capsys.readouterr()
+    first = list(csv.reader(io.StringIO(out)))
+    assert [line[6] for line in first] == ["verdict", "forward", "NO_GRANT", *["forward"] * 3]
+    found = re.search(r"--cursor (\S+),", err)
+    assert found is not None
+    assert run(world, *words, "--cursor", found[1]) == 0
+    out, err = capsys.readouterr()
+    second = list(csv.reader(io.StringIO(out)))
+    assert [(line[3], line[6]) for line in second[1:]] == [("'=1+1", "read")] * 2
+    assert err == ""
+
+
+def test_an_exchange_is_found_by_the_id_that_a_query_prints(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The id of the table, and of JSON."""
+    filled(world)
+    assert run(world, "query", "--purpose", "x", "--service", "family.consult") == 0
+    (line,) = capsys.readouterr().out.splitlines()[1:]
+    found = re.search(r"[0-9a-f-]{36}", line)
+    assert found is not None
+    assert run(world, "query", "--purpose", "x", "--exchange", found[0]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [line]
+
+
 @pytest.mark.parametrize(
     "words",
     [
+        ("--ticket", "T-1"),
+        ("--exchange", "5"),
+        ("--cursor", "5"),
         ("--person", "85073003329"),
         ("--person", "no-such-file"),
         ("--institution", "1"),

@@ -48,7 +48,7 @@ class DyingDisk(Disk):
         self.left = calls
         self.done = done
 
-    def write(self, descriptor: int, data: bytes, offset: int) -> None:
+    def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> None:
         self._count(lambda: Disk.write(self, descriptor, data, offset))
 
     def flush(self, descriptor: int) -> None:

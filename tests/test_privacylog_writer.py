@@ -39,7 +39,7 @@ class RecordingDisk(Disk):
         self.fail: tuple[str, bool] | None = None
         """Which call fails next, and whether it does its work all the same."""
 
-    def write(self, descriptor: int, data: bytes, offset: int) -> None:
+    def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> None:
         self._call("write", descriptor, lambda: Disk.write(self, descriptor, data, offset))
 
     def flush(self, descriptor: int) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from ksz_router.codes import Code
+from ksz_router.config import Config
 from ksz_router.daemon.metrics import SECONDS, Metrics, blame
+from ksz_router.daemon.sequencer_metrics import SequencerMetrics
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "config" / "prometheus"
@@ -25,9 +27,9 @@ def section(alert: str) -> str:
 
 
 def exported() -> set[str]:
-    """Every name that a worker exports, as it is written in a rule."""
+    """Every name that a worker or the sequencer exports, as it is written in a rule."""
     names = set()
-    for family in Metrics().collect():
+    for family in (*Metrics().collect(), *SequencerMetrics(Config()).collect()):
         suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
         names |= {family.name + suffix for suffix in suffixes.get(family.type, ("",))}
     return names | gauges() | {"process_start_time_seconds", "up"}

@@ -2,12 +2,16 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import uuid
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
-from contrib.stand import Stand, StandError
+from contrib.stand import ROOT, Stand, StandError
 from ksz_router.messages import Answer
 
 _PAGE = 4096  # every frame begins on one; docs/privacylog-format.md
@@ -51,14 +55,53 @@ def compare(rows: Sequence[Mapping[str, Any]], answers: Sequence[Answer]) -> tup
     return logged, faults
 
 
-def verify(stand: Stand) -> Mapping[str, int]:
-    """Return what verification counted; ``faults`` is 0 where the log is whole.
+def verify(stand: Stand, what: str) -> Mapping[str, int]:
+    """Return what ``wal`` or ``full`` verification counted; ``faults`` is 0 where all is whole.
 
     Raises:
         StandError: it could not run.
     """
-    words = ("log", "verify", "--config", stand.config, "--json")
+    words = ("log", "verify", what, "--config", stand.config, "--json")
     return dict(json.loads(stand.command(*words, accept=(0, 1)).splitlines()[-1]))
+
+
+def prove(stand: Stand, exchange: uuid.UUID, purpose: str) -> Path:
+    """Return the file of a proof that the request of an exchange stands in the log.
+
+    Raises:
+        StandError: there is none.
+    """
+    file = stand.folder / f"{exchange}.tlog-proof"
+    asked = ("--config", stand.config, "--purpose", purpose, "--exchange", exchange)
+    stand.command("log", "prove", *asked, "--out", file)
+    return file
+
+
+def check_as_a_stranger(stand: Stand, proof: Path) -> str:
+    """Return what a program says of a proof that knows only its format and the public keys.
+
+    Raises:
+        StandError: it does not hold.
+    """
+    program = ROOT / "contrib" / "verify_record.py"
+    line = [sys.executable, str(program), str(proof), str(stand.checkpoint_keys / "vkeys")]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise StandError(f"{program.name}: {done.stderr}")
+    return done.stdout
+
+
+def replay(stand: Stand, purpose: str) -> Mapping[str, int]:
+    """Decide again on every request of the log; return how many came out the same, and not.
+
+    Raises:
+        StandError: it could not run.
+    """
+    words = ("log", "replay", "--config", stand.config, "--purpose", purpose, "--json")
+    today = datetime.now(ZoneInfo("Europe/Brussels")).date()
+    days = ("--from", today - timedelta(days=1), "--to", today)  # it may have begun before midnight
+    printed = json.loads(stand.command(*words, *days, accept=(0, 1)).splitlines()[-1])
+    return dict(printed["counts"])
 
 
 def tamper(stand: Stand) -> tuple[Path, int, int, int]:

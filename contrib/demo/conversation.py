@@ -29,11 +29,14 @@ class Told(msgspec.Struct):
     sent: int = 0
     logged: int = 0
     verified: bool = False
+    proved: bool = False
+    replayed: bool = False
     tamper_detected: bool = False
     faults: list[str] = []
 
     def summary(self) -> dict[str, object]:
-        is_ok = not self.faults and self.verified and self.tamper_detected
+        is_ok = not self.faults and self.verified and self.proved
+        is_ok = is_ok and self.replayed and self.tamper_detected
         is_ok = is_ok and 0 < self.sent == len(self.answers) == self.logged
         return {
             "demo": "ok" if is_ok else "failed",
@@ -41,6 +44,8 @@ class Told(msgspec.Struct):
             "refused": sum(table.is_refusal(answer) for _, answer in self.answers),
             "logged": self.logged,
             "verified": self.verified,
+            "proved": self.proved,
+            "replayed": self.replayed,
             "tamper_detected": self.tamper_detected,
         }
 

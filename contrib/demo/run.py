@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import traceback
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,10 +25,11 @@ from contrib.demo.conversation import Told, ask_all
 from contrib.demo.sources import DOWN, HANGS, SERVICES, Sources
 from contrib.demo.terminal import heading, show
 from contrib.stand import Stand, free_ports
+from ksz_router.codes import Code
 from ksz_router.directory.synthesise import landmarks
 
 PERSONS, SEED, WORKERS = 10_000, 1, 2
-_ROWS_FIRST, _ROWS_LAST = 8, 4
+_ROWS_FIRST, _ROWS_LAST, _LINES_OF_PROOF = 8, 4, 12
 _COUNT, _PERSON_ASKS = "demonstration: count", "demonstration: the person asks"
 
 # What the commands below do, for who sees them for the first time.
@@ -35,6 +37,7 @@ _COMMANDS = {
     ("keys", "testpki"): "an authority; certificates of institutions and router",
     ("keys", "signer"): "the key pair that signs rulebooks",
     ("keys", "quarter"): "the keys that encrypt this quarter's privacy log",
+    ("keys", "checkpoint"): "the keys that sign how the privacy log stands",
     ("rulebook", "build"): "check the rulebook's text and compile it",
     ("rulebook", "activate"): "sign that generation and make it the active one",
     ("directory", "synthesise"): f"{PERSONS:,} persons who do not exist, with files",
@@ -96,12 +99,19 @@ def tell(folder: Path, told: Told) -> None:
         workers=WORKERS,
         persons=PERSONS,
         seed=SEED,
+        options={"archive": {"sealing": True}},
     )
     try:
         trio.run(_converse, stand, ports, told)
         heading(6, "Is the log whole?")
         _verify(stand, told)
-        heading(7, "And if somebody changes it? One bit of one byte, in a copy")
+        heading(
+            7, "Can somebody else check one exchange, who has neither the log nor this program?"
+        )
+        _prove(stand, told)
+        heading(8, "Would the control say the same again, of what is recorded?")
+        _replay(stand, told)
+        heading(9, "And if somebody changes it? One bit of one byte, in a copy")
         _tamper(stand, told)
     finally:
         if stand.process is not None:
@@ -153,12 +163,41 @@ def _who_saw(stand: Stand, told: Told) -> None:
 
 
 def _verify(stand: Stand, told: Told) -> None:
-    show("   ksz-router log verify")
-    counts = audit.verify(stand)
-    told.verified = counts["faults"] == 0 and counts["records"] >= len(told.answers)
+    show("   ksz-router log verify, every byte that was written")
+    counts = audit.verify(stand, "wal")
     show("   " + ", ".join(f"{number} {name}" for name, number in counts.items()))
+    show("   ksz-router log verify full, and that each entry is under the signed checkpoint")
+    tree = audit.verify(stand, "full")
+    show("   " + ", ".join(f"{number} {name}" for name, number in tree.items()))
+    told.verified = counts["faults"] == tree["faults"] == 0
+    told.verified &= tree["tree_size"] == counts["records"] >= len(told.answers)
     if not told.verified:
         told.faults.append("verification finds faults in a log that nobody touched")
+
+
+def _prove(stand: Stand, told: Told) -> None:
+    known = landmarks(SEED)["answered"]
+    answers = [answer for step, answer in told.answers if step.request.person == known]
+    answer = next(answer for answer in answers if answer.code == Code.ANSWERED_WITH_DATA)
+    exchange = uuid.UUID(bytes=answer.exchange)
+    show(f"   ksz-router log prove --exchange {exchange}")
+    proof = audit.prove(stand, exchange, _PERSON_ASKS)
+    show(f"   One file of {proof.stat().st_size:,} bytes. Whoever has it and the public keys runs")
+    show("   contrib/verify_record.py, which uses Python's own library and openssl:")
+    told.proved = str(exchange) in (said := audit.check_as_a_stranger(stand, proof))
+    for line in said.splitlines()[:_LINES_OF_PROOF]:
+        show(f"   {line}")
+    if not told.proved:
+        told.faults.append("the proof is of another exchange")
+
+
+def _replay(stand: Stand, told: Told) -> None:
+    show("   ksz-router log replay --from YESTERDAY --to TODAY")
+    counts = audit.replay(stand, _COUNT)
+    show("   " + ", ".join(f"{number} {name}" for name, number in counts.items()))
+    told.replayed = 0 < counts["same"] == sum(counts.values())
+    if not told.replayed:
+        told.faults.append("the control says other things of what is recorded than it said")
 
 
 def _tamper(stand: Stand, told: Told) -> None:

@@ -1,6 +1,7 @@
 """``ksz-router check-config``: whether a router could start with this configuration."""
 
 import argparse
+import importlib.util
 import os
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from ksz_router.directory.packing import DirectoryError
 from ksz_router.directory.snapshot import Directory
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.privacylog.keys import load, quarter_after, quarter_of
+from ksz_router.privacylog.tree.checkpoint import Signer
 from ksz_router.rulebook import activation
 from ksz_router.rulebook.generation import RulebookError
 from ksz_router.tls import TlsFilesError
@@ -35,12 +37,14 @@ examples:
 def run(arguments: argparse.Namespace) -> int:
     """Check each part and print how it is."""
     settings = config.load(arguments.config)
-    print(f"configuration  ok  {arguments.config}")
+    print(f"configuration    ok  {arguments.config}")
     checks: tuple[tuple[str, Callable[[Config], str]], ...] = (
         ("certificates", _certificates),
         ("rulebook", _rulebook),
         ("directory", _directory),
         ("log keys", _log_keys),
+        ("checkpoint keys", _checkpoint_keys),
+        ("archive", _archive),
         ("ledger", _ledger),
     )
     code = OK
@@ -48,10 +52,10 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             found = check(settings)
         except (TlsFilesError, RulebookError, DirectoryError, PrivacyLogError, OSError) as error:
-            print(f"{name:<14} NOT OK  {error}")
+            print(f"{name:<16} NOT OK  {error}")
             code = BAD_CONFIG
         else:
-            print(f"{name:<14} ok  {found}")
+            print(f"{name:<16} ok  {found}")
     return code
 
 
@@ -78,13 +82,35 @@ def _directory(settings: Config) -> str:
 def _ledger(settings: Config) -> str:
     """The ledger is made by ``run``; here it is enough that it can be."""
     path = Path(settings.ledger.path)
+    _check_can_be_made(path, "ledger.path")
+    return str(path)
+
+
+def _checkpoint_keys(settings: Config) -> str:
+    signer = Signer(Path(settings.archive.keys), settings.archive.origin)
+    return f"of {signer.origin}"
+
+
+def _archive(settings: Config) -> str:
+    """Archive and last checkpoint are made by ``run``, and what seals is there."""
+    path, last = Path(settings.archive.path), Path(settings.archive.last_checkpoint)
+    _check_can_be_made(path, "archive.path")
+    _check_can_be_made(last.parent, "archive.last_checkpoint")
+    if settings.archive.sealing and importlib.util.find_spec("pyarrow") is None:
+        raise FileNotFoundError(
+            "archive.sealing needs more packages: install ksz-router[audit], or set it to false "
+            "where another machine seals"
+        )
+    return f"{path}, last checkpoint in {last}"
+
+
+def _check_can_be_made(path: Path, key: str) -> None:
     there = next(folder for folder in (path, *path.parents) if folder.exists())
     if not os.access(there, os.W_OK | os.X_OK):
         raise PermissionError(
-            f"{there}: cannot be written, and the ledger goes to {path}; "
-            "give it to the service's user, or change ledger.path"
+            f"{there}: cannot be written, and is needed for {path}; "
+            f"give it to the service's user, or change {key}"
         )
-    return str(path)
 
 
 def _log_keys(settings: Config) -> str:

@@ -1,243 +1,41 @@
-"""``ksz-router log``: who asked what about whom, and whether the privacy log is whole."""
+"""``ksz-router log``: the privacy log asked, checked and proved; one module for each verb."""
 
 import argparse
-import json
+import importlib
 import sys
-from pathlib import Path
-from typing import NamedTuple
+from typing import cast
 
-import msgspec
-
-from ksz_router.cli import NOT_IN_ORDER, OK, UsageError, add_config
-from ksz_router.cli.log_table import print_json, print_table
-from ksz_router.cli.reading import Reading, add_reading, look_up
-from ksz_router.codes import Code
-from ksz_router.config import load
-from ksz_router.days import is_day
-from ksz_router.directory.packing import DirectoryError
-from ksz_router.identifiers import Insz, is_application, is_insz, is_kbo, parse_kbo
-from ksz_router.limits import person_numbers_max
-from ksz_router.model import Day
+from ksz_router.cli import NOT_IN_ORDER, Verb
 from ksz_router.privacylog import PrivacyLogError
-from ksz_router.privacylog.query import LIMIT_MAX, Asked, Found, query
-from ksz_router.privacylog.verify import Report, verify
 
-_EXAMPLES = """\
-examples:
-  # who saw this person this year; the directory adds the person's other numbers
-  ksz-router log query --purpose "complaint 2026/118" --person - --from 2026-01-01 < number
-
-  # what an institution was refused, for a program to read
-  ksz-router log query --purpose "audit 7" --institution 0206731645 --verdict NO_GRANT --json
-
-  # what passed although the requester does not know the person, where that is only logged
-  ksz-router log query --purpose "audit 7" --violations own --from 2026-11-01
-
-  # every byte of a copy of the log, with a copy of the keys
-  ksz-router log verify --log /mnt/copy/privacylog --keys /mnt/copy/keys
-
-A number on the command line can be seen by other users of the machine; a file or - cannot.
-Every query writes its own entry first, with the reader and the purpose, and refuses if it cannot.
-exit status: 0 done and whole; 1 the log is damaged or refuses; 2 wrong usage.
-"""
+VERBS = {
+    "query": "find exchanges by person, institution, user, service",
+    "stats": "count exchanges by month, service, institution and verdict",
+    "replay": "decide again on what is recorded: the same verdict, or an alarm",
+    "prove": "write a file that proves an entry to anyone",
+    "verify": "check that the log is whole, and that it proves what it is said to prove",
+}
+"""Each verb has a module ``log_<verb>`` with ``add`` and ``run``; what few machines have installed
+it imports when it runs."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare arguments and examples."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = _EXAMPLES
-    verbs = parser.add_subparsers(dest="log_verb", required=True, metavar="query|verify")
-    find = verbs.add_parser("query", help="find exchanges by person, institution, user, service")
-    add_reading(find)
-    find.add_argument(
-        "--person",
-        action="append",
-        default=[],
-        metavar="INSZ|FILE|-",
-        help="a number, or where to read numbers of one person, one a line",
-    )
-    place = find.add_mutually_exclusive_group()
-    place.add_argument(
-        "--directory",
-        type=Path,
-        metavar="DIR",
-        help="where the person's other numbers are read (default: the configured directory)",
-    )
-    place.add_argument(
-        "--no-directory", action="store_true", help="ask under the numbers given and no other"
-    )
-    find.add_argument("--institution", metavar="KBO", help="asked, was acted for, or was sent it")
-    find.add_argument("--user", metavar="NUMBER|FILE|-", help="of a user or an application")
-    find.add_argument("--service", metavar="NAME")
-    find.add_argument("--from", dest="from_day", metavar="YYYY-MM-DD", help="first Brussels day")
-    find.add_argument("--to", dest="to_day", metavar="YYYY-MM-DD", help="last Brussels day")
-    find.add_argument("--verdict", metavar="forward|CODE", help="code by name or number")
-    find.add_argument(
-        "--violations",
-        nargs="?",
-        const="any",
-        choices=("any", "own", "source", "recipient"),
-        help="what passed with a broken integration rule whose mode is log",
-    )
-    find.add_argument("--limit", type=int, default=1000, metavar="N", help="default %(default)s")
-    check = verbs.add_parser("verify", help="check every byte against the format")
-    for sub in (find, check):
+    """Declare the verbs, each with its arguments and examples."""
+    verbs = parser.add_subparsers(dest="log_verb", required=True, metavar="|".join(VERBS))
+    for name, text in VERBS.items():
+        sub = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         sub.formatter_class = argparse.RawDescriptionHelpFormatter
-        sub.epilog = _EXAMPLES
-        add_config(sub)
-        sub.add_argument("--log", type=Path, metavar="DIR", help="a log other than the configured")
-        sub.add_argument("--keys", type=Path, metavar="DIR", help="its keys; goes with --log")
-        sub.add_argument("--json", action="store_true", help="one JSON object a line")
-
-
-class _Place(NamedTuple):
-    """Where the log, its keys and the directory are."""
-
-    node: str
-    log: Path
-    keys: Path
-    directory: Path | None = None
+        _module(name).add(sub)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Do it and return the exit code."""
-    place = _place(arguments)
     try:
-        if arguments.log_verb == "verify":
-            return _print_report(verify(place.log, place.keys), as_json=arguments.json)
-        return _query(arguments, place)
+        return _module(arguments.log_verb).run(arguments)
     except PrivacyLogError as error:
         print(f"ksz-router: {error}", file=sys.stderr)
         return NOT_IN_ORDER
-    except DirectoryError as error:
-        print(
-            f"ksz-router: {error}; --no-directory asks under the numbers given only",
-            file=sys.stderr,
-        )
-        return NOT_IN_ORDER
 
 
-def _place(arguments: argparse.Namespace) -> _Place:
-    if (arguments.log is None) != (arguments.keys is None):
-        raise UsageError("give --log and --keys together, or neither and a --config")
-    if arguments.log is not None:
-        return _Place("copy", arguments.log, arguments.keys)
-    config = load(arguments.config)
-    log = config.privacy_log
-    return _Place(config.node.name, Path(log.path), Path(log.keys), Path(config.tables.directory))
-
-
-def _query(arguments: argparse.Namespace, place: _Place) -> int:
-    asked = _asked(arguments)
-    if not 1 <= arguments.limit <= LIMIT_MAX:
-        raise UsageError(f"--limit: from 1 to {LIMIT_MAX}")
-    reading = Reading(place.log, place.keys, place.node, "log query", arguments)
-
-    def record(persons: tuple[str, ...]) -> None:
-        reading.record(
-            persons,
-            user=asked.user if asked.user is not None and is_insz(asked.user) else None,
-            institution=asked.institution,
-            begin=asked.from_day,
-            end=asked.to_day,
-        )
-
-    given = [number.digits for number in asked.persons]
-    record(tuple(given))
-    directory = None if arguments.no_directory else arguments.directory or place.directory
-    if given and directory is not None:
-        found = [other for number in given for other in look_up(directory, number).others]
-        others = tuple(dict.fromkeys(other for other in found if other not in given))
-        if others:
-            record(others)
-            print(f"ksz-router: asked under {len(others)} further numbers too", file=sys.stderr)
-            asked = msgspec.structs.replace(asked, persons=asked.persons + tuple(map(Insz, others)))
-    elif given and not arguments.no_directory:
-        print("ksz-router: no directory: asked under the numbers given only", file=sys.stderr)
-    return _print_found(query(place.log, place.keys, asked, limit=arguments.limit), arguments.json)
-
-
-def _asked(arguments: argparse.Namespace) -> Asked:
-    persons = [number for source in arguments.person for number in _numbers("--person", source)]
-    if not all(map(is_insz, persons)) or len(persons) > person_numbers_max:
-        raise UsageError(f"--person: 1 to {person_numbers_max} well-formed INSZ numbers")
-    user = None
-    if arguments.user is not None:
-        users = _numbers("--user", arguments.user)
-        if len(users) != 1 or not (is_insz(users[0]) or is_application(users[0])):
-            raise UsageError("--user: one number of eleven digits")
-        user = users[0]
-    if arguments.institution is not None and not is_kbo(arguments.institution):
-        raise UsageError("--institution: a KBO number of ten digits")
-    return Asked(
-        persons=tuple(map(Insz, persons)),
-        institution=None if arguments.institution is None else parse_kbo(arguments.institution),
-        user=user,
-        service=arguments.service,
-        from_day=_day("--from", arguments.from_day),
-        to_day=_day("--to", arguments.to_day),
-        verdict=_verdict(arguments.verdict),
-        violation=arguments.violations,
-    )
-
-
-def _numbers(option: str, source: str) -> list[str]:
-    """Read numbers given directly, in a file, or on standard input. No message repeats one."""
-    if is_insz(source) or is_application(source):
-        return [source]
-    try:
-        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise UsageError(f"{option}: neither a number nor a file that can be read") from None
-    if not (words := text.split()):
-        raise UsageError(f"{option}: no number there")
-    return words
-
-
-def _day(option: str, text: str | None) -> Day | None:
-    if text is None:
-        return None
-    digits = text.replace("-", "")
-    if not (len(digits) == 8 and digits.isascii() and digits.isdigit() and is_day(int(digits))):
-        raise UsageError(f"{option}: a day such as 2026-11-22")
-    return int(digits)
-
-
-def _verdict(text: str | None) -> int | None:
-    if text is None:
-        return None
-    if text == "forward":
-        return 0
-    if text in Code.__members__:
-        return Code[text]
-    if text.isascii() and text.isdigit() and int(text) in set(Code):
-        return int(text)
-    raise UsageError("--verdict: forward, or a code by name or number, such as NO_GRANT or 4001")
-
-
-def _print_found(found: Found, as_json: bool) -> int:  # noqa: FBT001
-    if as_json:
-        print_json(found.rows)
-    else:
-        print_table(found.rows)
-    if found.more:
-        print("ksz-router: there are more: go on with --from, or raise --limit", file=sys.stderr)
-    for what in found.damaged:
-        print(f"ksz-router: incomplete: {what}", file=sys.stderr)
-    return NOT_IN_ORDER if found.damaged else OK
-
-
-def _print_report(report: Report, *, as_json: bool) -> int:
-    for fault in report.faults:
-        place = {"file": str(fault.file), "offset": fault.offset, "frame": fault.frame}
-        if as_json:
-            print(json.dumps({"fault": fault.what, **place}))
-        else:
-            print(f"{fault.file}: byte {fault.offset}, frame {fault.frame}: {fault.what}")
-    counts = {"files": report.files, "frames": report.frames, "records": report.records}
-    if as_json:
-        print(json.dumps({**counts, "faults": len(report.faults)}))
-    else:
-        counted = ", ".join(f"{number} {name}" for name, number in counts.items())
-        print(f"{counted}: {len(report.faults) or 'no'} faults")
-    return NOT_IN_ORDER if report.faults else OK
+def _module(verb: str) -> Verb:
+    return cast("Verb", importlib.import_module(f"ksz_router.cli.log_{verb}"))

@@ -1,6 +1,8 @@
-"""How ``ksz-router log query`` shows what it found: a table for people, JSON for programs."""
+"""How ``ksz-router log query`` shows what it found: for people, spreadsheets and programs."""
 
+import csv
 import json
+import sys
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -17,11 +19,25 @@ _COLUMNS = (
     "capacity", "grant", "outcome", "violations", "ms",
 )  # fmt: skip
 
+_FORMULA = frozenset("=+-@\t\r")
+
 
 def print_json(rows: Sequence[Row]) -> None:
     """Print an object a line."""
     for row in rows:
         print(json.dumps(_as_json(row)))
+
+
+def print_csv(rows: Sequence[Row]) -> None:
+    """Print a line an exchange (RFC 4180), the columns of the table under a heading.
+
+    A cell that a spreadsheet would take for a formula begins with an apostrophe.
+    """
+    writer = csv.writer(sys.stdout, lineterminator="\r\n")
+    writer.writerow(_COLUMNS)
+    for row in rows:
+        cells = ("" if cell == "-" else cell for cell in _cells(row))
+        writer.writerow([f"'{cell}" if cell[:1] in _FORMULA else cell for cell in cells])
 
 
 def print_table(rows: Sequence[Row]) -> None:

@@ -78,6 +78,9 @@ def _print(status: Status) -> None:
             print(f"       not ready: {worker.why_not}")
         for kbo, how in (report.sources if report is not None else {}).items():
             print(f"       source {kbo}: {how}")
+    for program in status.programs:
+        state = program.state or "starting"
+        print(f"{program.name}: pid {program.pid}, {program.restarts} restarts, {state}")
     for name, part in status.reload.items():
         print(f"{name}: {part.outcome}{': ' if part.reason else ''}{part.reason}")
         for key in part.needs_restart:

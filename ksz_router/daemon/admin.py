@@ -38,6 +38,16 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     report: Report | None
 
 
+class ProgramStatus(msgspec.Struct, frozen=True):
+    """A program beside the workers, as the supervisor sees it."""
+
+    name: str
+    pid: int
+    restarts: int
+    state: str
+    """How far it is, in words; empty while it starts."""
+
+
 class Status(msgspec.Struct, frozen=True):
     """How the router is. ``reload`` says by part what one came to, where one was asked for."""
 
@@ -46,6 +56,7 @@ class Status(msgspec.Struct, frozen=True):
     is_stopping: bool
     generation: str
     workers: list[WorkerStatus]
+    programs: list[ProgramStatus]
     reload: dict[str, Part] = {}
 
     @property
@@ -191,11 +202,21 @@ def _status(supervisor: Supervisor, parts: dict[str, Part]) -> Status:
         )
         for worker in supervisor.workers
     ]
+    programs = [
+        ProgramStatus(
+            name=companion.name,
+            pid=companion.process.pid if companion.process is not None else 0,
+            restarts=companion.restarts,
+            state=companion.state,
+        )
+        for companion in supervisor.companions
+    ]
     return Status(
         node=supervisor.force.settings.node.name,
         is_ready=not supervisor.is_stopping and all(worker.is_ready for worker in workers),
         is_stopping=supervisor.is_stopping,
         generation=supervisor.force.generation,
         workers=workers,
+        programs=programs,
         reload=parts,
     )

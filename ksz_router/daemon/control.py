@@ -82,6 +82,8 @@ class Report(msgspec.Struct, frozen=True):
     """Why it takes no requests, by the names of ``readiness.Reason``; empty where it does."""
     sources: dict[str, str] = {}
     """KBO number → ``up``, ``dialling``, ``breaker open`` or ``idle``."""
+    state: str = ""
+    """Of a program beside the workers: how far it is, in words."""
 
 
 _orders: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order)

@@ -1,7 +1,9 @@
 """A worker's record keeping: its journal, the clock it goes by, and whether they can be used."""
 
+import contextlib
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import structlog
 import trio
@@ -13,8 +15,12 @@ from ksz_router.daemon.contexts import Contexts
 from ksz_router.daemon.journal import Journal
 from ksz_router.daemon.metrics import Metrics
 from ksz_router.daemon.readiness import Readiness, is_file_short
+from ksz_router.privacylog import PrivacyLogError
+from ksz_router.privacylog.tree.backlog import Backlog
 
 _AGAIN_SECONDS, _AGAIN_AFTER_FAILURE_SECONDS = 0.5, 2.0
+_BACKLOG_LOOKS = 5
+"""At every so manieth look, how far the sequencer is behind is looked at too."""
 
 
 class RecordKeeping:
@@ -62,6 +68,9 @@ class RecordKeeping:
         self._metrics = metrics
         self._log = log
         self._trouble = ""
+        order = Path(settings.archive.path) / "order"
+        self._backlog = Backlog(Path(settings.privacy_log.path), order)
+        self._looks = 0
         self.journal.committed = self._see_room
         metrics.not_ready = self.reasons
         metrics.clock_jumps = lambda: self.clock.jumps
@@ -87,6 +96,11 @@ class RecordKeeping:
         elif self.journal.keys_error:
             self._note(self.journal.keys_error)
         self.journal.count_tickets()
+        self._looks += 1
+        if self._looks % _BACKLOG_LOOKS == 0:
+            with contextlib.suppress(OSError, PrivacyLogError):  # then it is as it was
+                share = await trio.to_thread.run_sync(self._backlog.share)
+                self.readiness.unsequenced_share = share
         self._tell()
 
     async def keep_ahead(self) -> None:

@@ -9,12 +9,14 @@ import shutil
 import time
 from collections.abc import Container, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 from ksz_router.codes import Code
 from ksz_router.config import Config
 from ksz_router.ledger import Ledger, LedgerError, Recall
+from ksz_router.privacylog.archive.chain import newest
 from ksz_router.privacylog.entry import Entry, Kind, parse, parse_head
 from ksz_router.privacylog.frame import Frame
 from ksz_router.privacylog.header import PAGE, parse_file_header
@@ -80,13 +82,14 @@ def ready(config: Config, now_ns: int | None = None) -> int | None:
             keys = KeyRing(Path(config.privacy_log.keys))
             with Recall(ledger) as recall:
                 all_of = _Attempts(recall, since_us)
+                archive = Path(config.archive.path)
                 for slot in slots:
-                    _recall_slot(slot, keys, all_of, since_us)
+                    _recall_slot(slot, keys, all_of, since_us, archive)
                 # A ticket lives on with each attempt: of some the first ones are older than that.
                 older_us = min(map(_made_us, all_of.began_before), default=since_us)
                 older = _Attempts(recall, older_us, of=all_of.began_before, before_us=since_us)
                 for slot in slots if all_of.began_before else ():
-                    _recall_slot(slot, keys, older, older_us)
+                    _recall_slot(slot, keys, older, older_us, archive)
             recalled = ledger.rows
         finally:
             ledger.close()
@@ -120,16 +123,20 @@ def _made_us(exchange: bytes) -> int:
     return int.from_bytes(exchange[:6], "big") * 1000
 
 
-def _recall_slot(slot: Path, keys: KeyRing, attempts: "_Attempts", since_us: int) -> None:
+def _recall_slot(
+    slot: Path, keys: KeyRing, attempts: "_Attempts", since_us: int, archive: Path
+) -> None:
     """Hand what one writer recorded since then to the ledger, oldest first.
 
     Raises:
         LogCorrupt: what was submitted cannot be known.
+        ChainBroken: files are gone, and what is sealed cannot be known either.
     """
     numbers = file_numbers(slot)
     begin = len(numbers)
     while begin and (begin == len(numbers) or _created_us(slot, numbers[begin]) > since_us):
         begin -= 1
+    _check_present(slot, numbers[begin:], since_us, archive)
     for number in numbers[begin:]:
         file = file_of(slot, number)
         result = scan(file, keys, attempts.visit)
@@ -139,6 +146,29 @@ def _recall_slot(slot: Path, keys: KeyRing, attempts: "_Attempts", since_us: int
                 "what was submitted cannot be known without it, see docs/privacylog-format.md"
             )
     attempts.end()
+
+
+def _check_present(slot: Path, numbers: Sequence[int], since_us: int, archive: Path) -> None:
+    """See that no file is missing; those before the first one are not where they are sealed.
+
+    Such a file was kept as long as anything in it was for the ledger.
+
+    Raises:
+        LogCorrupt: one is.
+        ChainBroken: what is sealed cannot be known.
+    """
+    gone = next((n for n, after in pairwise(numbers) if after != n + 1), None)
+    is_cut = bool(numbers) and numbers[0] > 1 and _created_us(slot, numbers[0]) > since_us
+    if gone is None and is_cut:
+        manifest = newest(archive)
+        cursor = manifest.slots.get(slot.name) if manifest is not None else None
+        if cursor is None or cursor.file < numbers[0]:
+            gone = numbers[0] - 2
+    if gone is not None:
+        raise LogCorrupt(
+            f"{file_of(slot, gone + 1)}: missing, and not sealed; what was submitted cannot be "
+            "known without it, see docs/privacylog-format.md"
+        )
 
 
 def _created_us(slot: Path, number: int) -> int:

@@ -6,6 +6,7 @@ refusal, and goes on by itself when there is room; to restart it would help nobo
 
 from collections.abc import Callable
 
+from ksz_router import limits
 from ksz_router.daemon.admission import Admission
 from ksz_router.daemon.clock import HostClock
 from ksz_router.daemon.contexts import Contexts
@@ -67,6 +68,8 @@ class Readiness:
         self._round_ns = monotonic_ns()
         self._told: tuple[Reason, ...] = ()
         self._not_recording: Reason | None = None
+        self.unsequenced_share = 0.0
+        """Of the log's disk, as it was last looked at."""
 
     @property
     def can_record(self) -> bool:
@@ -80,6 +83,8 @@ class Readiness:
             return Reason.KEYS_MISSING
         if not self._journal.is_open:
             return Reason.LOG_NOT_OPEN
+        if self.unsequenced_share > limits.unsequenced_share_max:
+            return Reason.LOG_NOT_SEQUENCED
         return room(self._journal.writer)
 
     def reasons(self) -> tuple[Reason, ...]:

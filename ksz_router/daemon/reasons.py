@@ -10,6 +10,7 @@ class Reason(Enum):
     LOG_NOT_OPEN = "log_not_open"
     LOG_DISK_SHORT = "log_disk_short"
     LOG_FILE_SHORT = "log_file_short"
+    LOG_NOT_SEQUENCED = "log_not_sequenced"
     KEYS_MISSING = "keys_missing"
     CLOCK_JUMPED = "clock_jumped"
     CERTIFICATE_ENDED = "certificate_ended"

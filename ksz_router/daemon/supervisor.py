@@ -1,4 +1,4 @@
-"""The parent of the workers: starts them, watches them, and passes on what the operator wants.
+"""The parent of all processes: starts them, watches them, and passes on what the operator wants.
 
 It never sees a message. It holds the listening socket, so that a worker that ends costs nobody a
 refused connection; it verifies a rulebook once, and tells the workers its name.
@@ -7,8 +7,6 @@ refused connection; it verifies a rulebook once, and tells the workers its name.
 import copy
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,10 +14,10 @@ from pathlib import Path
 import structlog
 import trio
 
-from ksz_router import __version__
 from ksz_router.config import Config
 from ksz_router.daemon import ledger_from_log, orphans, reload, systemd
-from ksz_router.daemon.control import SLOT_TAKEN, Ask, Begin, Channel, pair, stop_seconds
+from ksz_router.daemon.companion import companions, run_process
+from ksz_router.daemon.control import SLOT_TAKEN, Ask, Begin, Report, stop_seconds
 from ksz_router.daemon.handle import Backoff, WorkerHandle
 from ksz_router.daemon.reload import InForce, Part
 
@@ -48,6 +46,7 @@ class Supervisor:
     ) -> None:
         self.force = InForce(settings, generation="", certificates=b"")
         self.workers = [WorkerHandle(index) for index in range(settings.node.workers)]
+        self.companions = companions(settings, log)
         self.is_stopping = False
         self._told = ""
         self._file = file
@@ -88,6 +87,8 @@ class Supervisor:
             async with trio.open_nursery() as nursery:
                 for worker in self.workers:
                     nursery.start_soon(self._keep, worker)
+                for companion in self.companions:
+                    nursery.start_soon(companion.keep)
                 nursery.start_soon(self._watch)
                 nursery.start_soon(self._say_ready)
                 nursery.start_soon(self._reload_when_wanted)
@@ -203,38 +204,22 @@ class Supervisor:
             await trio.sleep(pause)
 
     async def _run_once(self, worker: WorkerHandle) -> int:
-        ours, theirs = pair()
-        fds = (self._listener.fileno(), theirs.fileno())
-        command = [
-            sys.executable, "-m", "ksz_router.daemon.worker_process", __version__,
-            str(worker.index), str(fds[0]), str(fds[1]),
-        ]  # fmt: skip
-        process = await trio.lowlevel.open_process(command, pass_fds=fds, stdin=subprocess.DEVNULL)
-        theirs.close()
-        channel = Channel(ours)
-        worker.began(process, channel)
-        if self.is_stopping:  # nobody told it to stop, so nobody waits for it
-            process.kill()
         given = copy.copy(self.force)
-        channel.post(Begin(given.settings, given.generation))
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._listen_to, worker, channel, given)
-            try:
-                await process.wait()
-            finally:
-                if process.returncode is None:
-                    process.kill()
-                worker.ended()
-            nursery.cancel_scope.cancel()
-        return process.returncode or 0
 
-    async def _listen_to(self, worker: WorkerHandle, channel: Channel, given: InForce) -> None:
-        while (report := await channel.report()) is not None:
-            worker.heard(report)
+        async def heard(report: Report) -> None:
             if report.about == "ready":
                 self._log.info("worker_ready", worker=worker.index)
                 if given != self.force:  # a reload overtook its start
                     await worker.dismiss()
+
+        return await run_process(
+            worker,
+            ["ksz_router.daemon.worker_process", str(worker.index)],
+            (self._listener.fileno(),),
+            Begin(given.settings, given.generation),
+            is_stopping=lambda: self.is_stopping,
+            heard=heard,
+        )
 
     async def _watch(self) -> None:
         """Ask every worker how it is; end one that does not answer; keep systemd informed."""
@@ -248,6 +233,8 @@ class Supervisor:
                 if trio.current_time() - worker.heard_at > self._silence_s(worker):
                     self._log.error("worker_mute", worker=worker.index)
                     worker.process.kill()
+            for companion in self.companions:
+                await companion.look()
             systemd.notify("WATCHDOG=1")
             self._tell_status()
 
@@ -290,3 +277,5 @@ class Supervisor:
             if worker.process is not None:
                 self._log.error("worker_killed", worker=worker.index)
                 worker.process.kill()
+        for companion in self.companions:
+            await companion.stop()

@@ -12,6 +12,7 @@ from ksz_router.limits import (
     ticket_chars_max,
 )
 from ksz_router.messages import Reply, Request
+from ksz_router.privacylog.entry import WITHHELD
 
 
 def well_formed_part(request: Request) -> Request:
@@ -54,7 +55,7 @@ def public(text: str, chars_max: int) -> str:
     if len(text) < _DIGITS_MIN:
         return text  # as most are: there is nothing to count
     text = text[:chars_max]
-    return "(withheld)" if sum(map(text.count, "0123456789")) >= _DIGITS_MIN else text
+    return WITHHELD if sum(map(text.count, "0123456789")) >= _DIGITS_MIN else text
 
 
 def _small(number: int | None) -> int | None:

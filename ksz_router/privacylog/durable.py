@@ -12,9 +12,9 @@ from pathlib import Path
 
 
 class Disk:
-    """The two system calls that an entry depends on. A fault test passes a subclass."""
+    """The system calls that what is durable depends on. A fault test passes a subclass."""
 
-    def write(self, descriptor: int, data: bytes, offset: int) -> None:
+    def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> None:
         """Write all of ``data`` at ``offset``; a short write is completed.
 
         Raises:
@@ -46,6 +46,33 @@ class Disk:
         self.flush(descriptor)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
+    def replace(self, partial: Path, file: Path) -> None:
+        """Give a flushed file its name, in place of an older one, and flush the folder.
+
+        Raises:
+            OSError: it may have the name or not.
+        """
+        partial.replace(file)
+        sync_folder(file.parent)
+
+    def cut(self, descriptor: int, size: int) -> None:
+        """Take the end of a file away, down to ``size`` bytes, and flush.
+
+        Raises:
+            OSError: it may have either size.
+        """
+        os.ftruncate(descriptor, size)
+        self.flush(descriptor)
+
+    def remove(self, file: Path) -> None:
+        """Remove a file and flush the folder.
+
+        Raises:
+            OSError: it may be there or not.
+        """
+        file.unlink()
+        sync_folder(file.parent)
+
 
 DISK = Disk()
 
@@ -63,7 +90,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_new(file: Path, data: bytes, mode: int = 0o600) -> None:
+def write_new(file: Path, data: bytes, mode: int = 0o600, disk: Disk = DISK) -> None:
     """Create a file that did not exist, whole and flushed.
 
     Raises:
@@ -73,10 +100,27 @@ def write_new(file: Path, data: bytes, mode: int = 0o600) -> None:
     partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
-        DISK.write(descriptor, data, 0)
-        os.fsync(descriptor)
+        disk.write(descriptor, data, 0)
+        disk.flush(descriptor)
         os.link(partial, file)  # unlike a rename, refuses where the name is taken
     finally:
         os.close(descriptor)
         partial.unlink(missing_ok=True)
     sync_folder(file.parent)
+
+
+def write_over(file: Path, data: bytes, mode: int = 0o600, disk: Disk = DISK) -> None:
+    """Write a file whole and flushed, in place of an older one: there is always one of the two.
+
+    Raises:
+        OSError: it could not be written; the older one may be there, or the new one.
+    """
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    try:
+        disk.write(descriptor, data, 0)
+        disk.flush(descriptor)
+        disk.replace(partial, file)
+    finally:
+        os.close(descriptor)
+        partial.unlink(missing_ok=True)

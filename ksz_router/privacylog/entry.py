@@ -22,6 +22,9 @@ OUTCOME_WITHIN_US = 2 * deadline_ms_max * 1000
 """An exchange has its outcome this long after its request at the latest, or never in this run of
 its writer; a further outcome (a late answer discarded) comes this long after the first at most."""
 
+WITHHELD = "(withheld)"
+"""Stands in an entry for text of a peer that may hold somebody's number."""
+
 _TEXT_BYTES_MAX = 64
 _TEXT_FROM_PEERS = (
     "service", "final_client", "legal_framework", "application", "means", "enterprise", "reader",

@@ -64,6 +64,37 @@ class Frame(NamedTuple):
     records: tuple[bytes, ...]
     crc: int
 
+    @property
+    def end(self) -> "Place":
+        """Where the next frame of its file must be."""
+        return Place(
+            self.offset + self.size,
+            self.number,
+            self.crc,
+            self.first_record + len(self.records),
+            is_last=bool(self.flags & LAST),
+        )
+
+
+class Place(NamedTuple):
+    """Between two frames of a file, or before the first: where reading may go on."""
+
+    offset: int
+    """Of the next frame."""
+    frame: int
+    """Number of the frame before; 0 where there is none."""
+    crc: int
+    """Chain value of the file up to here."""
+    next_record: int
+    """Number in the slot of the record that would follow."""
+    is_last: bool = False
+    """The frame before has ``LAST``: nothing follows."""
+
+
+def begin_of(header: FileHeader) -> Place:
+    """Return the place before the first frame of a file."""
+    return Place(PAGE, 0, chain_value(encode_file_header(header)), header.first_record)
+
 
 class FrameCipher:
     """AES-256-GCM under a key of this file alone, the frame number as nonce.
@@ -131,22 +162,21 @@ def encode_frame(
 
 
 def frames(
-    read: Read, header: FileHeader, cipher: FrameCipher, after: Frame | None = None
+    read: Read, header: FileHeader, cipher: FrameCipher, place: Place | None = None
 ) -> Iterator[Frame]:
     """Yield the frames of a file in order; end at ``LAST``, at a page of zeros, or at the end.
 
-    With ``after``, go on behind that frame: a live file may have grown since.
+    With ``place``, go on from there: a live file may have grown since.
 
     Raises:
         FrameDamaged: what stands at the place of the next frame is not that frame.
     """
-    offset, number, first_record = PAGE, 1, header.first_record
-    crc = chain_value(encode_file_header(header))
-    if after is not None:
-        if after.flags & LAST:
-            return
-        offset, number, crc = after.offset + after.size, after.number + 1, after.crc
-        first_record = after.first_record + len(after.records)
+    if place is None:
+        place = begin_of(header)
+    if place.is_last:
+        return
+    offset, number, crc, first_record = place[:4]
+    number += 1
     while offset < header.file_bytes:
         if (page := read(offset, PAGE)) == _ZERO_PAGE:
             return
@@ -156,9 +186,9 @@ def frames(
         if frame.previous_crc != crc:
             raise FrameDamaged(offset, "the frame does not continue the chain")
         end = offset + frame.size
-        place = first_nonzero(read, offset + (frame_extent(page) or 0), end)
-        if place is not None:
-            raise FrameDamaged(place, "the padding of a frame is not zero")
+        stray = first_nonzero(read, offset + (frame_extent(page) or 0), end)
+        if stray is not None:
+            raise FrameDamaged(stray, "the padding of a frame is not zero")
         if end > header.file_bytes:
             raise FrameDamaged(offset, "the frame goes beyond the size of the file")
         yield frame
@@ -201,27 +231,63 @@ def first_nonzero(read: Read, offset: int, end: int) -> int | None:
     return None
 
 
-def _read_frame(read: Read, page: bytes, offset: int, cipher: FrameCipher) -> Frame:
+def walk(read: Read, place: Place, frame: int) -> Place | None:
+    """Go on from a place to the end of frame number ``frame``, by the checksums: without a key.
+
+    Returns:
+        The place behind it; None where the chain does not lead there.
+    """
+    while place.frame < frame:
+        try:
+            whole = _read_whole(read, read(place.offset, PAGE), place.offset)
+        except FrameDamaged:
+            return None
+        told = (whole.number, whole.first_record, whole.previous_crc)
+        if told != (place.frame + 1, place.next_record, place.crc):
+            return None
+        end = place.offset + _padded(len(whole.data))
+        record = place.next_record + whole.length
+        place = Place(end, whole.number, whole.crc, record, is_last=bool(whole.flags & LAST))
+    return place
+
+
+class _Whole(NamedTuple):
+    """A frame whose checksums are right; it is not decrypted."""
+
+    data: bytes
+    length: int  # in records
+    number: int
+    flags: int
+    first_record: int
+    previous_crc: int
+    crc: int
+
+
+def _read_whole(read: Read, page: bytes, offset: int) -> _Whole:
     extent = frame_extent(page)
     if extent is None:
         raise FrameDamaged(offset, "the header of a frame does not match its checksum")
     _, body_bytes, count, flags, number, first_record, previous = _HEAD.unpack_from(page)
-    data = page if extent <= PAGE else page + read(offset + PAGE, extent - PAGE)
+    data = page[:extent] if extent <= PAGE else page + read(offset + PAGE, extent - PAGE)
     if len(data) < extent:
         raise FrameDamaged(offset + len(data), "the file ends within a frame")
-    crc = crc32(data[: HEADER_BYTES + body_bytes])
+    crc = crc32(memoryview(data)[: HEADER_BYTES + body_bytes])
     if _CRC.unpack_from(data, HEADER_BYTES + body_bytes)[0] != crc:
         raise FrameDamaged(offset + HEADER_BYTES, "the body of a frame does not match its checksum")
-    header, body = data[:HEADER_BYTES], data[HEADER_BYTES : HEADER_BYTES + body_bytes]
+    return _Whole(data, count, number, flags, first_record, previous, crc)
+
+
+def _read_frame(read: Read, page: bytes, offset: int, cipher: FrameCipher) -> Frame:
+    whole = _read_whole(read, page, offset)
+    data = whole.data
     try:
-        plain = cipher.decrypt(number, body, header)
+        plain = cipher.decrypt(whole.number, data[HEADER_BYTES : -_CRC.size], data[:HEADER_BYTES])
     except InvalidTag:
         raise FrameDamaged(offset + HEADER_BYTES, "a frame was not made with this key") from None
     records = _split(plain)
-    if records is None or len(records) != count:
+    if records is None or len(records) != whole.length:
         raise FrameDamaged(offset + HEADER_BYTES, "the records of a frame do not fill it")
-    size = _padded(extent)
-    return Frame(offset, size, number, flags, first_record, previous, records, crc)
+    return Frame(offset, _padded(len(data)), *whole[2:6], records, whole.crc)
 
 
 def _split(plain: bytes) -> tuple[bytes, ...] | None:
@@ -229,6 +295,6 @@ def _split(plain: bytes) -> tuple[bytes, ...] | None:
     at = 0
     while at + _LENGTH.size <= len(plain):
         begin = at + _LENGTH.size
-        at = begin + int.from_bytes(plain[at:begin], "little")
+        at = begin + (plain[at] | plain[at + 1] << 8)  # little-endian, as _LENGTH
         records.append(plain[begin:at])
     return tuple(records) if at == len(plain) else None

@@ -1,14 +1,24 @@
 """The write-ahead files of all slots, read by stretches of time; what is damaged is kept."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from ksz_router.limits import MIB
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.privacylog.entry import OUTCOME_WITHIN_US
+from ksz_router.privacylog.frame import BODY_BYTES_MAX, Place
 from ksz_router.privacylog.header import PAGE, FrameDamaged, Link, parse_file_header
 from ksz_router.privacylog.keys import KeyRing, KeysError, Tokens, quarter_before
-from ksz_router.privacylog.recovery import End, Visit, scan
+from ksz_router.privacylog.recovery import End, Visit
 from ksz_router.privacylog.slots import file_numbers, file_of, opened, slot_folders
+from ksz_router.privacylog.tail import Tail
+
+_LOOK_BEHIND_BYTES = 2 * MIB
+"""A question does not read all the zeros that a live file is filled with: more than the largest
+frame of them, and nothing that was written stands behind."""
+
+assert BODY_BYTES_MAX + 2 * PAGE < _LOOK_BEHIND_BYTES
 
 
 class _File(NamedTuple):
@@ -19,21 +29,52 @@ class _File(NamedTuple):
     previous: Link | None
 
 
+class Begin(NamedTuple):
+    """Where reading of a slot begins."""
+
+    file: int
+    """Number of the file; those before it are not read."""
+    place: Place
+    """In this file."""
+
+
 class HotLog:
     """The files of a log, and what is wrong with them.
+
+    Args:
+        folder: Of the log.
+        keys: Of its quarters.
+        begins: Of slots of which only what follows is read.
+        tail: What was read before; else one is made for this.
 
     Raises:
         PrivacyLogError: there is no log in ``folder``.
     """
 
-    def __init__(self, folder: Path, keys: KeyRing) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        keys: KeyRing,
+        begins: Mapping[str, Begin] | None = None,
+        tail: Tail | None = None,
+    ) -> None:
         self.damaged: dict[str, None] = {}  # in the order found, each once
         self._keys = keys
+        self._begins = begins or {}
+        self._tail = tail or Tail()
+        self._ends: dict[Path, Link] = {}  # of files that were read to their end
         try:
             self.slots = slot_folders(folder)
         except OSError as error:
             raise PrivacyLogError(f"{folder}: no privacy log here: {error.strerror}") from error
         self._files = {slot: self._list(slot) for slot in self.slots}
+        self._tail.keep_only({file.path for files in self._files.values() for file in files})
+
+    @property
+    def begin_us(self) -> int:
+        """When the oldest file that is read was begun; 0 where none is."""
+        files = (file for files in self._files.values() for file in files)
+        return min((file.created_us for file in files), default=0)
 
     def tokens(self) -> list[Tokens]:
         """Return the tokens of each quarter that has files, and of the one before.
@@ -62,21 +103,28 @@ class HotLog:
                 continue
             if before is not None and file.previous != before:
                 self.damaged[f"{file.path}: does not continue the file before it"] = None
-            before = self._scan(file, visit)
+            before = self._scan(file, visit, self._begins.get(slot.name))
 
-    def _scan(self, file: _File, visit: Visit) -> Link | None:
+    def _scan(self, file: _File, visit: Visit, begin: Begin | None = None) -> Link | None:
+        place = begin.place if begin is not None and begin.file == file.number else None
+        if file.path in self._ends and self._tail.visit_kept(file.path, visit, place):
+            return self._ends[file.path]
         try:
-            result = scan(file.path, self._keys, visit)
+            result = self._tail.scan(file.path, self._keys, visit, place, _LOOK_BEHIND_BYTES)
         except (OSError, PrivacyLogError) as error:
             self.damaged[f"{file.path}: {error}"] = None
             return None
         if result.end is End.CORRUPT:
             self.damaged[f"{file.path}: byte {result.offset}: {result.what}"] = None
+        self._ends[file.path] = result.link
         return result.link
 
     def _list(self, slot: Path) -> list[_File]:
         files = []
+        begin = self._begins.get(slot.name)
         for number in file_numbers(slot):
+            if begin is not None and number < begin.file:
+                continue
             path = file_of(slot, number)
             try:
                 with opened(path) as read:

@@ -215,6 +215,7 @@ class Tokens:
         self._user = user.encryptor().update
         self._users: dict[str, bytes] = {}
         self._number = person.decryptor().update
+        self._user_number = user.decryptor().update
         self._ticket_key = keys.ticket
         self._ticket = hashlib.blake2b(key=keys.ticket, digest_size=16)
 
@@ -257,13 +258,25 @@ class Tokens:
         Raises:
             KeysError: the token was not made with this key.
         """
-        block = self._number(token) if len(token) == 16 else b""
-        if not (block.startswith(_PREFIX) and block[5:].isdigit()):
-            raise KeysError("the token was not made with the person key of this quarter")
-        return block[5:].decode()
+        return _digits(self._number(token) if len(token) == 16 else b"", "person")
+
+    def user_number(self, token: bytes) -> str:
+        """Return the eleven digits of a user's token.
+
+        Raises:
+            KeysError: the token was not made with this key.
+        """
+        return _digits(self._user_number(token) if len(token) == 16 else b"", "user")
 
 
 def _block(insz: str) -> bytes:
     if len(insz) != 11 or not (insz.isascii() and insz.isdigit()):
         raise InvalidIdentifierError("a token is made of eleven digits")
     return _PREFIX + insz.encode()
+
+
+def _digits(block: bytes, key: str) -> str:
+    digits = block[len(_PREFIX) :]
+    if not (block.startswith(_PREFIX) and digits.isdigit()):
+        raise KeysError(f"the token was not made with the {key} key of this quarter")
+    return digits.decode()

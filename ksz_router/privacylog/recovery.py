@@ -15,11 +15,12 @@ from ksz_router.codes import Code
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.privacylog.entry import OUTCOME_WITHIN_US, Entry, Kind, parse, parse_head
 from ksz_router.privacylog.frame import (
-    LAST,
     SETTLED,
     Frame,
     FrameCipher,
+    Place,
     Read,
+    begin_of,
     first_nonzero,
     frames,
     is_frame,
@@ -29,7 +30,6 @@ from ksz_router.privacylog.header import (
     FileHeader,
     FrameDamaged,
     Link,
-    chain_value,
     parse_file_header,
 )
 from ksz_router.privacylog.keys import KeyRing
@@ -73,8 +73,18 @@ class FileScan(msgspec.Struct, frozen=True, kw_only=True):
         return Link(self.header.number, self.frames, self.crc)
 
 
-def scan(file: Path, keys: KeyRing, visit: Visit | None = None) -> FileScan:
-    """Read a file to its end and hand each good frame to ``visit``.
+def scan(
+    file: Path,
+    keys: KeyRing,
+    visit: Visit | None = None,
+    begin: Place | None = None,
+    *,
+    look_behind_bytes: int | None = None,
+) -> FileScan:
+    """Read a file to its end and hand each good frame to ``visit``, all or from a place on.
+
+    With ``look_behind_bytes`` only so much is looked at behind the end. Frames stand one behind the
+    other: from the size of the largest on, one that was lost shows by the next.
 
     Raises:
         LogCorrupt: the header page is damaged (it was durable before the file had its name).
@@ -88,28 +98,31 @@ def scan(file: Path, keys: KeyRing, visit: Visit | None = None) -> FileScan:
         except FrameDamaged as error:
             raise LogCorrupt(f"{file}: {error}") from error
         cipher = FrameCipher(keys.named(header.key_id, header.commitment).frames, header.salt)
-        last: Frame | None = None
+        at = begin or begin_of(header)
+        behind = header.file_bytes if look_behind_bytes is None else look_behind_bytes
         again = False
         while True:
-            seen, damage = last, None
+            seen, damage = at, None
             try:
-                for frame in frames(read, header, cipher, last):
+                for frame in frames(read, header, cipher, at):
                     if visit is not None:
                         visit(frame)
-                    last = frame
+                    at = frame.end
+                if (found := first_nonzero(read, at.offset, at.offset + behind)) is not None:
+                    damage = FrameDamaged(found, "bytes behind the end are not zero")
             except FrameDamaged as error:
                 damage = error
-            end, place, what = _judge_end(read, header, cipher, last, damage)
+            end, place, what = _judge_end(read, header, cipher, at, damage)
             # A live file grows while it is read: what looked torn may be whole by now.
-            if end in (End.CLOSED, End.OPEN) or (again and last is seen):
+            if end in (End.CLOSED, End.OPEN) or (again and at == seen):
                 break
             again = True
     return FileScan(
         header=header,
         end=end,
-        frames=last.number if last else 0,
-        next_record=last.first_record + len(last.records) if last else header.first_record,
-        crc=last.crc if last else chain_value(page),
+        frames=at.frame,
+        next_record=at.next_record,
+        crc=at.crc,
         offset=place,
         what=what,
     )
@@ -119,17 +132,15 @@ def _judge_end(
     read: Read,
     header: FileHeader,
     cipher: FrameCipher,
-    last: Frame | None,
+    at: Place,
     damage: FrameDamaged | None,
 ) -> tuple[End, int, str]:
-    offset, flags = (last.offset + last.size, last.flags) if last else (PAGE, 0)
-    place = damage.offset if damage is not None else first_nonzero(read, offset, header.file_bytes)
-    if place is None:
-        return End.CLOSED if flags & LAST else End.OPEN, offset, ""
-    what = damage.what if damage is not None else "bytes behind the end are not zero"
-    if flags & LAST:
+    if damage is None:
+        return End.CLOSED if at.is_last else End.OPEN, at.offset, ""
+    place, what = damage.offset, damage.what
+    if at.is_last:
         return End.CORRUPT, place, what
-    behind = offset
+    behind = at.offset
     while behind < header.file_bytes:
         if is_frame(read, behind, cipher):
             return End.CORRUPT, place, f"{what}, and a whole frame stands at byte {behind}"
@@ -150,6 +161,8 @@ class Recovered(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that were passed and have no outcome, oldest first."""
     latest_us: int = 0
     """No entry of the slot is later than this."""
+    oldest: int = 0
+    """Number of the oldest file that had to be read; 0 where there is none."""
 
 
 def open_exchanges(slot_folder: Path, keys: KeyRing) -> Recovered:
@@ -194,6 +207,7 @@ def open_exchanges(slot_folder: Path, keys: KeyRing) -> Recovered:
         next_record=tail.next_record,
         open=requests,
         latest_us=max(found.latest_us, tail.header.created_us),
+        oldest=number,
     )
 
 

@@ -7,11 +7,13 @@ at a fault: what stands behind one is looked at too.
 
 import fcntl
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from ksz_router.privacylog import PrivacyLogError
+from ksz_router.privacylog.archive.manifest import Cursor
 from ksz_router.privacylog.entry import EntryMalformed, parse
 from ksz_router.privacylog.exchanges import Exchanges
 from ksz_router.privacylog.frame import (
@@ -59,8 +61,14 @@ class Report(msgspec.Struct, kw_only=True):
     faults: list[Fault] = []
 
 
-def verify(folder: Path, keys_folder: Path) -> Report:
+def verify(folder: Path, keys_folder: Path, sealed: Mapping[str, Cursor] | None = None) -> Report:
     """Check a whole log, live or at rest.
+
+    Args:
+        folder: Of the log.
+        keys_folder: Of the quarter keys.
+        sealed: How far each slot is sealed, as the newest manifest says: the first files of a slot
+            may be gone where they lie before that.
 
     Raises:
         PrivacyLogError: there is no log in ``folder``.
@@ -72,15 +80,17 @@ def verify(folder: Path, keys_folder: Path) -> Report:
     except OSError as error:
         raise PrivacyLogError(f"{folder}: no privacy log here: {error.strerror}") from error
     for slot_folder in slots:
-        _Slot(slot_folder, keys, report).check()
+        cursor = (sealed or {}).get(slot_folder.name)
+        _Slot(slot_folder, keys, report, cursor.file if cursor is not None else 1).check()
     return report
 
 
 class _Slot:
     """The files of one slot, in their order; what is known so far of the next."""
 
-    def __init__(self, folder: Path, keys: KeyRing, report: Report) -> None:
+    def __init__(self, folder: Path, keys: KeyRing, report: Report, sealed_before: int) -> None:
         self._folder = folder
+        self._sealed_before = sealed_before
         self._keys = keys
         self._report = report
         self._exchanges = Exchanges()
@@ -94,7 +104,9 @@ class _Slot:
     def check(self) -> None:
         numbers = file_numbers(self._folder)
         if numbers[0] != 1:
-            self._fault(0, 0, "the files before it are missing", file_of(self._folder, numbers[0]))
+            if numbers[0] > self._sealed_before:
+                first = file_of(self._folder, numbers[0])
+                self._fault(0, 0, "the files before it are missing, and not sealed", first)
             self._exchanges.forgive()
         before = numbers[0] - 1
         for number in numbers:
@@ -142,7 +154,7 @@ class _Slot:
         while True:
             seen, damage = last, None
             try:
-                for frame in frames(read, header, cipher, last):
+                for frame in frames(read, header, cipher, last.end if last else None):
                     self._check_frame(frame)
                     last = frame
             except FrameDamaged as error:

@@ -35,7 +35,7 @@ from ksz_router.rulebook.generation import (
     right_key,
 )
 
-_DAMAGE = (
+DAMAGE = (
     msgspec.MsgspecError,
     lmdb.CorruptedError,
     lmdb.InvalidError,
@@ -43,6 +43,7 @@ _DAMAGE = (
     lmdb.PageNotFoundError,
     lmdb.VersionMismatchError,
 )
+"""What LMDB and the decoder raise where a data file is not what was written."""
 
 FindRights = Callable[[Kbo, str | None, str | None], tuple[AccessRight, ...]]
 """KBO number, user, application → rows; see :meth:`ksz_router.rights.Rights.find`."""
@@ -130,7 +131,7 @@ class Snapshot:
         except (lmdb.Error, msgspec.MsgspecError, OSError) as error:
             if environment is not None:
                 environment.close()
-            if isinstance(error, _DAMAGE):
+            if isinstance(error, DAMAGE):
                 raise damaged_rows(folder, error) from error
             # The file is whole: open twice in one process, no memory, no descriptors.
             raise RulebookError(

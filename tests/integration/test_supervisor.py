@@ -131,6 +131,7 @@ def test_status_without_a_router_says_so_in_one_line(stand: Town) -> None:
         ("rulebook", "keys/rulebook-signer.pub", "rulebook-signer.pub"),
         ("directory", "directory/current", "directory"),
         ("log keys", "keys/privacylog", "keys"),
+        ("checkpoint keys", "keys/checkpoint/ed25519.pem", "keys checkpoint"),
     ],
 )
 def test_check_config_names_what_is_missing(stand: Town, part: str, file: str, words: str) -> None:
@@ -145,7 +146,7 @@ def test_check_config_names_what_is_missing(stand: Town, part: str, file: str, w
     (line,) = [line for line in lines if "NOT OK" in line]
     assert line.startswith(part)
     assert words in line
-    assert len([line for line in lines if "  ok  " in line]) == 5
+    assert len([line for line in lines if "  ok  " in line]) == 7
 
 
 def test_check_config_names_a_ledger_that_cannot_be_made(stand: Town) -> None:

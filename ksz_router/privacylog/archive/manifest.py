@@ -8,7 +8,7 @@ A catalog is what the manifests up to one number add up to; it is derived, and m
 import msgspec
 
 
-class SealedFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class SealedFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One file of the archive. Ranges of leaves and of time include the begin and not the end."""
 
     kind: str
@@ -48,6 +48,12 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True):
     """Last frame of it that is sealed."""
     next_record: int
     """Number of the first record of the slot that is not."""
+    offset: int
+    """Where in the file the next frame is, and its chain value so far: who asks the log reads on
+    from there, and nothing twice."""
+    crc: int
+    is_last: bool
+    """The frame ends its file."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,12 +85,15 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Carried(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """An entry of an exchange that had no outcome when its leaf was sealed.
+    """An entry of an exchange that was not over when its leaf was sealed.
 
     A carry file is the MessagePack array of these, by seq. Its entries are in a ``t`` file already,
-    and get their row in ``p`` and ``u`` with the step that seals their outcome.
+    and get their row in ``p`` and ``u`` with the step that seals the end of the exchange.
     """
 
     seq: int
     record: bytes
     """Canonical form."""
+    slot: str
+    number: int
+    """Of the record in its slot: what follows it there may belong to the same exchange."""

@@ -111,8 +111,7 @@ _EXCHANGE = [
     ("violations", _TEXTS),
     ("outcome", _I32),  # code of the first outcome; null: none
     ("outcome_at_us", _I64),
-    # Of what is rare: further outcomes, and the recipients of a distribution.
-    ("later_outcomes", pa.list_(pa.field("item", pa.struct([("code", _I32), ("at_us", _I64)])))),
+    # Of what is rare: the recipients of a distribution. A later outcome has a row of its own.
     ("recipients", pa.list_(pa.field("item", pa.struct([("kbo", _TEXT), ("code", _I32)])))),
     ("further_persons", _I32),
     ("reader", _TEXT),
@@ -124,8 +123,11 @@ PERSON = pa.schema([*_PLACE, ("person", _TOKEN), *_EXCHANGE])
 """Sorted by person, at_us, seq."""
 
 USE = pa.schema([*_PLACE, ("institution", _TEXT), ("member", _TOKEN), *_EXCHANGE])
-"""Sorted by institution, member, at_us, seq. ``member`` is the token of the institution's own user:
-of the requester, acting member and final client, who asked; of a destination, who supplied."""
+"""Sorted by institution, member, at_us, seq; null comes first. ``member`` is the institution's own
+user: of the requester, acting member and final client, who asked; of a destination, who supplied.
+It is a token, or ``APPL:`` and the eleven digits of a program number where no user is named. Every
+exchange and READING has a row of its requester; of the empty text where that is null.
+"""
 
 KEY = pa.schema([*_PLACE, ("key", _TOKEN), ("seq", _I64)])
 """Sorted by key, seq. A key is an exchange id, of every entry, or the hash of a ticket, of a

@@ -1,0 +1,146 @@
+"""What the process of the sealer does, in turn: seal what waits, merge, sweep.
+
+It needs the extra ``audit``. It may be ended at any moment, and is: what was under way then is no
+part of the archive, and the next run does it again.
+"""
+
+import time
+from pathlib import Path
+
+import structlog
+import trio
+
+from ksz_router.config import Config
+from ksz_router.daemon.control import Channel, Report, Stop
+from ksz_router.daemon.ledger_from_log import HOUR_NS
+from ksz_router.privacylog import PrivacyLogError
+from ksz_router.privacylog.archive.seal import Grounds, Sealer
+from ksz_router.privacylog.archive.sweep import Leftovers, Limits, sweep_log
+from ksz_router.privacylog.keys import KeyRing
+from ksz_router.privacylog.tree.checkpoint import VKEYS_FILE
+from ksz_router.privacylog.tree.note import read_vkeys
+from ksz_router.privacylog.writer import Writer
+
+_EVERY_SECONDS = 1.0
+_SWEEP_SECONDS = 60.0
+_DAY_US = 86_400_000_000
+_UNHURRIED_SECONDS, _HURRIED_SECONDS = 0.02, 0.002
+"""Between two pieces that are written; hurried where more waits than one step takes."""
+
+
+class SealerProgram:
+    """Seals and sweeps, in turn, and says how it is.
+
+    Args:
+        settings: Say how long what is kept.
+        writer: Of the slot ``s0``.
+    """
+
+    def __init__(
+        self,
+        settings: Config,
+        writer: Writer,
+        channel: Channel,
+        log: structlog.typing.FilteringBoundLogger,
+    ) -> None:
+        self._settings = settings
+        self._channel = channel
+        self._log = log
+        self._pause_s = _UNHURRIED_SECONDS
+        self._swept_at = -_SWEEP_SECONDS
+        self.is_idle = True
+        """Nothing is under way, so the writer may be closed."""
+        self._archive = Path(settings.archive.path)
+        self._keys = KeyRing(Path(settings.privacy_log.keys))
+        self._leftovers = Leftovers(self._archive)
+        self._sealer = Sealer(
+            Grounds(
+                archive=self._archive,
+                log=Path(settings.privacy_log.path),
+                keys=self._keys,
+                node=settings.node.name,
+                origin=settings.archive.origin,
+                vkeys=read_vkeys(Path(settings.archive.keys) / VKEYS_FILE),
+            ),
+            writer,
+            now_us=time.time_ns() // 1000,
+            pause=lambda: time.sleep(self._pause_s),
+        )
+
+    async def run(self) -> None:
+        """Work until told to stop; what is under way then is left as it is."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._obey, nursery.cancel_scope)
+            await self._channel.send(self._report("ready"))
+            while True:
+                self.is_idle = False
+                found = await trio.to_thread.run_sync(self._turn, abandon_on_cancel=True)
+                self.is_idle = True
+                if not found:
+                    await trio.sleep(_EVERY_SECONDS)
+
+    def _turn(self) -> bool:
+        """Seal a step, else sweep and merge; say whether there may be more to do at once."""
+        now_us = time.time_ns() // 1000
+        if self._sealer.is_due(now_us):
+            self._step(now_us)
+            return True
+        if time.monotonic() - self._swept_at >= _SWEEP_SECONDS:
+            self._sweep(now_us)
+        return self._merge(now_us)
+
+    def _step(self, now_us: int) -> None:
+        checkpoint, begin = self._sealer.signed(), self._sealer.sealed_leaves
+        is_behind = checkpoint is not None and checkpoint.size - begin > self._sealer.leaves_max
+        self._pause_s = _HURRIED_SECONDS if is_behind else _UNHURRIED_SECONDS
+        began = time.perf_counter()
+        manifest = self._sealer.step(now_us)
+        if manifest is not None:
+            self._log.info(
+                "sealed",
+                manifest=manifest.number,
+                leaves=manifest.sealed_leaves - begin,
+                sealed_leaves=manifest.sealed_leaves,
+                files=len(manifest.added),
+                bytes=sum(file.bytes for file in manifest.added),
+                seconds=round(time.perf_counter() - began, 3),
+            )
+
+    def _merge(self, now_us: int) -> bool:
+        began = time.perf_counter()
+        manifest = self._sealer.merge(now_us)
+        if manifest is not None:
+            self._log.info(
+                "merged",
+                manifest=manifest.number,
+                files=len(manifest.removed),
+                into=len(manifest.added),
+                rows=sum(file.rows for file in manifest.added),
+                seconds=round(time.perf_counter() - began, 3),
+            )
+        return manifest is not None
+
+    def _sweep(self, now_us: int) -> None:
+        self._swept_at = time.monotonic()
+        limits = Limits(
+            keep_us=int(self._settings.archive.keep_days * _DAY_US),
+            window_us=int(self._settings.ledger.window_hours * HOUR_NS) // 1000,
+        )
+        log = Path(self._settings.privacy_log.path)
+        try:
+            gone = sweep_log(self._archive, log, self._keys, limits, now_us)
+            gone += self._leftovers.sweep(now_us)
+        except (PrivacyLogError, OSError) as error:
+            # What cannot be deleted is no reason to leave the rest unsealed.
+            self._log.error("cannot_sweep", reason=str(error))
+        else:
+            if gone:
+                self._log.info("swept", files=len(gone))
+
+    async def _obey(self, scope: trio.CancelScope) -> None:
+        while (order := await self._channel.order()) is not None and not isinstance(order, Stop):
+            await self._channel.send(self._report(order.__struct_config__.tag))
+        scope.cancel()
+
+    def _report(self, about: object) -> Report:
+        return Report(about=str(about), state=f"{self._sealer.sealed_leaves} entries sealed")

@@ -1,0 +1,189 @@
+"""The process of the sequencer: takes its first order, and sequences until told to stop.
+
+Started by the supervisor beside the workers. On the way out it sequences what there is; when the
+supervisor is gone it does the same, so that the next one finds little left to do.
+"""
+
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import prometheus_client
+import structlog
+import trio
+
+from ksz_router import __version__
+from ksz_router.config import Config
+from ksz_router.daemon import exposition, oplog
+from ksz_router.daemon.control import Begin, Channel, Report, Stop, stop_seconds
+from ksz_router.daemon.sequencer_metrics import SequencerMetrics
+from ksz_router.privacylog import PrivacyLogError
+from ksz_router.privacylog.tree.anchor import SequencerRuns
+from ksz_router.privacylog.tree.checkpoint import Signer
+from ksz_router.privacylog.tree.sequence import Cycle, Sequencer
+
+FAILED = 3
+"""Exit code: the log or the archive cannot be used; the event before says why."""
+
+_EVERY_SECONDS = 0.75
+"""A record is under a checkpoint a second after it became durable; a line of the order a cycle and
+slot is the price."""
+_LOOK_AGAIN_SECONDS = 0.1
+
+
+class SequencerProgram:
+    """Runs cycles, one after the other, and says how it is.
+
+    Args:
+        sequencer: Opened.
+        metrics: Show how it goes.
+    """
+
+    def __init__(
+        self,
+        sequencer: Sequencer,
+        metrics: SequencerMetrics,
+        channel: Channel,
+        log: structlog.typing.FilteringBoundLogger,
+    ) -> None:
+        self._sequencer = sequencer
+        self._metrics = metrics
+        self._channel = channel
+        self._log = log
+        self._stalled: dict[str, str] = {}
+        self._told_to_stop = trio.Event()
+        metrics.size = sequencer.signed.size
+
+    async def run(self) -> None:
+        """Cycle until told to stop, and then until nothing is left."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._obey)
+            await self._channel.send(self._report("ready"))
+            while True:
+                is_last = self._told_to_stop.is_set()
+                found = await trio.to_thread.run_sync(self._cycle)
+                self._tell(found.stalled)
+                if found.has_more:
+                    continue
+                if is_last:
+                    break
+                with trio.move_on_after(_EVERY_SECONDS):
+                    await self._told_to_stop.wait()
+            await self._channel.send(self._report("stop"))
+            nursery.cancel_scope.cancel()
+
+    def _cycle(self) -> Cycle:
+        began = time.perf_counter()
+        found = self._sequencer.cycle(time.time_ns())
+        self._metrics.cycled(found, self._sequencer.signed.size, time.perf_counter() - began)
+        return found
+
+    async def _obey(self) -> None:
+        while (order := await self._channel.order()) is not None and not isinstance(order, Stop):
+            await self._channel.send(self._report(order.__struct_config__.tag))
+        self._told_to_stop.set()
+
+    def _report(self, about: object) -> Report:
+        state = f"{self._metrics.size} entries under a checkpoint"
+        if self._stalled:
+            state += f"; not read: {', '.join(sorted(self._stalled))}"
+        return Report(about=str(about), state=state)
+
+    def _tell(self, stalled: dict[str, str]) -> None:
+        for slot, reason in stalled.items():
+            if self._stalled.get(slot) != reason:
+                self._log.error("slot_stalled", slot=slot, reason=reason)
+        self._stalled = stalled
+
+
+async def _main(control: socket.socket) -> int:
+    log = oplog.set_up("sequencer")
+    channel = Channel(control)
+    first = await channel.order()
+    if not isinstance(first, Begin):
+        return 0  # the supervisor is gone
+    try:
+        sequencer = await _opened(first.settings, channel, log)
+        if sequencer is None:
+            return 0
+        metrics = SequencerMetrics(first.settings)
+        _serve_metrics(first.settings, metrics)
+        try:
+            await SequencerProgram(sequencer, metrics, channel, log).run()
+        finally:
+            sequencer.close()
+    except* (PrivacyLogError, OSError) as failures:
+        failure: BaseException = failures
+        while isinstance(failure, BaseExceptionGroup):
+            failure = failure.exceptions[0]
+        log.critical("cannot_sequence", reason=str(failure))
+        return_code = FAILED
+    else:
+        return_code = 0
+    return return_code
+
+
+async def _opened(
+    settings: Config, channel: Channel, log: structlog.typing.FilteringBoundLogger
+) -> Sequencer | None:
+    """Open the sequencer, once an earlier run is gone; None when told to stop meanwhile.
+
+    Raises:
+        SequencerRuns: another process signs for longer than a stop may take.
+        PrivacyLogError: the log or the archive cannot be used.
+        OSError: likewise.
+    """
+    ends_at = trio.current_time() + stop_seconds(settings)
+    archive = settings.archive
+
+    def opened() -> Sequencer:
+        return Sequencer(
+            log=Path(settings.privacy_log.path),
+            archive=Path(archive.path),
+            last_checkpoint=Path(archive.last_checkpoint),
+            keys_folder=Path(settings.privacy_log.keys),
+            signer=Signer(Path(archive.keys), archive.origin),
+            now_ns=time.time_ns(),
+        )
+
+    is_told = False
+    while True:
+        try:
+            return await trio.to_thread.run_sync(opened)
+        except SequencerRuns as error:
+            if trio.current_time() > ends_at:
+                raise
+            if not is_told:
+                log.warning("waiting_for_sequencer", reason=str(error))
+                is_told = True
+        with trio.move_on_after(_LOOK_AGAIN_SECONDS):
+            order = await channel.order()
+            if order is None or isinstance(order, Stop):
+                return None
+
+
+def _serve_metrics(settings: Config, metrics: SequencerMetrics) -> None:
+    registry = prometheus_client.CollectorRegistry()
+    registry.register(metrics)
+    prometheus_client.ProcessCollector(registry=registry)
+    if settings.metrics.port:
+        port = settings.metrics.port + settings.node.workers
+        exposition.serve(settings.metrics.host, port, registry, metrics.not_ready)
+
+
+def main() -> int:
+    """Run the sequencer: version, control fd."""
+    version, control_fd = sys.argv[1:3]
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # they are the supervisor's to act on
+    if version != __version__:  # the program was exchanged under a running router
+        reason = f"this is version {__version__}, the supervisor {version}: restart the router"
+        oplog.set_up("sequencer").critical("cannot_start", reason=reason)
+        return FAILED
+    return trio.run(_main, socket.socket(fileno=int(control_fd)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
