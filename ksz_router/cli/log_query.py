@@ -9,11 +9,11 @@ import msgspec
 
 from ksz_router.cli import NOT_IN_ORDER, OK, UsageError
 from ksz_router.cli.log_audit import needs_audit
+from ksz_router.cli.log_days import parse_day
 from ksz_router.cli.log_place import Place, add_place, place_of
 from ksz_router.cli.log_table import print_csv, print_json, print_table
 from ksz_router.cli.reading import Reading, add_reading, look_up
 from ksz_router.codes import Code
-from ksz_router.days import is_day
 from ksz_router.directory.packing import DirectoryError
 from ksz_router.identifiers import Insz, is_application, is_insz, is_kbo, parse_kbo
 from ksz_router.limits import person_numbers_max
@@ -203,12 +203,7 @@ def _numbers(option: str, source: str) -> list[str]:
 
 
 def _day(option: str, text: str | None) -> Day | None:
-    if text is None:
-        return None
-    digits = text.replace("-", "")
-    if not (len(digits) == 8 and digits.isascii() and digits.isdigit() and is_day(int(digits))):
-        raise UsageError(f"{option}: a day such as 2026-11-22")
-    return int(digits)
+    return None if text is None else parse_day(option, text)
 
 
 def _verdict(text: str | None) -> int | None:
