@@ -1,9 +1,10 @@
 """Ten years of a country's log, laid out as forty thousand million entries are.
 
 What one person's, ticket's or user's question reads of a quarter is real and of full size: of each
-kind the one part in 256, 1,024 or 500 into which it falls. The other parts are there by name only,
-hard links of the real ones. Tokens of a real part go over the whole range, not only over that of
-one part, so whichever part a token names, the file behind it has the rows that it is to have.
+kind the part, one of some hundreds or thousands, into which it falls. The other parts are there by
+name only, hard links of the real ones. Tokens of a real part go over the whole range, not only over
+that of one part, so whichever part a token names, the file behind it has the rows that it is to
+have.
 """
 
 import json
@@ -18,19 +19,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from bench import ten_years_truth
 from bench.log_turns import Turns
-from bench.ten_years_layout import parts_of
+from bench.ten_years_layout import key_cuts, parts_of, pieces
 from bench.ten_years_truth import NODE, Patterns, Quarter
 from bench.traffic import Traffic
 from ksz_router.limits import log_file_bytes
 from ksz_router.privacylog.archive import chain, segment
 from ksz_router.privacylog.archive.exchange_rows import derive
 from ksz_router.privacylog.archive.manifest import Manifest, SealedFile
+from ksz_router.privacylog.archive.merge import PART_ROWS_MAX
 from ksz_router.privacylog.archive.places import file_of, sealed_path
 from ksz_router.privacylog.archive.schema import SORTED_BY
 from ksz_router.privacylog.keys import (
@@ -52,8 +53,6 @@ _LEVEL = 9
 """Of the one run that a quarter is merged into when it is over."""
 _SEED = 5
 _ROWS_OF_TRUTH = 262_144
-_ID_BYTE = 0x01
-"""UUIDv7 begin with this byte until the year 2109."""
 _TAIL_SLOT = "w1"
 """Another than that of the sealed entries, so that their numbers do not meet."""
 
@@ -84,7 +83,7 @@ class Size(NamedTuple):
         return 2 * (self.quarters * self.exchanges + self.recent_runs * self.recent_exchanges)
 
 
-LARGE = Size(40, 1_250_000, 98_000, 1_000_000_000, 256, 500, 768, 16, 64_000)
+LARGE = Size(40, 1_250_000, 98_000, 1_000_000_000, 2_000, 500, 768, 16, 64_000)
 TENTH = LARGE._replace(exchanges=125_000, recent_exchanges=6_400)
 SMALL = Size(4, 20_000, 1_600, 1_000_000, 16, 8, 12, 3, 2_000, 500, 512)
 
@@ -170,22 +169,15 @@ def _whole_quarter(archive: Path, quarter: Quarter, patterns: Patterns) -> Itera
     derived = derive(pa.concat_tables(tables), [])
     leaves = quarter.first_leaf, quarter.first_leaf + sum(map(len, tables))
     del tables
-    yield _write(archive, quarter, "p", derived.p, level=_LEVEL, leaves=leaves)
     for kind, rows, cuts in (
+        ("p", derived.p, pieces(len(derived.p), PART_ROWS_MAX["p"])),
         ("u", derived.u, [0, len(derived.u) // 2, len(derived.u)]),
-        ("k", derived.k, _cuts(derived.k)),
+        ("k", derived.k, key_cuts(derived.k)),
     ):
         for part, (begin, end) in enumerate(pairwise(cuts)):
             piece = rows.slice(begin, end - begin)
             yield _write(archive, quarter, kind, piece, level=_LEVEL, leaves=leaves, part=part)
     yield _write(archive, quarter, "r", derived.r, level=_LEVEL, leaves=leaves)
-
-
-def _cuts(keys: pa.Table) -> list[int]:
-    """Return where the keys are cut: exchange ids, which begin with their time, and tickets."""
-    cells = np.frombuffer(keys["key"].combine_chunks().buffers()[1], np.uint8).reshape(-1, 16)
-    ids = int(np.searchsorted(cells[:, 0], _ID_BYTE, side="right"))
-    return [0, ids // 2, ids, len(keys)]
 
 
 def _run(archive: Path, quarter: Quarter, patterns: Patterns) -> Iterator[SealedFile]:

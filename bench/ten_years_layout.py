@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
+import pyarrow as pa
 
 from bench.traffic import kbo
 from ksz_router.privacylog.archive.manifest import SealedFile
@@ -15,8 +17,23 @@ from ksz_router.privacylog.archive.schema import SCHEMAS
 if TYPE_CHECKING:
     from bench.ten_years import Size
 
+_ID_BYTE = 0x01
+"""UUIDv7 begin with this byte until the year 2109."""
 _FIRST_OF_OTHERS = 5_000
 """Number of the first institution of which there are no rows, but names of parts."""
+
+
+def pieces(rows: int, rows_max: int) -> list[int]:
+    """Return where rows are cut into the fewest parts that are no longer."""
+    parts = -(-rows // rows_max)
+    return [rows * part // parts for part in range(parts + 1)]
+
+
+def key_cuts(keys: pa.Table) -> list[int]:
+    """Return where the keys are cut: exchange ids, which begin with their time, and tickets."""
+    cells = np.frombuffer(keys["key"].combine_chunks().buffers()[1], np.uint8).reshape(-1, 16)
+    ids = int(np.searchsorted(cells[:, 0], _ID_BYTE, side="right"))
+    return [0, ids // 2, ids, len(keys)]
 
 
 def parts_of(archive: Path, size: "Size", real: Sequence[SealedFile]) -> Iterator[SealedFile]:
@@ -29,9 +46,10 @@ def parts_of(archive: Path, size: "Size", real: Sequence[SealedFile]) -> Iterato
     for at, begin in enumerate(range(truth[-1].end_leaf, end, step)):
         like = truth[at % len(truth)]
         yield _linked(archive, like, begin, min(begin + step, end), truth=True)
+    persons = by_kind["p"]
     for part in range(size.person_parts):
         bounds = _range(0, 2**128, part, size.person_parts)
-        (like,) = by_kind["p"]
+        like = persons[part * len(persons) // size.person_parts]
         yield _linked(archive, like, first, end, part=part, parts=size.person_parts, bounds=bounds)
     yield from _key_parts(archive, size, by_kind["k"], first, end)
     asked, *others = by_kind["u"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ksz_router.cli import NOT_IN_ORDER, OK, main
 from ksz_router.identifiers import Insz
-from ksz_router.privacylog.archive import assemble
+from ksz_router.privacylog.archive import assemble, taken
 from ksz_router.privacylog.archive.chain import files
 from ksz_router.privacylog.archive.engine import Engine, SearchFailed
 from ksz_router.privacylog.archive.merge import merge
@@ -127,6 +127,16 @@ def test_pages_make_the_whole(sealed: Ground, asked: Asked, limit: int) -> None:
             break
     assert rows[: len(some)] == some
     engine.close()
+
+
+def test_a_person_of_many_rows_is_asked_for_by_a_query(
+    sealed: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that are spread over many row groups are not taken out, and found all the same."""
+    asked = QUESTIONS["a person"]
+    expected = ask(sealed, asked)
+    monkeypatch.setattr(taken, "GROUPS_MAX", 0)
+    assert ask(sealed, asked) == expected
 
 
 def test_pages_go_on_where_the_log_was_sealed_and_merged_meanwhile(tmp_path: Path) -> None:

@@ -1,18 +1,24 @@
 """duckdb over sealed files: the rows of given files that fit a condition, the earliest of them.
 
+Where only the rows of few keys can fit, those are taken out of the files first, and it asks them.
+
 The engine reads the files that it is told by their full names, and nothing else: no pattern, no
 extension, no network. It writes nothing: what it would put aside on a disk is personal data.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
 import duckdb
+import pyarrow as pa
 
 from ksz_router.privacylog import PrivacyLogError
+from ksz_router.privacylog.archive.keyed import ArchiveUnreadable
 from ksz_router.privacylog.archive.listing import Listing
 from ksz_router.privacylog.archive.manifest import SealedFile
+from ksz_router.privacylog.archive.taken import Keys, take
 from ksz_router.privacylog.tail import Tail
 
 THREADS: Final = 2
@@ -42,6 +48,16 @@ class Part(NamedTuple):
     file: SealedFile
     path: Path
     where: str
+    wanted: Keys | None = None
+    """Few rows of it: those that have these keys too."""
+
+    @property
+    def condition(self) -> str:
+        """The whole of it."""
+        if self.wanted is None:
+            return self.where
+        keys = any_of(self.wanted.column, [blob(key) for key in sorted(self.wanted.keys)])
+        return f"{keys} AND {self.where}"
 
 
 def text(value: str) -> str:
@@ -74,6 +90,7 @@ class Engine:
             raise SearchFailed(f"{archive}: a path with *, ? or [ cannot be asked; move it")
         self.listing = Listing(archive)
         self.tail = Tail()
+        self._threads = ThreadPoolExecutor(THREADS)
         self._connection = duckdb.connect(
             config={
                 "threads": THREADS,
@@ -94,6 +111,7 @@ class Engine:
             self._connection.execute(f"SET {setting}")
 
     def close(self) -> None:
+        self._threads.shutdown()
         self._connection.close()
 
     def earliest(
@@ -134,8 +152,48 @@ class Engine:
         limit: int,
         damaged: dict[str, None],
     ) -> list[Values]:
+        tables, rest = self._take(parts, damaged)
+        found = self._of_tables(tables, selected, limit) if tables else []
+        return found + self._of_files(rest, selected, limit, damaged) if rest else found
+
+    def _take(
+        self, parts: Sequence[Part], damaged: dict[str, None]
+    ) -> tuple[dict[str, list[pa.Table]], list[Part]]:
+        """Return the rows of keys, by the condition for the others; and the parts left to ask."""
+        tables: dict[str, list[pa.Table]] = {}
+        rest = []
+        for part, result in zip(parts, self._threads.map(_taken, parts), strict=True):
+            if isinstance(result, ArchiveUnreadable):
+                damaged[str(result)] = None
+            elif result is None:
+                rest.append(part)
+            elif len(result):
+                tables.setdefault(part.where, []).append(result)
+        return tables, rest
+
+    def _of_tables(
+        self, tables: dict[str, list[pa.Table]], selected: Sequence[str], limit: int
+    ) -> list[Values]:
+        sources = []
+        for number, (where, some) in enumerate(tables.items()):
+            self._connection.register(f"taken{number}", pa.concat_tables(some))
+            sources.append((f"taken{number}", where))
         try:
-            return self._connection.execute(_query(parts, selected, limit)).fetchall()
+            return self._connection.execute(_query(sources, selected, limit)).fetchall()
+        finally:
+            for name, _ in sources:
+                self._connection.unregister(name)
+
+    def _of_files(
+        self,
+        parts: Sequence[Part],
+        selected: Sequence[str],
+        limit: int,
+        damaged: dict[str, None],
+    ) -> list[Values]:
+        query = _query(_by_condition(parts), selected, limit)
+        try:
+            return self._connection.execute(query).fetchall()
         except duckdb.OutOfMemoryException:
             raise SearchFailed("the question takes too much memory: ask for less time") from None
         except duckdb.Error as error:
@@ -143,27 +201,38 @@ class Engine:
                 # The words of the engine may repeat the condition: they are left out.
                 damaged[f"{parts[0].path}: {type(error).__name__}: damaged; restore it"] = None
                 return []
-        return [row for part in parts for row in self._ask((part,), selected, limit, damaged)]
+        return [row for part in parts for row in self._of_files((part,), selected, limit, damaged)]
 
 
-def _query(parts: Sequence[Part], selected: Sequence[str], limit: int) -> str:
+def _taken(part: Part) -> pa.Table | ArchiveUnreadable | None:
+    """Return the rows of the keys of a part; None where a query is to look for its rows."""
+    if part.wanted is None:
+        return None
+    try:
+        return take(part.path, part.wanted)
+    except ArchiveUnreadable as error:
+        return error
+
+
+def _query(sources: Iterable[tuple[str, str]], selected: Sequence[str], limit: int) -> str:
     # Conditions and paths are made by the callers of literals that text() and blob() quote.
     columns = ", ".join([*selected, *(name for name in _ORDER if name not in selected)])
     tables = " UNION ALL ".join(
-        f"SELECT {columns} FROM read_parquet([{', '.join(paths)}], hive_partitioning = false) "  # noqa: S608
-        f"WHERE {where}"
-        for where, paths in _by_condition(parts)
+        f"SELECT {columns} FROM {source} WHERE {where}"  # noqa: S608
+        for source, where in sources
     )
     order = ", ".join(f"{name} NULLS FIRST" for name in _ORDER)
     shown = ", ".join([*selected, *_ORDER])
     return f"SELECT {shown} FROM ({tables}) ORDER BY {order} LIMIT {limit}"  # noqa: S608
 
 
-def _by_condition(parts: Sequence[Part]) -> Iterator[tuple[str, list[str]]]:
+def _by_condition(parts: Sequence[Part]) -> Iterator[tuple[str, str]]:
+    """Yield what is read, and the condition for its rows."""
     found: dict[str, list[str]] = {}
     for part in parts:
-        found.setdefault(part.where, []).append(text(str(part.path)))
-    yield from found.items()
+        found.setdefault(part.condition, []).append(text(str(part.path)))
+    for where, paths in found.items():
+        yield f"read_parquet([{', '.join(paths)}], hive_partitioning = false)", where
 
 
 def _is_there(part: Part, damaged: dict[str, None]) -> bool:

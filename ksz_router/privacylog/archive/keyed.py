@@ -80,10 +80,10 @@ def seqs_in(path: Path, keys: Collection[bytes]) -> list[int]:
         ArchiveUnreadable: the file is missing or damaged.
     """
     seqs: list[int] = []
-    with _opened(path) as file:
+    with opened(path) as file:
         at = file.schema_arrow.get_field_index("key")
         wanted = pa.array(sorted(keys), file.schema_arrow.field(at).type)
-        for group in _groups_of(file, at, keys):
+        for group in groups_of(file, at, keys):
             column = file.read_row_group(group, columns=["key"], use_threads=False)["key"]
             rows = pc.indices_nonzero(
                 pc.equal(column, wanted[0]) if len(wanted) == 1 else pc.is_in(column, wanted)
@@ -94,7 +94,7 @@ def seqs_in(path: Path, keys: Collection[bytes]) -> list[int]:
     return seqs
 
 
-def _groups_of(file: pq.ParquetFile, column: int, keys: Collection[bytes]) -> list[int]:
+def groups_of(file: pq.ParquetFile, column: int, keys: Collection[bytes]) -> list[int]:
     """Return the row groups that may hold keys: rows are sorted by them, so half need no look."""
     groups = range(file.metadata.num_row_groups)
 
@@ -117,7 +117,7 @@ def entries_in(path: Path, first_leaf: int, seqs: Collection[int]) -> list[Seale
         ArchiveUnreadable: the file is missing or damaged, or does not hold them.
     """
     found: list[SealedEntry] = []
-    with _opened(path, dictionaries=_TEXTS) as file:
+    with opened(path, dictionaries=_TEXTS) as file:
         for table in _rows_at(file, path, first_leaf, seqs):
             columns = (table[name].to_pylist() for name in ("seq", "slot", "record"))
             found += map(SealedEntry, *columns, to_records(table.combine_chunks()))
@@ -130,7 +130,7 @@ def exchanges_in(path: Path, first_leaf: int, seqs: Collection[int]) -> list[byt
     Raises:
         ArchiveUnreadable: the file is missing or damaged, or does not hold them.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         tables = list(_rows_at(file, path, first_leaf, seqs, ["seq", "exchange"]))
     found = (exchange for table in tables for exchange in table["exchange"].to_pylist())
     return [exchange for exchange in found if exchange is not None]
@@ -162,7 +162,12 @@ def _rows_at(
 
 
 @contextmanager
-def _opened(path: Path, dictionaries: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
+def opened(path: Path, dictionaries: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
+    """Open a sealed file for as long as the context lasts.
+
+    Raises:
+        ArchiveUnreadable: it is missing or damaged, or what is read of it within the context is.
+    """
     try:
         with pq.ParquetFile(path, read_dictionary=list(dictionaries)) as file:
             yield file

@@ -31,8 +31,9 @@ from ksz_router.privacylog.archive.segment import (
 from ksz_router.privacylog.archive.step_files import bound
 from ksz_router.privacylog.durable import DISK, Disk
 
-PART_ROWS_MAX: Final = 2_000_000
-"""About: parts are cut at row groups of the inputs."""
+PART_ROWS_MAX: Final = {"p": 262_144, "u": 2_000_000, "k": 2_000_000, "r": 2_000_000}
+"""About: parts are cut at row groups of the inputs. The end of a ``p`` file says where its many
+columns begin in each row group, and is read for every question: so the files are short."""
 
 _Key: TypeAlias = tuple[tuple[bool, Any], ...]
 """What a row is sorted by; null before all else."""
@@ -43,7 +44,7 @@ def merge(
     due: Merge,
     *,
     pause: Callable[[], None] = lambda: None,
-    part_rows_max: int = PART_ROWS_MAX,
+    part_rows_max: int | None = None,
     disk: Disk = DISK,
 ) -> list[SealedFile]:
     """Make one run of several; return its files, for a manifest.
@@ -53,13 +54,14 @@ def merge(
         due: What to merge. Its files stay where they are. Give it to :func:`forget` once a
             manifest names what was made.
         pause: Called after each 256 KiB that are written.
-        part_rows_max: About so many rows are in one file.
+        part_rows_max: About so many rows are in one file; as is usual for the kind if None.
         disk: For fault tests.
 
     Raises:
         SegmentRefused: an input is damaged or missing.
         OSError: the disk refused. What was written is no part of the archive.
     """
+    part_rows_max = part_rows_max or PART_ROWS_MAX[due.kind]
     sources = [_Source(archive, run) for run in due.runs]
     bounds = _bounds(sources, part_rows_max)
     ends: list[_Key | None] = [*bounds, None]

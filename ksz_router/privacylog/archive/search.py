@@ -35,6 +35,7 @@ from ksz_router.privacylog.archive.sealed_rows import (
     hit_of,
     may_be_followed,
 )
+from ksz_router.privacylog.archive.taken import Keys
 from ksz_router.privacylog.entry import OUTCOME_WITHIN_US
 from ksz_router.privacylog.hotlog import HotLog
 from ksz_router.privacylog.keys import KeyRing, Tokens
@@ -218,7 +219,7 @@ class Sealed:
             return {t.person(number.digits) for t in tokens for number in asked.persons}
 
         return [
-            self._part(file, f"{any_of('person', [blob(key) for key in here])} AND {where}")
+            self._part(file, where, Keys("person", here))
             for _, file, here in self._listing.of_keys("p", keys_of, windows)
         ]
 
@@ -273,8 +274,8 @@ class Sealed:
                 self._damaged[str(error)] = None
         return found
 
-    def _part(self, file: SealedFile, where: str) -> Part:
-        return Part(file, file_of(self._archive, file.path), where)
+    def _part(self, file: SealedFile, where: str, wanted: Keys | None = None) -> Part:
+        return Part(file, file_of(self._archive, file.path), where, wanted)
 
 
 def _all(_: Asked, hits: list[Hit]) -> list[Hit]:

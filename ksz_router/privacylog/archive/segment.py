@@ -19,8 +19,8 @@ from ksz_router.privacylog import PrivacyLogError
 from ksz_router.privacylog.archive.schema import SCHEMAS, SORTED_BY
 from ksz_router.privacylog.durable import DISK, Disk, sync_folder
 
-ROWS_OF_GROUP: Final = {"t": 65_536, "p": 32_768, "u": 32_768, "k": 32_768, "r": 32_768}
-"""What is asked for by its first column is read in smaller pieces."""
+ROWS_OF_GROUP: Final = {"t": 65_536, "p": 8_192, "u": 32_768, "k": 32_768, "r": 32_768}
+"""What is asked for by its first column is read in smaller pieces; of a person, all columns are."""
 ROWS_MAX: Final = 1_048_576
 """Of a ``t`` file."""
 
