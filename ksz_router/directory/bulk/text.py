@@ -5,7 +5,8 @@ from 1, lines of a CSV file too.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ BLOCK_BYTES = 1 << 18
 
 PARQUET = ".parquet"
 _BATCH_ROWS = 4_096
+_WRITTEN_TEXTS = 32_768
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -115,3 +117,27 @@ def _lines(columns: list[Any]) -> bytes:
     stream = pa.BufferOutputStream()
     csv.write_csv(pa.RecordBatch.from_arrays(columns, names=list(COLUMNS)), stream, options)
     return bytes(stream.getvalue())
+
+
+def write_parquet(file: Path, texts: Iterable[str], remark: str) -> None:
+    """Write rows of CSV text as a Parquet file, its columns as narrow as what they hold.
+
+    ``remark`` is kept in the file, under the key ``remark``.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    import pyarrow as pa  # noqa: PLC0415
+    from pyarrow import csv, parquet  # noqa: PLC0415
+
+    kinds = dict.fromkeys(COLUMNS, pa.date32())
+    kinds |= dict.fromkeys(COLUMNS[:3], pa.string()) | dict.fromkeys(COLUMNS[4:8], pa.int16())
+    read_options = csv.ReadOptions(column_names=COLUMNS, use_threads=False)
+    convert_options = csv.ConvertOptions(column_types=kinds, strings_can_be_null=True)
+    schema = pa.schema(kinds.items(), metadata={"remark": remark})
+    with parquet.ParquetWriter(file, schema) as writer:
+        rest = iter(texts)
+        while some := "".join(islice(rest, _WRITTEN_TEXTS)):
+            source = pa.BufferReader(some.encode())
+            table = csv.read_csv(source, read_options, convert_options=convert_options)
+            writer.write_table(table.cast(schema))
