@@ -188,7 +188,10 @@ def test_little_of_a_run_stays_in_memory(tmp_path: Path) -> None:
     sorter = Sorter(tmp_path, 1 << 16)
     tracemalloc.start()
     for run in range(20):
-        sorter.add(np.full(1 << 16, (20 - run, 0, 0, 0, 0), RECORD))
+        records = np.zeros(1 << 16, RECORD)
+        records["role"] = 20 - run << 21
+        sorter.add(records)
+    del records
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert kept < 8 * 20 * (1 << 16) / 10
