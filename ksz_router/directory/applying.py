@@ -116,8 +116,9 @@ def _is_meant(line: Line, change: Change, meant: Line) -> bool:
 
 
 def _holder(records: Records, number: str, meant: Line, begin: Day) -> tuple[str, Line] | None:
-    """Find a line by role, capacity and begin: under the number itself, then the others."""
-    for candidate in (number, *records[number].others):
+    """Find a line by role, capacity and begin: under the number itself, the one in use, others."""
+    current = current_of(records[number], number)
+    for candidate in dict.fromkeys((number, current, *sorted(records))):
         for line in records[candidate].lines:
             if line.begin == begin and _same_file(line, meant):
                 return candidate, line
