@@ -1,6 +1,7 @@
 """The directory's own services through whole routers: seen at once, exactly once, over kills."""
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -316,7 +317,7 @@ async def test_no_change_is_lost_or_made_twice_over_kills(stand: Town, victim: s
 
         for _ in range(4):
             nursery.start_soon(change)
-        for goal in (20, 40, 60):
+        for goal in (10, 30):
             await until(lambda goal=goal: len(versions) >= goal)  # type: ignore[misc]
             await until(stand.worker_pids if victim == "workers" else partial(directory_pid, stand))
             pid = stand.worker_pids()[0] if victim == "workers" else directory_pid(stand)
@@ -329,6 +330,26 @@ async def test_no_change_is_lost_or_made_twice_over_kills(stand: Town, victim: s
     # A change made twice would have been refused as an overlap, and made no version; a lost one
     # would leave a gap. Refusals make none.
     assert told(answer).version == first + len(versions)
+
+
+@on_trio
+async def test_the_history_of_a_person_is_told_and_itself_recorded(stand: Town) -> None:
+    """Who, what and in which version; refused changes too, and what was made and never answered."""
+    printed = await trio.to_thread.run_sync(
+        lambda: stand.command(
+            "directory", "history", "--person", NEWCOMER, "--purpose", "a test", "--reader", "me",
+            "--json", "--config", stand.config,
+        )
+    )  # fmt: skip
+    rows = [json.loads(line) for line in printed.splitlines()]
+    assert {row["service"] for row in rows} == {d.INSCRIBE}
+    assert {row["requester"] for row in rows} == {CENTRE}
+    made = [row for row in rows if row["version"]]
+    assert [row["line"]["capacity"] for row in made] == [2, 5, 6]
+    assert made[1]["outcomes"] in ("OUTCOME_UNKNOWN", "SOURCE_CONNECTION_LOST")
+    assert [row["version"] for row in made] == sorted({row["version"] for row in made})
+    readings = [entry for entry in stand.entries() if entry.kind is Kind.READING]
+    assert {(entry.service, entry.reader) for entry in readings} == {("directory history", "me")}
 
 
 @on_trio
