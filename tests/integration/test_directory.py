@@ -5,6 +5,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 from itertools import count
@@ -14,8 +16,9 @@ from urllib.request import urlopen
 import pytest
 import trio
 
-from contrib.stand import free_ports
+from contrib.stand import ROOT, ROUTER_URI, free_ports
 from ksz_router.codes import Code
+from ksz_router.directory.change import WHY, Reason
 from ksz_router.directory.synthesise import landmarks
 from ksz_router.messages import Answer
 from ksz_router.model import OPEN
@@ -43,6 +46,8 @@ REGISTER = "0999012995"
 PORT = free_ports(1)[0]
 PERSONS = landmarks(1)
 NEWCOMER = PERSONS["not_integrated"]
+NOBODY_YET = "85073099635"
+"""Not in the directory until a test makes it known."""
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +200,7 @@ async def test_a_rule_that_is_broken_is_named(stand: Town) -> None:
 @on_trio
 async def test_what_became_of_a_number_is_known_at_once(stand: Town) -> None:
     """New, replaced, cancelled, dead, alive again: each is what the control goes by then."""
-    new, old, late = "85073099635", PERSONS["any_type"], PERSONS["bis"]
+    new, old, late = NOBODY_YET, PERSONS["any_type"], PERSONS["bis"]
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(providing(stand, PORT, Source()))
         client = await stack.enter_async_context(asking(stand))
@@ -350,6 +355,45 @@ async def test_the_history_of_a_person_is_told_and_itself_recorded(stand: Town) 
     assert [row["version"] for row in made] == sorted({row["version"] for row in made})
     readings = [entry for entry in stand.entries() if entry.kind is Kind.READING]
     assert {(entry.service, entry.reader) for entry in readings} == {("directory history", "me")}
+
+
+def test_the_example_of_a_keeper_inscribes_and_is_told_of_a_rule(stand: Town) -> None:
+    """The program that the document shows, run as it is."""
+    identity = stand.identity(CENTRE)
+    person = PERSONS["no_source"]
+    begin = "20260301"
+    done = subprocess.run(
+        [
+            sys.executable, ROOT / "contrib" / "examples" / "keeper.py", "--day", begin,
+            "--certificate", identity.certificate, "--key", identity.key,
+            "--authorities", identity.authorities, "--port", str(stand.port),
+            "--router-uri", ROUTER_URI,
+        ],
+        input=f"{USER}\n{NOBODY_YET}\n{person}\n", capture_output=True, text=True, check=True,
+        timeout=30,
+    )  # fmt: skip
+    first, second = done.stdout.splitlines()
+    assert first.startswith("person 1: inscribed, version ")
+    assert second == f"person 2: {WHY[Reason.OVERLAPS]}"
+    assert person not in done.stdout + done.stderr
+
+
+@on_trio
+async def test_a_reload_renews_the_certificate_or_goes_on_with_the_old_one(stand: Town) -> None:
+    """A file that does not do is told of by name; the services are answered all the while."""
+    certificate = stand.folder / "tls" / "directory.crt"
+    good = certificate.read_bytes()
+    certificate.write_bytes(b"no certificate")
+    try:
+        await trio.to_thread.run_sync(stand.ask, "reload")
+        await until(lambda: stand.events("certificate_not_renewed"))
+    finally:
+        certificate.write_bytes(good)
+    (event,) = stand.events("certificate_not_renewed")
+    assert "directory.crt" in event["reason"]
+    async with asking(stand) as client:
+        answer = await settled(client, d.lines(envelope(), NEWCOMER))
+    assert answer.code == Code.ANSWERED_WITH_DATA
 
 
 @on_trio
