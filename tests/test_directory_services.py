@@ -232,6 +232,18 @@ def test_the_register_says_a_death_by_the_day_of_the_request() -> None:
     assert (change.operation, change.day) == (Operation.DECEASE, 20260601)
 
 
+def test_a_register_does_not_learn_which_sectors_know_the_person(writer: Writer) -> None:
+    """What it said stands; the lines of others are none of its business."""
+    registers = msgspec.structs.replace(ENVELOPE, sector=0, type=0, capacity=0)
+    (_, told), (supply, replaced) = answers(
+        writer,
+        delivered(d.register(registers, PERSON, d.Event.DECEASE, day=20260601), 1),
+        delivered(d.register(registers, PERSON, d.Event.REPLACE, by=NEIGHBOUR), 2),
+    )
+    assert (told.reason, told.lines, replaced.lines) == ("", (), ())
+    assert (replaced.current, supply.persons) == (NEIGHBOUR, (NEIGHBOUR,))
+
+
 def inscription(number: int, *, of: str = PERSON) -> Change:
     year = 1800 + number
     line = Line(17, 1, 3, 0, year * 10_000 + 101, year * 10_000 + 1231)
