@@ -84,6 +84,15 @@ class Model:
         self.numbers: dict[str, Number] = {}
         self.families: dict[str, Family] = {}
 
+    @staticmethod
+    def of_one(insz: str) -> tuple[Number, Family]:
+        """A person with one number that is active."""
+        return Number(), Family(insz, {insz})
+
+    def lines(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Every line and the number that it stands under."""
+        return [(n, _fields(line)) for n, held in self.numbers.items() for line in held.lines]
+
     def copy(self) -> "Model":
         return deepcopy(self)
 
@@ -177,8 +186,7 @@ class Model:
         """Apply a change that breaks no rule."""
         insz, operation = change.number, change.operation
         if operation is Operation.NEW_NUMBER:
-            self.numbers[insz] = Number()
-            self.families[insz] = Family(insz, {insz})
+            self.numbers[insz], self.families[insz] = self.of_one(insz)
         elif operation is Operation.REPLACE:
             self._replace(insz, change.other)
         elif operation is Operation.CANCEL:
