@@ -186,12 +186,10 @@ def test_a_sorted_input_is_one_run(tmp_path: Path) -> None:
 def test_little_of_a_run_stays_in_memory(tmp_path: Path) -> None:
     """A view of an array would keep the whole of it."""
     sorter = Sorter(tmp_path, 1 << 16)
+    roles = np.arange(20, 0, -1) << 21
     tracemalloc.start()
-    for run in range(20):
-        records = np.zeros(1 << 16, RECORD)
-        records["role"] = 20 - run << 21
-        sorter.add(records)
-    del records
+    for role in roles:
+        sorter.add(np.array([(role, 0, 0, 0, 0)], RECORD).repeat(1 << 16))
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert kept < 8 * 20 * (1 << 16) / 10
