@@ -71,6 +71,7 @@ class Tables:
             self._remembered.clear()
             self._today = today
         persons = self.directory.look_up([request.person for _, request in batch])
+        self._entries.directory_version = self.directory.version  # which that look-up saw
         known, found = self._remembered.get, []
         for (session, request), person in zip(batch, persons, strict=True):
             remembered = known((session.uri, *standing_key(request)))
@@ -130,6 +131,7 @@ class Tables:
     def refresh_directory(self) -> bool:
         """Go over to a newer person directory, if one was loaded; say whether there was one."""
         changed = self.directory.refresh()
+        self.directory.look_up(())  # so that who asks nothing knows the newest version too
         if changed:
             self._note_versions()
         return changed
