@@ -62,7 +62,7 @@ HOMES: dict[str, set[str]] = {
     "subprocess": {"daemon", "cli"},
     "pyarrow": {"privacylog.archive"},
     "duckdb": {"privacylog.archive"},
-    "numpy": {"privacylog.archive"},
+    "numpy": {"privacylog.archive", "report"},
     "matplotlib": {"report"},
     "jinja2": {"report"},
     "tqdm": {"cli"},

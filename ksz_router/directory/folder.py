@@ -194,8 +194,12 @@ def check_mark(folder: Path) -> None:
         )
 
 
-def open_environment(folder: Path) -> lmdb.Environment:
+def open_environment(folder: Path, *, readahead: bool = False) -> lmdb.Environment:
     """Open a version to read. The caller has checked its mark.
+
+    Args:
+        folder: Of the version.
+        readahead: For who reads all of it in order; a look-up would read in vain.
 
     Raises:
         DirectoryError: LMDB refuses it.
@@ -209,7 +213,7 @@ def open_environment(folder: Path) -> lmdb.Environment:
             max_spare_txns=1,  # `begin` then renews the one transaction, as `abort` resets it
             readonly=True,
             create=False,
-            readahead=False,
+            readahead=readahead,
         )
     except lmdb.Error as error:
         raise DirectoryError(
