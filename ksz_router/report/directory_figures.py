@@ -5,7 +5,7 @@ figure, and a line whose period was changed counts with the period that it has n
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -14,7 +14,14 @@ from ksz_router.directory.packing import DamagedError
 from ksz_router.directory.scan import Scan
 from ksz_router.model import ANY_TYPE, NumberStatus, Role
 from ksz_router.official import is_capacity, sectors
-from ksz_router.report.directory_findings import CONTRADICTORY, Finding, KindFlags, Terms, find, is_suspect
+from ksz_router.report.directory_findings import (
+    CONTRADICTORY,
+    Finding,
+    KindFlags,
+    Terms,
+    find,
+    is_suspect,
+)
 from ksz_router.report.directory_kinds import Kinds, LineKind
 from ksz_router.report.directory_lines import Flags, Heads, Ints
 from ksz_router.report.directory_persons import Persons, read_persons
@@ -30,7 +37,7 @@ SECTORS_COUNTED = 1_001
 """Sectors that a person may be known to, 0 to 1 000."""
 
 NUMBER_KINDS = ("national register", "bis, sex unknown", "bis, sex known")
-"""Of an INSZ by its month: as it is, raised by 20, raised by 40 (royal decree of 8 February 1991)."""
+"""Of an INSZ by its month: as it is, or raised by 20 or 40 (royal decree of 8 February 1991)."""
 
 BATCH_NUMBERS = 16_384
 
@@ -38,7 +45,8 @@ BATCH_NUMBERS = 16_384
 class Listing(Protocol):
     """What is shown the lines with findings of each batch."""
 
-    def take(self, persons: Persons, kind: Ints, flags: Ints) -> None: ...
+    def take(self, persons: Persons, kind: Ints, kinds: Sequence[LineKind], flags: Ints) -> None:
+        """Hear of a batch: of each line its kind (a place in ``kinds``) and its findings."""
 
 
 class Figures(NamedTuple):
@@ -77,15 +85,15 @@ class Figures(NamedTuple):
 
     def in_force(self, span: int) -> Ints:
         """Return the lines in force after the end of a quarter, by kind; 0: before the first."""
-        return self.periods[:, : span + 1, span + 1 :].sum(axis=(1, 2))
+        return _added(self.periods[:, : span + 1, span + 1 :])
 
     def inscribed(self, span: int) -> Ints:
         """Return the lines that begin in a quarter, by kind."""
-        return self.periods[:, span, :].sum(axis=1)
+        return _added(self.periods[:, span : span + 1, :])
 
     def ended(self, span: int) -> Ints:
         """Return the lines whose last day lies in a quarter, by kind."""
-        return self.periods[:, :, span].sum(axis=1)
+        return _added(self.periods[:, :, span : span + 1])
 
 
 class Count:
@@ -129,7 +137,7 @@ class Count:
         moments = self._moments[spans]
         in_force = (moments >> QUARTERS) > 0
         flags = find(
-            persons, kind, self._kind_flags, in_force, self._quarter.last, self._terms
+            persons, kind, self._kind_flags, in_force, last=self._quarter.last, terms=self._terms
         )
         _tally(self._to_look_at, kind[flags > 0])
         _tally(self._contradictory, kind[(flags & CONTRADICTORY) > 0])
@@ -139,7 +147,7 @@ class Count:
             )
         self._add_sectors(persons, moments)
         if self._listing is not None:
-            self._listing.take(persons, kind, flags)
+            self._listing.take(persons, kind, self._kinds.known, flags)
 
     def figures(self, version: int) -> Figures:
         """Return what was counted, of this version of the directory."""
@@ -206,7 +214,8 @@ class Count:
                 known = np.add.reduceat(is_held, first)
                 self._memberships[q] += int(is_held.sum())
                 self._known[q] += int(np.count_nonzero(known))
-            counts[whose[first]] = known
+                if q == QUARTERS:
+                    counts[whose[first]] = known
         _tally(self._sectors, persons.status * SECTORS_COUNTED + counts)
 
 
@@ -217,7 +226,7 @@ def read_figures(
     roles: frozenset[Role],
     *,
     listing: Listing | None = None,
-    advanced: Callable[[int], None] | None = None,
+    advanced: Callable[[int], object] | None = None,
 ) -> Figures:
     """Count the whole of a directory.
 
@@ -246,6 +255,12 @@ def read_figures(
             "run `ksz-router directory check`"
         )
     return found
+
+
+def _added(periods: Ints) -> Ints:
+    """The lines of each kind in a part of the periods."""
+    lines: Ints = periods.sum(axis=(1, 2))
+    return lines
 
 
 def _tally(counts: Ints, places: Ints) -> None:

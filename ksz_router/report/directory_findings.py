@@ -81,7 +81,7 @@ def is_suspect(sector: int, type_: int, capacity: int) -> bool:
 
 
 def find(
-    persons: Persons, kind: Ints, kinds: KindFlags, in_force: Flags, last: Day, terms: Terms
+    persons: Persons, kind: Ints, kinds: KindFlags, in_force: Flags, *, last: Day, terms: Terms
 ) -> Ints:
     """Return the findings of each line, finding *f* as the bit ``1 << f``.
 
@@ -123,7 +123,8 @@ def _is_old(persons: Persons, last: Day) -> Flags:
     body, check = persons.number // 100, persons.number % 100
     of_1900 = 97 - body % 97 == check
     oldest = years_before(last, AGE_YEARS_MAX) // 10_000 - 1_900
-    return of_1900 & (body // 10_000_000 < oldest)
+    is_old: Flags = of_1900 & (body // 10_000_000 < oldest)
+    return is_old
 
 
 def _find_contradictions(persons: Persons, suspect: Flags, in_force: Flags, flags: Ints) -> None:

@@ -62,7 +62,8 @@ class Kinds:
             for each in first.tolist():
                 self._add(each)
             kind = self._kind_of[role, lines.capacity]
-        return kind
+        found: Ints = kind
+        return found
 
     def _add(self, code: int) -> None:
         role, capacity = divmod(code, _CAPACITIES)

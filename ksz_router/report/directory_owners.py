@@ -1,11 +1,10 @@
 """Whose lines they are: the institution that answers for a role, by the rulebook.
 
 The directory knows roles (sector, type), not institutions. Where several institutions hold one
-role, the directory cannot say which of them keeps the file on a person, and naming the person to all
-of them would tell those who do not know them. So a line is attributed to one *owner*, and every line
-to exactly one: the institution that holds the role alone, or the one that manages all its holders;
-else the role itself, whose list is the crossroads bank's to divide; and where nobody holds it, to
-nobody.
+role, it cannot say which of them keeps the file on a person, and naming the person to all of them
+would tell those who do not know them. So every line is attributed to exactly one *owner*: the
+institution that holds the role alone, or the one that manages all its holders; else the role
+itself, whose list is the crossroads bank's to divide.
 """
 
 from collections.abc import Iterable
