@@ -16,7 +16,7 @@ from ksz_router.config import Config, load
 from ksz_router.days import brussels_day, to_date
 from ksz_router.directory.packing import DirectoryError
 from ksz_router.directory.scan import Scan
-from ksz_router.model import Day, Role
+from ksz_router.model import Role
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.report.directory_figures import Figures, read_figures
 from ksz_router.report.directory_findings import Terms
@@ -55,7 +55,7 @@ def report(arguments: Namespace) -> int:
     quarter = _checked(arguments)
     config = load(arguments.config)
     try:
-        rulebook = _read_rulebook(Path(config.tables.rulebook), quarter.last)
+        rulebook = _read_rulebook(Path(config.tables.rulebook))
         figures, lists = _count(arguments, config, quarter, rulebook)
         _write(arguments.out, config, figures, rulebook, lists)
     except (DirectoryError, PrivacyLogError, RulebookError, WorkListsError) as error:
@@ -83,7 +83,9 @@ def _checked(arguments: Namespace) -> Quarter:
     return quarter
 
 
-def _read_rulebook(store: Path, day: Day) -> _Rulebook:
+def _read_rulebook(store: Path) -> _Rulebook:
+    """Read who answers for what today: lists go to who can act on them now."""
+    day = brussels_day(time.time_ns())
     snapshot = Snapshot.open(store, active(store))
     try:
         institutions = snapshot.institutions()

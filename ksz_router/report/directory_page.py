@@ -1,6 +1,6 @@
 """The page of ``report directory``: content, evolution and quality of the person directory."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import date, datetime
 from typing import NamedTuple
 
@@ -9,17 +9,20 @@ import numpy as np
 from ksz_router.days import to_date
 from ksz_router.model import ANY_TYPE, NumberStatus
 from ksz_router.report.directory_figures import QUARTERS, Figures
-from ksz_router.report.directory_findings import Finding
 from ksz_router.report.directory_lines import Ints
 from ksz_router.report.directory_owners import Owner
+from ksz_router.report.directory_quality import (
+    access_section,
+    institutions_section,
+    quality_section,
+)
 from ksz_router.report.directory_tables import Sheet, role_name
-from ksz_router.report.directory_words import meaning
+from ksz_router.report.directory_words import DASH, cell_text, share
 from ksz_router.report.page import Figure, Page, Section, Table, Tile, render
 from ksz_router.report.plots import courses, flat_bars, flow, stacked_bars
 
 _TOP = 12
 _ROWS_MAX = 200
-_DASH = "\N{EN DASH}"
 
 
 class Source(NamedTuple):
@@ -62,9 +65,9 @@ def directory_page(
                 _capacities(found["content"]),
                 _index(figures, found["sectors"]),
                 _numbers(figures),
-                _quality(figures),
-                _institutions(figures, owned, found["institutions"]),
-                _access(found["access"]),
+                quality_section(figures),
+                institutions_section(figures, owned, found["institutions"]),
+                access_section(found["access"]),
                 _files(found, files),
             ],
             footer=[
@@ -103,7 +106,11 @@ def _tiles(figures: Figures) -> list[Tile]:
     return [
         Tile("Lines in force", f"{in_force:,}", _change(in_force, before)),
         Tile("Persons known to a sector", f"{known:,}", _change(known, former)),
-        Tile("Sectors a person, on average", f"{mean:.2f}", f"{mean - mean_before:+.2f} in it"),
+        Tile(
+            "Sectors a person, on average",
+            f"{mean:.2f}",
+            f"{mean - mean_before:+.2f} in the quarter",
+        ),
         Tile(
             "Contradictory lines",
             f"{wrong:,}",
@@ -111,15 +118,6 @@ def _tiles(figures: Figures) -> list[Tile]:
             None if not in_force else wrong == 0,
         ),
     ]
-
-
-def share(part: int, whole: int) -> str:
-    """Return a share in words; what is there is never shown as nothing."""
-    if not whole:
-        return _DASH
-    if part and part / whole < 0.0001:
-        return "< 0.01 %"
-    return f"{100 * part / whole:.2f} %"
 
 
 def _change(now: int, before: int) -> str:
@@ -196,7 +194,7 @@ def _capacities(content: Sheet) -> Section:
         (
             f"{row[0]}/{'*' if row[1] == '' else row[1]} {row[3]}",
             *map(str, (row[2], row[4])),
-            *map(_text, row[5:]),
+            *map(cell_text, row[5:]),
         )
         for row in content.rows
     ]
@@ -217,7 +215,7 @@ def _index(figures: Figures, spread: Sheet) -> Section:
     )  # fmt: skip
     ends = (figures.quarter.before(QUARTERS), *figures.quarters)
     rows = [
-        (str(quarter), f"{known:,}", f"{held:,}", f"{held / known:.3f}" if known else _DASH)
+        (str(quarter), f"{known:,}", f"{held:,}", f"{held / known:.3f}" if known else DASH)
         for quarter, known, held in zip(
             ends, figures.known.tolist(), figures.memberships.tolist(), strict=True
         )
@@ -256,73 +254,8 @@ def _numbers(figures: Figures) -> Section:
     )
 
 
-def _quality(figures: Figures) -> Section:
-    counts = figures.findings.sum(axis=1).tolist()
-    total = int(figures.periods.sum())
-    words = [meaning(finding, figures.terms) for finding in Finding]
-    plot = flat_bars("quality", "Lines by finding", [word.name for word in words], counts)
-    rows = [
-        (word.name, f"{count:,}", share(count, total), word.what, word.mend)
-        for word, count in zip(words, counts, strict=True)
-    ]
-    looked = int(figures.to_look_at.sum())
-    columns = ("finding", "lines", "of all", "what is so", "what to do")
-    return Section(
-        "Quality",
-        f"{looked:,} lines ({share(looked, total)}) have a finding or several. A finding is a "
-        "reason to look at a line, not a proof; the first six contradict what the directory "
-        "itself says.",
-        figures=[Figure(plot, "The gravest on top; a line may have several.")],
-        tables=[Table("Findings", columns, rows, frozenset({3, 4}))],
-    )
-
-
-def _institutions(figures: Figures, owned: Mapping[Owner, Ints], sheet: Sheet) -> Section:
-    wrong = {owner: int(figures.contradictory[places].sum()) for owner, places in owned.items()}
-    ranked = sorted((owner for owner in wrong if wrong[owner]), key=lambda o: (-wrong[o], o))[:_TOP]
-    rows = [(f"{row[0]} {row[1]}", *map(_text, (*row[2:7], *row[8:11]))) for row in sheet.rows]
-    columns = ("answers for them", "lines", "at begin", "inscribed", "ended", "at end",
-               "to look at", "contradictory", "listed")  # fmt: skip
-    caption = "Lines by who answers for them"
-    if len(rows) > _ROWS_MAX:
-        caption += f"; the first {_ROWS_MAX} of {len(rows):,}"
-    plots: Sequence[Figure] = ()
-    if ranked:
-        labels = [owner.name if "/" not in owner.key else owner.key for owner in ranked]
-        bars = flat_bars("owners", "Contradictory lines", labels, [wrong[o] for o in ranked])
-        plots = [Figure(bars, f"Contradictory lines; the {len(ranked)} with most.")]
-    return Section(
-        "Institutions",
-        "Each line counts once: for the institution that alone holds its role in the rulebook, or "
-        "manages all that do; else for the role. Listed: lines in the work list of this run.",
-        figures=plots,
-        tables=[Table(caption, columns, rows[:_ROWS_MAX])],
-    )
-
-
-def _access(sheet: Sheet) -> Section:
-    rows = [
-        (f"{row[0]}/{row[1]} {row[3]}", str(row[2]), str(row[4]), _text(row[5]))
-        for row in sheet.rows
-        if row[6] == 0
-    ]
-    text = (
-        "Capacities that grants ask the requester's own integration in. Where a role knows nobody "
-        "in the capacity, the right cannot be used: it is one to take back (article 7, 4° c). "
-    )
-    if not rows:
-        return Section("Access", text + "There is none: each is used by somebody known.")
-    columns = ("role", "capacity", "", "grants that name it")
-    table = Table("Granted, and nobody is known in it", columns, rows, frozenset({2}))
-    return Section("Access", text, tables=[table])
-
-
 def _files(found: Mapping[str, Sheet], files: Mapping[str, str]) -> Section:
     rows = [(files[name], f"{len(sheet.rows):,}", ", ".join(sheet.columns))
             for name, sheet in found.items()]  # fmt: skip
     table = Table("The figures as CSV", ("file", "rows", "columns"), rows, frozenset({2}))
     return Section("Files", "Beside this page; docs/operations.md explains them.", tables=[table])
-
-
-def _text(cell: str | int) -> str:
-    return f"{cell:,}" if isinstance(cell, int) else cell

@@ -1,8 +1,11 @@
-"""What the findings are called, what each says, and what an institution does about it."""
+"""How figures and findings are put into words: what a finding says, and what to do about it."""
 
 from typing import Final, NamedTuple
 
 from ksz_router.report.directory_findings import Finding, Terms
+
+DASH = "\N{EN DASH}"
+"""Where there is nothing to divide by."""
 
 
 class Meaning(NamedTuple):
@@ -83,3 +86,17 @@ def meaning(finding: Finding, terms: Terms) -> Meaning:
     """Return a finding in words, with the terms that were used."""
     words = _MEANINGS[finding]
     return words._replace(what=words.what.format(**terms._asdict()))
+
+
+def share(part: int, whole: int) -> str:
+    """Return a share in words; what is there is never shown as nothing."""
+    if not whole:
+        return DASH
+    if part and part / whole < 0.0001:
+        return "< 0.01 %"
+    return f"{100 * part / whole:.2f} %"
+
+
+def cell_text(cell: str | int) -> str:
+    """Return a cell of a sheet as it stands on a page."""
+    return f"{cell:,}" if isinstance(cell, int) else cell

@@ -143,9 +143,10 @@ def courses(
     with mpl.rc_context(_STYLE):
         columns = 3
         rows = -(-len(series) // columns) or 1
-        figure = Figure(figsize=(_WIDTH_INCHES, 0.2 + 1.35 * rows), layout="constrained")
+        figure = Figure(figsize=(_WIDTH_INCHES, 0.2 + 1.5 * rows), layout="constrained")
+        figure.set_layout_engine("constrained", hspace=0.14)
         figure.patch.set_alpha(0)
-        panels = figure.subplots(rows, columns, squeeze=False).flat
+        panels = list(figure.subplots(rows, columns, squeeze=False).flat)
         for axes in panels:
             axes.set_axis_off()
             axes.patch.set_alpha(0)
