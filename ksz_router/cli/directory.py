@@ -13,7 +13,13 @@ from ksz_router.days import to_date
 from ksz_router.directory.check import check
 from ksz_router.directory.loader import load
 from ksz_router.directory.packing import DirectoryError
-from ksz_router.directory.synthesise import PERSONS_MAX, PERSONS_MIN, landmarks, write_csv
+from ksz_router.directory.synthesise import (
+    PERSONS_MAX,
+    PERSONS_MIN,
+    landmarks,
+    write_csv,
+    write_parquet,
+)
 from ksz_router.identifiers import is_insz
 from ksz_router.model import ANY_TYPE, OPEN, Day, Line, Person
 from ksz_router.official import capacity_label, sectors
@@ -23,6 +29,9 @@ _EXAMPLES = """examples:
   # a directory of a million persons who do not exist
   ksz-router directory synthesise --persons 1000000 --seed 7 --out persons.csv
   ksz-router directory load persons.csv --directory /var/lib/ksz-router/directory
+
+  # 25 million in Parquet, a tenth of the size
+  ksz-router directory synthesise --persons 25000000 --out persons.parquet
 
   # who is who among them: a person to ask about for each verdict
   ksz-router directory synthesise --seed 7 --landmarks
@@ -34,7 +43,7 @@ _EXAMPLES = """examples:
   ksz-router directory check
 
 `show` writes an entry to the privacy log first, and refuses if it cannot.
-docs/directory-format.md describes the CSV file.
+docs/directory-format.md describes the file. To load one takes ksz-router[audit].
 exit status: 0 done; 1 refused, unknown or not in order; 2 wrong usage.
 """
 
@@ -45,8 +54,8 @@ def add(parser: ArgumentParser) -> None:
     parser.epilog = _EXAMPLES
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
-    action = actions.add_parser("load", help="build a new version from a CSV file and swap it in")
-    action.add_argument("file", type=Path, metavar="FILE.csv")
+    action = actions.add_parser("load", help="build a new version from a file and swap it in")
+    action.add_argument("file", type=Path, metavar="FILE", help="CSV, or FILE.parquet")
     _add_place(action)
 
     action = actions.add_parser("show", help="show what the directory holds on one person")
@@ -59,10 +68,10 @@ def add(parser: ArgumentParser) -> None:
     _add_place(action)
     _add_json(action)
 
-    action = actions.add_parser("synthesise", help="write a CSV file of persons who do not exist")
+    action = actions.add_parser("synthesise", help="write a file of persons who do not exist")
     action.add_argument("--persons", type=int, default=10_000, metavar="N", help="(%(default)s)")
     action.add_argument("--seed", type=int, default=1, metavar="S", help="(%(default)s)")
-    action.add_argument("--out", type=Path, metavar="FILE.csv", help="(default: stdout)")
+    action.add_argument("--out", type=Path, metavar="FILE", help="(default: CSV on stdout)")
     action.add_argument(
         "--landmarks",
         action="store_true",
@@ -208,8 +217,15 @@ def _synthesise(arguments: Namespace) -> int:
         write_csv(sys.stdout, persons=arguments.persons, seed=arguments.seed)
         return OK
     try:
-        with arguments.out.open("w", encoding="ascii") as stream:
-            write_csv(stream, persons=arguments.persons, seed=arguments.seed)
+        if arguments.out.suffix == ".parquet":
+            write_parquet(arguments.out, persons=arguments.persons, seed=arguments.seed)
+        else:
+            with arguments.out.open("w", encoding="ascii") as stream:
+                write_csv(stream, persons=arguments.persons, seed=arguments.seed)
+    except ImportError as error:
+        raise UsageError(
+            f"{arguments.out}: Parquet is written with ksz-router[audit]; install that extra"
+        ) from error
     except OSError as error:
         raise UsageError(f"{arguments.out}: cannot be written: {error.strerror}") from error
     return OK
