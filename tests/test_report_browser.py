@@ -1,4 +1,4 @@
-"""The dashboard of the person directory in a browser: what people see, light and dark, wide, narrow.
+"""The dashboard of the person directory in a browser: light and dark, wide and narrow.
 
 Run by ``make test`` on a machine with Chromium, not in continuous integration.
 """
@@ -47,7 +47,8 @@ frame.addEventListener("load", () => {
         t => ({...box(t), text: t.textContent, colour: view.getComputedStyle(t).fill})),
     })),
     tiles: [...page.querySelectorAll(".tile")].map(box),
-    cells: [...page.querySelectorAll("th, td")].filter(c => c.scrollWidth > c.clientWidth + 1).length,
+    cells: [...page.querySelectorAll("th, td")].filter(
+      c => c.scrollWidth > c.clientWidth + 1).length,
   };
   document.getElementById("seen").textContent = "SEEN" + JSON.stringify(seen) + "END";
 });
@@ -94,7 +95,10 @@ def look(page: Path, tmp_path: Path, *, width: int, is_dark: bool) -> Any:
 
 @pytest.mark.parametrize(("width", "is_dark"), [(1_200, False), (390, True)])
 def test_a_reader_sees_every_plot_whole(
-    page: Path, tmp_path: Path, width: int, is_dark: bool
+    page: Path,
+    tmp_path: Path,
+    width: int,
+    is_dark: bool,  # noqa: FBT001  drawn by pytest
 ) -> None:
     """Nothing is fetched, cut off or laid over something else, and the colours are the theme's."""
     seen = look(page, tmp_path, width=width, is_dark=is_dark)

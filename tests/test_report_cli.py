@@ -14,7 +14,7 @@ import lmdb
 import pytest
 
 from ksz_router import cli
-from ksz_router.directory import folder
+from ksz_router.directory import folder, marks
 from ksz_router.directory.loader import load
 from ksz_router.directory.synthesise import landmarks, write_csv
 from ksz_router.identifiers import Kbo, is_insz
@@ -259,12 +259,14 @@ def test_a_run_that_fails_leaves_no_list_behind(
     copy = desk.folder / "copy"
     shutil.copytree(tables / "directory", copy)
     version = folder.current(copy)
-    with lmdb.open(str(version), map_size=folder.MAP_BYTES, max_dbs=2) as environment:
+    with lmdb.open(
+        str(version), map_size=folder.MAP_BYTES, max_dbs=folder.DATABASES_MAX
+    ) as environment:
         persons = environment.open_db(folder.PERSONS, create=False)
         with environment.begin(persons, write=True) as transaction, transaction.cursor() as cursor:
             assert cursor.last()
             cursor.put(cursor.key(), cursor.value() + b"\0")
-    folder.write_mark(version, folder.make_mark(version))
+    marks.write_mark(version, marks.make_mark(version))
     assert desk.list_lines("--directory", str(copy)) == cli.NOT_IN_ORDER
     shown = capsys.readouterr()
     assert (shown.out, "cut off" in shown.err) == ("", True)

@@ -18,8 +18,8 @@ from ksz_router.report.directory_kinds import LineKind
 from ksz_router.report.directory_lines import Ints
 from ksz_router.report.directory_persons import Persons, read_persons
 from ksz_router.report.quarter import Quarter
-from tests import directory_model as model
-from tests.directory_model import One, populations
+from tests import directory_population as model
+from tests.directory_population import One, populations
 
 QUARTER = Quarter(2026, 3)
 

@@ -115,6 +115,12 @@ def _count(
             lists = WorkLists(arguments.work_lists, rulebook.owners, arguments.lines_max)
             open_.enter_context(lists)
         scan = open_.enter_context(Scan.open(target))
+        if scan.live:
+            print(
+                f"ksz-router: {target} is being changed: it grows while this reads; "
+                "better give a backup with --directory",
+                file=sys.stderr,
+            )
         bar = open_.enter_context(
             tqdm(total=scan.numbers, unit=" numbers", unit_scale=True, disable=None, delay=1)
         )

@@ -128,40 +128,40 @@ def point_to(folder: Path) -> None:
     marks.sync_folder(target)
 
 
-def open_environment(folder: Path, *, readahead: bool = False) -> lmdb.Environment:
-    """Open a version to read. The caller has checked its mark.
-
-    Args:
-        folder: Of the version.
-        readahead: For who reads all of it in order; a look-up would read in vain.
+def open_environment(folder: Path, *, reads_all: bool = False) -> lmdb.Environment:
+    """Open a version to read, from end to end if ``reads_all``. The caller has checked its mark.
 
     Raises:
         DirectoryError: LMDB refuses it.
     """
-    # One spare transaction: `begin` then renews it, as `abort` only resets it.
-    return _open(folder, readonly=True, max_spare_txns=1)
+    return _open(folder, readonly=True, readahead=reads_all)
 
 
-def open_to_write(folder: Path) -> lmdb.Environment:
-    """Open a version to change it in durable transactions. The caller holds the lock.
+def open_to_write(folder: Path, *, durable: bool = True) -> lmdb.Environment:
+    """Open a version to change it. The caller holds the lock.
+
+    Without ``durable`` transactions, for what nobody sees before ``sync``, as a restore.
 
     Raises:
         DirectoryError: LMDB refuses it.
     """
-    return _open(folder, readonly=False, max_spare_txns=1)
+    return _open(folder, readonly=False, durable=durable)
 
 
-def _open(folder: Path, *, readonly: bool, max_spare_txns: int) -> lmdb.Environment:
+def _open(
+    folder: Path, *, readonly: bool, readahead: bool = False, durable: bool = True
+) -> lmdb.Environment:
     try:
         return lmdb.open(
             str(folder),
             map_size=MAP_BYTES,
             max_readers=READERS_MAX,
             max_dbs=DATABASES_MAX,
-            max_spare_txns=max_spare_txns,
+            max_spare_txns=1,  # `begin` then renews the one transaction, as `abort` resets it
             readonly=readonly,
             create=False,
             readahead=readahead,
+            sync=durable,
         )
     except lmdb.Error as error:
         raise DirectoryError(
@@ -195,6 +195,12 @@ def version_in(state: bytes | memoryview | None) -> int:
     if state is None or len(state) != _STATE.size:
         raise DamagedError("the description of the directory is damaged")
     return int.from_bytes(state[:8], "big")
+
+
+def counts_in(state: bytes | memoryview) -> tuple[int, int]:
+    """Return how many numbers and lines the value of ``STATE`` tells of."""
+    _, numbers, lines = _STATE.unpack(state)
+    return numbers, lines
 
 
 def read_meta(folder: Path, environment: lmdb.Environment) -> Meta:

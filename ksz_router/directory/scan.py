@@ -14,7 +14,7 @@ from typing import Self
 
 import lmdb
 
-from ksz_router.directory import folder
+from ksz_router.directory import folder, marks
 from ksz_router.directory.packing import DirectoryError
 
 Item = tuple[memoryview, memoryview]
@@ -26,12 +26,18 @@ class Scan:
 
     def __init__(self, target: Path) -> None:
         self._folder = folder.current(target)
-        folder.check_mark(self._folder)
-        self._environment = folder.open_environment(self._folder, readahead=True)
+        marks.check_mark(self._folder)
+        self.live: bool = marks.read_mark(self._folder).live
+        """Whether a writer has it open, or died: then what it replaces meanwhile stays in place."""
+        self._environment = folder.open_environment(self._folder, reads_all=True)
         try:
-            meta = folder.read_meta(self._folder, self._environment)
+            folder.read_meta(self._folder, self._environment)  # sees that the format is ours
             persons = self._environment.open_db(folder.PERSONS, create=False)
+            described = self._environment.open_db(folder.META, create=False)
             self._transaction = self._environment.begin(persons, buffers=True)
+            state = self._transaction.get(folder.STATE, b"", db=described)
+            self.version: int = folder.version_in(state)
+            self.numbers, self.lines = folder.counts_in(state)
         except lmdb.Error as error:
             self._environment.close()
             raise DirectoryError(
@@ -40,10 +46,6 @@ class Scan:
         except DirectoryError:
             self._environment.close()
             raise
-        self.version: int = meta.version
-        self.numbers: int = meta.numbers
-        """How many numbers there are, for a bar of progress."""
-        self.lines: int = meta.lines
 
     @classmethod
     def open(cls, target: Path) -> Self:
