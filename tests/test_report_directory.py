@@ -102,6 +102,7 @@ def test_sectors_of_a_person_are_counted_over_all_numbers(
 @given(populations(), st.integers(1, 7))
 @example([one(Line(17, 1, 902, 1, 20260702, OPEN))], 1)
 @example([one(Line(17, 1, 902, 1, 20260701, OPEN))], 1)
+@example([one(Line(5, 0, 20, 1, 20100101, 20160930), Line(5, 0, 10, 1, 20100101, 20160929))], 1)
 def test_findings_are_those_of_plain_python(population: list[One], batch: int) -> None:
     """Of every line, whatever the batches; and the counts are the sums of them."""
     figures, heard = count(population, batch)
