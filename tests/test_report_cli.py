@@ -7,15 +7,19 @@ import stat
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import lmdb
+import msgspec
 import pytest
 
 from ksz_router import cli
-from ksz_router.directory import folder, marks
+from ksz_router.directory import folder, marks, packing
 from ksz_router.directory.loader import load
+from ksz_router.directory.packing import pack_key
 from ksz_router.directory.synthesise import landmarks, write_csv
 from ksz_router.identifiers import Kbo, is_insz
 from ksz_router.model import ANY_TYPE, OPEN, Institution, Role
@@ -251,22 +255,47 @@ def test_what_cannot_be_recorded_or_written_is_not_listed(
     assert [file.name for file in desk.folder.glob("lists*/*")] == []
 
 
-def test_a_run_that_fails_leaves_no_list_behind(
-    desk: Desk, tables: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Half a list would be taken for a whole one. The entry is there all the same."""
-    monkeypatch.setattr(directory_figures, "BATCH_NUMBERS", 50)
-    copy = desk.folder / "copy"
-    shutil.copytree(tables / "directory", copy)
-    version = folder.current(copy)
+@contextmanager
+def changing(directory: Path) -> Iterator["lmdb.Cursor[bytes]"]:
+    """Change values behind the back of the writer, and mark the file as checked."""
+    version = folder.current(directory)
     with lmdb.open(
         str(version), map_size=folder.MAP_BYTES, max_dbs=folder.DATABASES_MAX
     ) as environment:
         persons = environment.open_db(folder.PERSONS, create=False)
         with environment.begin(persons, write=True) as transaction, transaction.cursor() as cursor:
-            assert cursor.last()
-            cursor.put(cursor.key(), cursor.value() + b"\0")
+            yield cursor
     marks.write_mark(version, marks.make_mark(version))
+
+
+def test_numbers_of_a_person_that_do_not_name_each_other_are_no_smaller_count(
+    desk: Desk, tables: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lines that no person has would be left out, and the figures believed."""
+    copy = copied(tables / "directory", desk.folder / "copy")
+    with changing(copy) as cursor:
+        assert cursor.set_key(pack_key(number(997, 110730)))
+        kept = packing.unpack(cursor.value())
+        cursor.put(cursor.key(), packing.pack(msgspec.structs.replace(kept, others=())))
+    assert desk.report("--directory", str(copy)) == cli.NOT_IN_ORDER
+    assert "not as many numbers and lines" in capsys.readouterr().err
+    assert not desk.out.exists()
+
+
+def copied(directory: Path, where: Path) -> Path:
+    shutil.copytree(directory, where)
+    return where
+
+
+def test_a_run_that_fails_leaves_no_list_behind(
+    desk: Desk, tables: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Half a list would be taken for a whole one. The entry is there all the same."""
+    monkeypatch.setattr(directory_figures, "BATCH_NUMBERS", 50)
+    copy = copied(tables / "directory", desk.folder / "copy")
+    with changing(copy) as cursor:
+        assert cursor.last()
+        cursor.put(cursor.key(), cursor.value() + b"\0")
     assert desk.list_lines("--directory", str(copy)) == cli.NOT_IN_ORDER
     shown = capsys.readouterr()
     assert (shown.out, "cut off" in shown.err) == ("", True)
@@ -375,6 +404,14 @@ def test_grants_that_nobody_can_use_are_told(desk: Desk) -> None:
         assert int(row["lines_in_force"]) == lines
         assert int(row["grants"]) >= 1
     assert {"0"} < {row["lines_in_force"] for row in rows}
+
+
+def test_the_document_explains_every_file_and_finding() -> None:
+    """Under the names that stand in the files."""
+    text = (Path(__file__).parents[1] / "docs" / "operations.md").read_text(encoding="utf-8")
+    chapter = text[text.index("## Quarterly dashboards") : text.index("## Events")]
+    for name in (*SHEETS, *(finding.name for finding in Finding)):
+        assert f"| `{name}` |" in chapter, name
 
 
 def test_a_sheet_is_csv() -> None:
