@@ -1,6 +1,7 @@
 """Loading in columns: it judges, sorts and packs as one row at a time would."""
 
 import sys
+import tracemalloc
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -147,19 +148,18 @@ def test_a_glance_knows_every_number_and_day() -> None:
 
 @given(
     st.lists(st.tuples(st.integers(0, 40), st.integers(0, 9)), max_size=200),
-    st.integers(1, 9),
-    st.integers(1, 5),
+    st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 5)),
     st.integers(1, 7),
     st.sampled_from([list, sorted]),
 )
 def test_the_sorter_sorts(
-    given_keys: list[tuple[int, int]], run: int, sample: int, chunk: int, arranged: Any
+    given_keys: list[tuple[int, int]], sizes: tuple[int, int, int], chunk: int, arranged: Any
 ) -> None:
     """Any records, any size of a run; nothing lost, nothing doubled, no number in two ranges."""
     given_keys = arranged(given_keys)
     records = np.array([(n << 21, p, 0, row, 0) for row, (n, p) in enumerate(given_keys)], RECORD)
     with TemporaryDirectory() as name:
-        sorter = Sorter(Path(name), run, sample)
+        sorter = Sorter(Path(name), *sizes)
         for at in range(0, len(records), chunk):
             sorter.add(records[at : at + chunk])
         ranges = list(sorter.ranges())
@@ -176,16 +176,30 @@ def test_the_sorter_sorts(
 
 def test_a_sorted_input_is_one_run(tmp_path: Path) -> None:
     """Nothing is merged where nothing needs to be."""
-    sorter = Sorter(tmp_path, 10, 3)
+    sorter = Sorter(tmp_path, 10, 10, 3)
     for n in range(100):
         sorter.add(np.array([(n << 21, 0, 0, 0, 0)], RECORD))
     assert sum(len(one.records) for one in sorter.ranges()) == 100
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_little_of_a_run_stays_in_memory(tmp_path: Path) -> None:
+    """A view of an array would keep the whole of it."""
+    sorter = Sorter(tmp_path, 1 << 16)
+    tracemalloc.start()
+    for run in range(20):
+        records = np.zeros(1 << 16, RECORD)
+        records["role"] = 20 - run << 21
+        sorter.add(records)
+    del records
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 8 * 20 * (1 << 16) / 10
+
+
 def test_a_number_with_endless_rows_does_not_fill_the_memory(tmp_path: Path) -> None:
     """It is refused before its rows are read back."""
-    sorter = Sorter(tmp_path, 2_000, 10)
+    sorter = Sorter(tmp_path, 2_000, 2_000, 10)
     rest = np.zeros(30_000, RECORD)
     rest["role"] = np.where(np.arange(30_000) % 10, 7, np.arange(30_000)).astype(np.uint64) << 21
     rest["row"] = np.arange(30_000)

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from ksz_router.days import day_before, next_day
 from ksz_router.directory.change import ANY, LINE_OPERATIONS, Change, Operation, Reason, Refused
-from ksz_router.directory.packing import Record, order
+from ksz_router.directory.packing import Record, current_of, order
 from ksz_router.directory.registering import registered
 from ksz_router.limits import person_lines_max
 from ksz_router.model import PROVISIONAL, Day, Line, NumberStatus
@@ -36,11 +36,6 @@ def applied(records: Records, change: Change, today: Day) -> dict[str, Record] |
     if change.operation is Operation.ADJUST:
         return _adjusted(records, change, change.line, today)
     return _removed(records, change, change.line, today)
-
-
-def current_of(record: Record, number: str) -> str:
-    """Return the number in use of the person whose number has this record."""
-    return record.others[0] if record.status is NumberStatus.REPLACED else number
 
 
 def _inscribed(

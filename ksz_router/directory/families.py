@@ -46,7 +46,7 @@ class Families:
         self._transaction.put(key, target + _ROW.pack(row), db=self._next)
         self._transaction.put(target, key, db=self._former)
         self._waiting += 1
-        if self._waiting == 10_000:  # a write transaction keeps its pages in memory
+        if self._waiting == 1_000:  # a write transaction keeps its pages in memory
             self._transaction.commit()
             self._transaction = self._environment.begin(write=True)
             self._waiting = 0

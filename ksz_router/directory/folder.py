@@ -13,6 +13,7 @@ a damaged LMDB file may end the process that reads it.
 
 import os
 import re
+import shutil
 import struct
 from pathlib import Path
 
@@ -126,6 +127,23 @@ def point_to(folder: Path) -> None:
         os.fsync(file.fileno())
     new.replace(target / "current")
     marks.sync_folder(target)
+
+
+def swap_in(building: Path, target: Path, version: int) -> None:
+    """Mark a version that was built, name it and let it serve, each step durably.
+
+    The version that served before stays, older ones are removed.
+    """
+    (building / "lock.mdb").unlink(missing_ok=True)
+    marks.write_mark(building, marks.make_mark(building))
+    former = serving(target)
+    new = folder_of(target, version)
+    building.rename(new)
+    marks.sync_folder(target)
+    point_to(new)
+    for child in target.glob("version-*"):
+        if child not in (new, former):  # a reader may be about to open the one before
+            shutil.rmtree(child, ignore_errors=True)
 
 
 def open_environment(folder: Path, *, reads_all: bool = False) -> lmdb.Environment:

@@ -29,6 +29,8 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     reason: int
     """0: applied; else the :class:`Reason` of the refusal."""
     change: Change
+    came_from: int = 0
+    """Of a restore: the version whose content it brought back."""
 
     def __repr__(self) -> str:
         return f"Entry({self.change.operation.name})"
@@ -74,6 +76,11 @@ def pack_entry(now_us: int, reason: Reason | None, change: Change) -> bytes:
     return _encoder.encode((now_us, reason or 0, change))
 
 
+def repack(entry: Entry) -> bytes:
+    """Return the value of a row that was read."""
+    return _encoder.encode(entry)
+
+
 def unpack_entry(value: bytes | memoryview) -> Entry:
     """Return the row of a value.
 
@@ -104,9 +111,9 @@ def unpack_note(value: bytes | memoryview) -> Note:
         raise DamagedError("a note of an exchange cannot be read") from error
 
 
-def boundary(operation: Operation, now_us: int) -> bytes:
+def boundary(operation: Operation, now_us: int, came_from: int = 0) -> bytes:
     """Return the row of a version that a load or a restore made, not a change."""
-    return pack_entry(now_us, None, Change(b"", "", operation))
+    return _encoder.encode((now_us, 0, Change(b"", "", operation), came_from))
 
 
 def rows(cursor: "lmdb.Cursor[bytes]", after: int) -> Iterator[tuple[int, int, Entry]]:

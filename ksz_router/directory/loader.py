@@ -4,17 +4,17 @@ Memory stays flat: rows are judged block by block, sorted on disk and written in
 keys. One bad row, and nothing changes. ``docs/directory-format.md`` describes the file.
 """
 
-import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import lmdb
 
-from ksz_router.directory import folder, marks
+from ksz_router.directory import folder
+from ksz_router.directory.carrying import carry_over
 from ksz_router.directory.families import Families
 from ksz_router.directory.lock import Lock
 from ksz_router.directory.packing import DirectoryError
@@ -31,25 +31,31 @@ class Loaded(NamedTuple):
     lines: int
 
 
-def load(file: Path, target: Path, *, progress: Progress | None = None) -> Loaded:
+def load(file: Path, target: Path, *, now_us: int = 0, progress: Progress | None = None) -> Loaded:
     """Build the next version from a CSV or Parquet file and make it the one that serves, durably.
 
     Readers keep the version they have until they refresh; the version before stays on disk,
-    older ones are removed.
+    older ones are removed. The journal goes on: ``now_us``, Unix time in microseconds, is when.
 
     Raises:
         LoadRefusedError: rows cannot be loaded.
-        DirectoryError: another load runs, a package is missing, or the disk does not take what is
-            written.
+        DirectoryError: a writer, a load or a restore is at work, a package is missing, or the disk
+            does not take what is written.
     """
     tell = progress or (lambda _what, _done, _total: None)
     try:
         target.mkdir(parents=True, exist_ok=True)
         with Lock(target), _scratch(target) as scratch:
             version = 1 + folder.newest_version(target)
-            loaded = _build(file, scratch, version, tell)
+            loaded = _build(
+                file,
+                scratch,
+                version,
+                tell,
+                lambda environment: carry_over(target, environment, version, now_us),
+            )
             tell("seal", 0, 1)
-            _swap_in(scratch / "building", target, version)
+            folder.swap_in(scratch / "building", target, version)
             tell("seal", 1, 1)
             return loaded
     except ImportError as error:
@@ -62,7 +68,13 @@ def load(file: Path, target: Path, *, progress: Progress | None = None) -> Loade
         raise DirectoryError(f"{target}: load failed, nothing was changed: {reason}") from error
 
 
-def _build(file: Path, scratch: Path, version: int, tell: Progress) -> Loaded:
+def _build(
+    file: Path,
+    scratch: Path,
+    version: int,
+    tell: Progress,
+    carry: Callable[[lmdb.Environment], None],
+) -> Loaded:
     # One road: a second one in pure Python would have to be kept the same in every rule.
     from ksz_router.directory.bulk.build import Build  # noqa: PLC0415  numpy is an extra
 
@@ -80,6 +92,7 @@ def _build(file: Path, scratch: Path, version: int, tell: Progress) -> Loaded:
         try:
             numbers, lines = build.write(environment)
             meta = folder.Meta(format=folder.FORMAT, version=version, numbers=numbers, lines=lines)
+            carry(environment)
             folder.write_meta(environment, meta)
             environment.sync(True)
         finally:
@@ -94,18 +107,3 @@ def _scratch(target: Path) -> Iterator[Path]:
         shutil.rmtree(stale, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="loading-", dir=target) as name:
         yield Path(name)
-
-
-def _swap_in(building: Path, target: Path, version: int) -> None:
-    (building / "lock.mdb").unlink(missing_ok=True)
-    with (building / "data.mdb").open("rb") as file:
-        os.fsync(file.fileno())
-    marks.write_mark(building, marks.make_mark(building))
-    former = folder.serving(target)
-    new = folder.folder_of(target, version)
-    building.rename(new)
-    marks.sync_folder(target)
-    folder.point_to(new)
-    for child in target.glob("version-*"):
-        if child not in (new, former):  # a reader may be about to open the one before
-            shutil.rmtree(child, ignore_errors=True)

@@ -21,7 +21,10 @@ from ksz_router.limits import person_lines_max
 RUN_ROWS = 1 << 20
 """Rows in memory at once, 26 MB: some 270 runs of 275 million rows."""
 
-SAMPLE_ROWS = 512
+RANGE_ROWS = 1 << 18
+"""About so many are given back at once: fewer, since they are packed beside."""
+
+SAMPLE_ROWS = 128
 """Of every so many rows of a run one number stays in memory, to cut the ranges by."""
 
 
@@ -40,10 +43,15 @@ class Sorter:
     """
 
     def __init__(
-        self, scratch: Path, run_rows: int = RUN_ROWS, sample_rows: int = SAMPLE_ROWS
+        self,
+        scratch: Path,
+        run_rows: int = RUN_ROWS,
+        range_rows: int = RANGE_ROWS,
+        sample_rows: int = SAMPLE_ROWS,
     ) -> None:
         self._scratch = scratch
         self._run_rows = run_rows
+        self._range_rows = range_rows
         self._sample_rows = sample_rows
         self._waiting: list[Records] = []
         self._waiting_count = 0
@@ -68,7 +76,7 @@ class Sorter:
         if not self._runs:
             return
         samples = np.sort(np.concatenate([run.samples() for run in self._runs]))
-        step = max(1, self._run_rows // self._sample_rows)
+        step = max(1, self._range_rows // self._sample_rows)
         begins = [0, *map(int, np.unique(samples[step::step])), NUMBERS_END]
         # Where a number has no more rows than it may have, no range between two has more.
         rows_max = 2 * self._sample_rows * (step + len(self._runs)) + person_lines_max
@@ -115,7 +123,7 @@ class _Run:
 
     def add(self, records: Records, numbers: Integers) -> None:
         """Append records whose numbers come after all that are there."""
-        self._samples.append(numbers[-self._count % self._sample_rows :: self._sample_rows])
+        self._samples.append(numbers[-self._count % self._sample_rows :: self._sample_rows].copy())
         self._count += len(records)
         self.last = int(numbers[-1])
         with self._file.open("ab") as file:
