@@ -43,6 +43,10 @@ BY_EXCHANGE: dict[str, tuple[str, ...]] = {
 }
 """The verbs that show what is about a person whom they only meet in what they find."""
 
+EVERYBODY = {"report directory": ("--work-lists", "lists")}
+"""The verbs that read everybody, and the words with which they name some: then a purpose is asked.
+Whom is not known before; one entry is made, without person (tests/test_report_cli.py)."""
+
 OTHERS = {
     "run": "serves: each exchange has its entries",
     "check-config": "opens the tables, and looks nobody up",
@@ -75,6 +79,7 @@ OTHERS = {
 MAY_READ = {
     "ksz_router.directory.snapshot": {"reading", "check_config"},
     "ksz_router.directory.Directory": set[str](),
+    "ksz_router.directory.scan": {"report_directory"},
     "ksz_router.privacylog.query": {"log_query"},
     "ksz_router.privacylog.live": set[str](),
     "ksz_router.privacylog.archive.assemble": {"log_query"},
@@ -169,7 +174,7 @@ def run(
 
 def test_every_verb_is_known_to_read_a_person_or_not_to() -> None:
     """A verb that is new is put in one of the two tables above, and tested if it reads."""
-    assert sorted(commands()) == sorted([*READS, *BY_EXCHANGE, *OTHERS])
+    assert sorted(commands()) == sorted([*READS, *BY_EXCHANGE, *EVERYBODY, *OTHERS])
 
 
 def test_a_verb_that_can_be_given_a_person_is_one_that_reads_or_says_why_not() -> None:
@@ -178,7 +183,8 @@ def test_a_verb_that_can_be_given_a_person_is_one_that_reads_or_says_why_not() -
         options = {option for action in leaf._actions for option in action.option_strings}
         words = options | {action.dest for action in leaf._actions}
         takes_person = bool(words & {"--person", "person", "insz", "--insz"})
-        assert ({"--purpose", "--reader"} <= options) == (name in READS or name in BY_EXCHANGE)
+        is_reading = name in READS or name in BY_EXCHANGE or name in EVERYBODY
+        assert ({"--purpose", "--reader"} <= options) == is_reading
         assert not takes_person or name in READS or name == "send", name
 
 
@@ -231,6 +237,26 @@ def test_the_entry_is_durable_before_the_person_is_looked_up(
     assert run(desk, monkeypatch, verb) == cli.NOT_IN_ORDER
     assert capsys.readouterr().out == ""
     assert len(desk.entries()) == 1
+
+
+@pytest.mark.parametrize(("verb", "naming"), EVERYBODY.items())
+def test_who_reads_everybody_says_why_where_it_names_some(
+    desk: Desk, capsys: pytest.CaptureFixture[str], verb: str, naming: Sequence[str]
+) -> None:
+    """Without a purpose nothing is read; with one the entry is there before the first look."""
+    out = desk.folder / "out"
+    words = [*verb.split(), "--quarter", "2020Q1", "--out", str(out), "--config", str(desk.config)]
+    named = [naming[0], str(desk.folder / naming[1])]
+    assert cli.main([*words, *named]) == cli.USAGE
+    assert desk.entries() == []
+    gone = ("--directory", str(desk.folder / "none"), "--purpose", "complaint 7", "--reader", "dpo")
+    assert cli.main([*words, *named, *gone]) == cli.NOT_IN_ORDER
+    (entry,) = desk.entries()
+    assert (entry.kind, entry.service, entry.reader, entry.purpose, entry.person) == (
+        Kind.READING, verb, "dpo", "complaint 7", None,
+    )  # fmt: skip
+    assert capsys.readouterr().out == ""
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("verb", BY_EXCHANGE)

@@ -63,7 +63,7 @@ HOMES: dict[str, set[str]] = {
     "subprocess": {"daemon", "cli"},
     "pyarrow": {"privacylog.archive", "directory.bulk"},
     "duckdb": {"privacylog.archive"},
-    "numpy": {"privacylog.archive", "directory.bulk"},
+    "numpy": {"privacylog.archive", "report", "directory.bulk"},
     "matplotlib": {"report"},
     "jinja2": {"report"},
     "tqdm": {"cli"},

@@ -215,6 +215,12 @@ def version_in(state: bytes | memoryview | None) -> int:
     return int.from_bytes(state[:8], "big")
 
 
+def counts_in(state: bytes | memoryview) -> tuple[int, int]:
+    """Return how many numbers and lines the value of ``STATE`` tells of."""
+    _, numbers, lines = _STATE.unpack(state)
+    return numbers, lines
+
+
 def read_meta(folder: Path, environment: lmdb.Environment) -> Meta:
     """Return what the environment says of itself.
 
