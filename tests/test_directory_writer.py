@@ -206,3 +206,11 @@ def test_the_verbs_bring_back_what_was_before_a_mistake(
     wrong = ["--until-time", "yesterday", "--journal-of", str(target)]
     for words in (["--until-version", "2"], wrong):
         assert main(["directory", "restore", str(backup), *words, *place]) == 2
+
+
+def test_what_is_answered_is_on_the_disk(target: Path) -> None:
+    """The flushes of LMDB are on: a kill would not show it, a power cut would."""
+    writer = Writer.open(target)
+    flags = writer._environment.flags()
+    assert (flags["sync"], flags["metasync"], flags["writemap"]) == (True, True, False)
+    writer.close()
