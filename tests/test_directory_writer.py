@@ -15,7 +15,7 @@ from ksz_router.directory.check import check
 from ksz_router.directory.marks import NotCheckedError, read_mark
 from ksz_router.directory.writer import Writer
 from ksz_router.model import OPEN, Line
-from tests.directory_breaking import die
+from tests.directory_breaking import break_at, die
 from tests.directory_child import BATCH, batch
 from tests.directory_files import A, B, line, loaded, person
 from tests.directory_model import NOW_US
@@ -180,6 +180,53 @@ def test_the_journal_must_join_on_and_reach_what_is_asked_for(target: Path) -> N
     with pytest.raises(DirectoryError, match="older backup"):
         restore(backup, target, wanted=Wanted(target, 1))
     assert check(target) == []
+
+
+def test_a_journal_that_was_trimmed_whole_is_no_journal(target: Path) -> None:
+    """Though no row shows the gap, the version of its directory does."""
+    backup = target.parent / "backup"
+    back_up(target, backup)
+    writer = Writer.open(target, keep_days=1)
+    writer.apply([inscribe(1)], NOW_US)
+    writer.apply([Change(b"short", A, Operation.CANCEL)], NOW_US + 3 * DAY_US)
+    writer.close()
+    with pytest.raises(DirectoryError, match="nothing between versions 1 and 2"):
+        restore(backup, target, wanted=Wanted(target))
+
+
+def test_a_refusal_that_the_backup_holds_is_not_asked_for_again(target: Path) -> None:
+    """A replay begins behind it, and takes along those that came after."""
+    writer = Writer.open(target)
+    writer.apply([inscribe(1), inscribe(2)], NOW_US)
+    writer.close()
+    backup = target.parent / "backup"
+    back_up(target, backup)
+    writer = Writer.open(target)
+    writer.apply([inscribe(3), inscribe(4, 4)], NOW_US)
+    writer.close()
+    assert restore(backup, target, wanted=Wanted(target)).came_from == 3
+    writer = Writer.open(target)
+    repeated = writer.apply([inscribe(2), inscribe(3)], NOW_US)
+    assert repeated == [Refused(Reason.OVERLAPS, repeated=True)] * 2
+    writer.close()
+    assert check(target) == []
+
+
+def test_after_a_failed_write_nothing_is_written_before_it_was_opened_anew(target: Path) -> None:
+    """What LMDB then holds is not known; the exchange ids tell it."""
+    writer = Writer.open(target)
+    break_at(writer, "after commit")
+    for _ in range(2):
+        with pytest.raises(DirectoryError, match="anew"):
+            writer.apply([inscribe(1)], NOW_US)
+    with pytest.raises(DirectoryError, match="an earlier write failed"):
+        writer.look_up([A])
+    writer.close()
+    writer = Writer.open(target)
+    verdict = writer.apply([inscribe(1)], NOW_US)[0]
+    assert isinstance(verdict, Applied)
+    assert (verdict.version, verdict.repeated) == (2, True)
+    writer.close()
 
 
 def test_the_verbs_bring_back_what_was_before_a_mistake(
