@@ -222,6 +222,7 @@ def test_after_a_failed_write_nothing_is_written_before_it_was_opened_anew(targe
     with pytest.raises(DirectoryError, match="an earlier write failed"):
         writer.look_up([A])
     writer.close()
+    assert read_mark(target / "version-00000001").live
     writer = Writer.open(target)
     verdict = writer.apply([inscribe(1)], NOW_US)[0]
     assert isinstance(verdict, Applied)
