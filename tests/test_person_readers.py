@@ -33,6 +33,7 @@ READS: dict[str, tuple[str, ...]] = {
     "explain": ("explain", "--as", worlds.uri(worlds.CENTRE), "--person", "-",
                 "--service", "UnemploymentData", "--service-version", "3", "--sector", "17",
                 "--type", "1", "--capacity", "2", "--user", worlds.USER_A),
+    "directory history": ("directory", "history", "--person", "-"),
     "log query": ("log", "query", "--person", "-"),
 }  # fmt: skip
 """The verbs that read a person, each with a command line that does; the number on stdin."""
@@ -82,9 +83,9 @@ MAY_READ = {
     "ksz_router.directory.snapshot": {"reading", "check_config"},
     "ksz_router.directory.Directory": set[str](),
     "ksz_router.directory.scan": {"report_directory"},
-    "ksz_router.privacylog.query": {"log_query"},
+    "ksz_router.privacylog.query": {"log_query", "directory_history"},
     "ksz_router.privacylog.live": set[str](),
-    "ksz_router.privacylog.archive.assemble": {"log_query"},
+    "ksz_router.privacylog.archive.assemble": {"log_query", "directory_history"},
     "ksz_router.privacylog.archive.search": set[str](),
     "ksz_router.privacylog.hotlog": set[str](),
     "ksz_router.privacylog.recovery": set[str](),
