@@ -180,6 +180,8 @@ class Service(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=Fal
     """Of a distribution ``MUTATION`` or ``SUBMISSION``, of anything else ``NONE``."""
     filled_by: FilledBy = FilledBy.EITHER
     integrations: tuple[Integration, ...] = ()
+    any_number: bool = False
+    """The number need not exist, nor be in use: for services that keep the numbers themselves."""
 
 
 class Grant(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):

@@ -329,7 +329,7 @@ def in_network(case: Case, draw: st.DrawFn) -> Case:
 def cases(draw: st.DrawFn) -> Case:
     """Any case: one that mostly passes, with other rows in it or spoilt up to twice."""
     case = draw(passing_cases())
-    match draw(st.integers(0, 8)):
+    match draw(st.integers(0, 9)):
         case 0:
             case = case.knowing(rights=tuple(draw(some_rights)))
         case 1:
@@ -338,7 +338,7 @@ def cases(draw: st.DrawFn) -> Case:
             case = case.with_lines(*draw(some_lines))
         case 3:
             case = case.knowing(sources=tuple(draw(rows_of_sources)))
-        case 4 | 5:
+        case 4 | 5 | 7:
             case = in_network(case, draw)
         case 6:
             case = case.supplying(changes_only=True).asking(unchanged=draw(st.booleans()))

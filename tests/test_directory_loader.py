@@ -225,8 +225,8 @@ def test_what_a_killed_load_left_behind_is_removed(tmp_path: Path) -> None:
     assert loaded(tmp_path, person(A)).version == 5
     assert sorted(path.name for path in target.iterdir()) == [
         "current",
-        "load.lock",
         "version-00000005",
+        "write.lock",
     ]
 
 
@@ -234,9 +234,9 @@ def test_two_loads_do_not_run_at_once(tmp_path: Path) -> None:
     """The second is refused at once."""
     target = tmp_path / "directory"
     target.mkdir()
-    with (target / "load.lock").open("w") as lock:
+    with (target / "write.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(DirectoryError, match="another load is running"):
+        with pytest.raises(DirectoryError, match="a writer, a load or a restore"):
             loaded(tmp_path, person(A))
     assert loaded(tmp_path, person(A)).version == 1
 

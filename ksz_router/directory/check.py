@@ -8,7 +8,7 @@ import lmdb
 from lmdb import verify
 
 from ksz_router.days import is_day
-from ksz_router.directory import folder, packing
+from ksz_router.directory import folder, marks, packing
 from ksz_router.directory.packing import DamagedError, DirectoryError, Record
 from ksz_router.model import OPEN, Line, NumberStatus
 
@@ -28,10 +28,10 @@ def check(target: Path) -> list[str]:
         DirectoryError: there is nothing to check, or it is open in this process.
     """
     version_folder = folder.current(target)
-    mark = folder.read_mark(version_folder)
+    mark = marks.read_mark(version_folder)
     data = version_folder / "data.mdb"
     try:
-        made = folder.make_mark(version_folder)
+        made = marks.make_mark(version_folder, takes_digest=bool(mark.sha256))
     except OSError as error:
         raise DirectoryError(f"{data}: cannot be read; restore it") from error
     if made.sha256 != mark.sha256:
@@ -51,7 +51,7 @@ def check(target: Path) -> list[str]:
     finally:
         environment.close()
     if not problems and made != mark:
-        folder.write_mark(version_folder, made)
+        marks.write_mark(version_folder, made)
     return problems
 
 

@@ -5,7 +5,6 @@ keys. One bad row, and nothing changes. ``docs/directory-format.md`` describes t
 """
 
 import csv
-import fcntl
 import os
 import shutil
 import tempfile
@@ -17,10 +16,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import lmdb
-import msgspec
 
-from ksz_router.directory import folder
+from ksz_router.directory import folder, marks
 from ksz_router.directory.families import Families
+from ksz_router.directory.lock import Lock
 from ksz_router.directory.packing import DirectoryError, Record, pack
 from ksz_router.directory.rows import (
     COLUMNS,
@@ -73,9 +72,8 @@ def load(csv_file: Path, target: Path, *, progress: Progress | None = None) -> L
     """
     try:
         target.mkdir(parents=True, exist_ok=True)
-        with _alone(target), _scratch(target) as scratch:
-            versions = [folder.version_of(child) for child in target.iterdir()]
-            version = 1 + max(versions, default=0)
+        with Lock(target), _scratch(target) as scratch:
+            version = 1 + folder.newest_version(target)
             with Families(scratch / "families") as families:
                 build = _Build(csv_file, scratch, families, progress)
                 build.read()
@@ -108,16 +106,6 @@ class _Reasons:
     def raise_any(self) -> None:
         if self._found:
             raise LoadRefusedError(self._found)
-
-
-@contextmanager
-def _alone(target: Path) -> Iterator[None]:
-    with (target / "load.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DirectoryError(f"{target}: another load is running; wait for it") from error
-        yield
 
 
 @contextmanager
@@ -197,7 +185,7 @@ class _Build:
         environment = lmdb.open(
             str(building),
             map_size=folder.MAP_BYTES,
-            max_dbs=2,
+            max_dbs=folder.DATABASES_MAX,
             sync=False,  # one flush at the end: a torn building folder is thrown away
             lib_version=0,  # the format of LMDB 0.9
         )
@@ -206,8 +194,7 @@ class _Build:
             self._check_targets(environment)
             self._reasons.raise_any()
             meta = folder.Meta(format=folder.FORMAT, version=version, numbers=numbers, lines=lines)
-            with environment.begin(environment.open_db(folder.META), write=True) as transaction:
-                transaction.put(folder.META, msgspec.json.encode(meta))
+            folder.write_meta(environment, meta)
             environment.sync(True)
         finally:
             environment.close()
@@ -285,11 +272,11 @@ def _swap_in(building: Path, target: Path, version: int) -> None:
     (building / "lock.mdb").unlink(missing_ok=True)
     with (building / "data.mdb").open("rb") as file:
         os.fsync(file.fileno())
-    folder.write_mark(building, folder.make_mark(building))
+    marks.write_mark(building, marks.make_mark(building))
     former = folder.serving(target)
     new = folder.folder_of(target, version)
     building.rename(new)
-    folder.sync_folder(target)
+    marks.sync_folder(target)
     folder.point_to(new)
     for child in target.glob("version-*"):
         if child not in (new, former):  # a reader may be about to open the one before

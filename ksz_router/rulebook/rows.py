@@ -64,6 +64,7 @@ class ServiceRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     deadline_ms: int = 10_000
     distribution: Literal["M", "Z"] | None = None
     filled_by: Literal["either", "sender", "directory"] = "either"
+    any_number: bool = False
 
 
 class NetworkRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
