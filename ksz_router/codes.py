@@ -144,6 +144,7 @@ class Code(IntEnum):
     ANSWERED_WITHOUT_DATA = 10002
     ANSWERED_IN_PART = 10003
     ANSWERED_NOT_INTEGRATED = 10004
+    ANSWERED_INTEGRATION_REFUSED = 10005
 
     # As numbers: what an Enum brings goes by the name, in Python, and codes are keys everywhere.
     __hash__ = int.__hash__
@@ -246,6 +247,7 @@ MEANINGS: dict[Code, Meaning] = {
     Code.ANSWERED_WITHOUT_DATA: Meaning("MSG00100", _NIL, _NONE, "answered: the source has nothing"),
     Code.ANSWERED_IN_PART: Meaning("HAN20200", _PART, _RETRY, "some sources or recipients could not be reached"),
     Code.ANSWERED_NOT_INTEGRATED: Meaning("HAN20200", _PART, _RETRY, "answered, but the person directory has not taken the change that follows; send the ticket again"),
+    Code.ANSWERED_INTEGRATION_REFUSED: Meaning("HAN20200", _PART, _MEND, "answered, but the change of the person directory that follows was refused"),
 }
 # fmt: on
 

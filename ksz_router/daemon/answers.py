@@ -137,6 +137,14 @@ def outcome(exchange: Exchange, retry_at_ms: Moment) -> Answer:
     )
 
 
+def under(answer: Answer, code: Code) -> Answer:
+    """Return an answer under another code."""
+    plain, stage, official, status, action = _FIXED[code]
+    return msgspec.structs.replace(
+        answer, code=plain, stage=stage, official=official, status=status, action=action
+    )
+
+
 def connection_test(exchange: Exchange, peer: dict[str, str]) -> Answer:
     """The answer of the router's own test-connection service: how it sees the caller."""
     caller = exchange.facts.caller
