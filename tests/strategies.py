@@ -94,7 +94,8 @@ def source_rows() -> list[Availability]:
         {"is_sectoral": True},
     ]
     once = [replace(good, **change) for change in changes]
-    return [replace(row, **change) for row in once for change in changes[-20:]]
+    twice = [replace(row, **change) for row in once for change in changes[-20:]]
+    return [row for row in twice if row.secondary_network or not row.is_sectoral]
 
 
 def access_rights() -> list[AccessRight]:
@@ -280,7 +281,7 @@ CHANGES_OF_FACTS: list[Change] = [
     *_changes(_service, "subject", Subject),
     *_changes(_service, "filled_by", FilledBy),
     *_changes(_caller, "is_sectoral", [True] * 2),
-    *_changes(Case.supplying, "is_sectoral", [True]),
+    lambda case: case.supplying(is_sectoral=True, secondary_network=NETWORK),
     *_changes(Case.supplying, "changes_only", [True] * 3),
     *_changes(Case.supplying, "data_end", [YESTERDAY] * 4),
     *_changes(Case.knowing, "rights", [()]),
@@ -312,24 +313,29 @@ def in_network(case: Case, draw: st.DrawFn) -> Case:
     """Return the case where the network has a directory of its own, which holds much the same."""
     person = case.facts.person
     same = person.lines if person is not None else ()
+    low = {NETWORK: tuple(replace(row, phase=0) for row in same)}
+    late = {NETWORK: tuple(replace(row, begin=TOMORROW) for row in same if row.end >= TOMORROW)}
     held: list[Mapping[str, tuple[Line, ...]] | None] = [
-        {NETWORK: same}, {NETWORK: same}, {NETWORK: ()}, {}, None,
+        {NETWORK: same}, {NETWORK: same}, {NETWORK: ()}, {}, None, low, low, late, late,
         {NETWORK: tuple(row for row in same if row.sector == 17)},
         {NETWORK: tuple(row for row in same if row.sector != 17)},
-        *[{NETWORK: tuple(replace(row, phase=0) for row in same)}] * 2,
-        {NETWORK: tuple(replace(row, begin=TODAY) for row in same if row.end >= TODAY)},
     ]  # fmt: skip
     case = case.knowing(sectoral=draw(st.sampled_from(held)))
-    if draw(st.booleans()):
+    if draw(st.integers(0, 3)):
         case = _caller(case, is_sectoral=True)
-    return case.supplying(is_sectoral=True) if draw(st.booleans()) else case
+        member = case.facts.member
+        if member is not None:
+            case = case.knowing(member=replace(member, is_sectoral=True))
+    if draw(st.booleans()):
+        case = case.supplying(is_sectoral=True, secondary_network=NETWORK)
+    return case
 
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     """Any case: one that mostly passes, with other rows in it or spoilt up to twice."""
     case = draw(passing_cases())
-    match draw(st.integers(0, 9)):
+    match draw(st.integers(0, 8)):
         case 0:
             case = case.knowing(rights=tuple(draw(some_rights)))
         case 1:
@@ -338,7 +344,7 @@ def cases(draw: st.DrawFn) -> Case:
             case = case.with_lines(*draw(some_lines))
         case 3:
             case = case.knowing(sources=tuple(draw(rows_of_sources)))
-        case 4 | 5 | 7:
+        case 4 | 5:
             case = in_network(case, draw)
         case 6:
             case = case.supplying(changes_only=True).asking(unchanged=draw(st.booleans()))
