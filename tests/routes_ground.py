@@ -1,4 +1,4 @@
-"""The example's world, with sources of adjoining periods, subscriptions, and a network's directory."""
+"""The example's world, sources of adjoining periods, subscriptions, a network's own directory."""
 
 from pathlib import Path
 from typing import Any

@@ -47,6 +47,7 @@ async def test_a_forwarded_message_inscribes_its_sender_before_it_is_answered(
         assert (change.sector, change.type, change.capacity) == (17, 1, 2)
         assert (change.person, change.begin, change.end) == (PERSON, 20261101, 20261231)
         assert payload_of(change) == {"phase": 1}
+        assert not change.repeat
         assert sender.answers == []  # and what it follows from is durable
         assert names_of(p) == [
             ("REQUEST", "Opened", 0), ("OUTCOME", "Opened", W),
@@ -153,10 +154,11 @@ async def test_the_ticket_makes_the_change_that_failed_under_the_same_id(ground:
         ksz = p.add_source(KSZ)
         p.upstream.refresh()
         sender.ask(opened(id=2), opened(id=3))
-        await p.until(lambda: (keeper.pump(ksz), len(sender.answers) == 3)[1])
+        await _told(p, rva, ksz, keeper, count=3)
         assert [sender.answer_to(number).code for number in (2, 3)] == [W, W]
         assert len(keeper.applied) == 1
         assert {change.exchange for change in keeper.heard} == keeper.applied.keys()
+        assert all(change.repeat for change in keeper.heard)
         assert not rva.deliveries
 
 
@@ -168,18 +170,23 @@ async def _answered(
     p: Parts, rva: SourceSide, ksz: SourceSide, keeper: Keeper, *, sender_asks: Callable[[], None]
 ) -> Answer:
     """Let the sender ask, everybody answer, and return what the sender is told."""
-    (sender,) = p.callers
     sender_asks()
+    await _told(p, rva, ksz, keeper, count=1)
+    return p.callers[0].answers[-1]
+
+
+async def _told(p: Parts, rva: SourceSide, ksz: SourceSide, keeper: Keeper, *, count: int) -> None:
+    """Let everybody answer until the sender has as many answers."""
+    (sender,) = p.callers
 
     def told() -> bool:
         while rva.deliveries:
             rva.reply(0, payload=b"seen")
             del rva.deliveries[0]
         keeper.pump(ksz)
-        return bool(sender.answers)
+        return len(sender.answers) == count
 
     await p.until(told)
-    return sender.answers[-1]
 
 
 def _left_open(durable: list[Entry]) -> dict[bytes, tuple[str, ...]]:

@@ -26,7 +26,11 @@ class DirectoryMetrics(Collector):
         self._commit = Histogram(SECONDS)
 
     def committed(
-        self, settled: Sequence[tuple[Operation, Applied | Refused]], *, look_ups: int, took_s: float
+        self,
+        settled: Sequence[tuple[Operation, Applied | Refused]],
+        *,
+        look_ups: int,
+        took_s: float,
     ) -> None:
         """A batch is durable."""
         self.answered_s = time.time()

@@ -249,9 +249,7 @@ def _decoded(delivery: Delivery, kind: type[Struct]) -> Struct:
 def _told(delivery: Delivery, found: Applied, other: str = "") -> Supply:
     """What is answered where there is something to say; further numbers in it are declared."""
     current = found.current if found.current != delivery.person else ""
-    told = Told(
-        version=found.version, lines=found.lines, current=current, repeated=found.repeated
-    )
+    told = Told(version=found.version, lines=found.lines, current=current, repeated=found.repeated)
     further = tuple(dict.fromkeys(number for number in (current, other) if is_insz(number)))
     return Supply(Outcome.DATA, payload=encode(told), persons=further)
 

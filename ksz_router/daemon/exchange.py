@@ -87,19 +87,29 @@ class Exchanges:
         """When :meth:`expire` has something to do; None if nothing is open."""
         return self._deadlines.next_ns
 
-    def take(self, asked: Sequence[tuple["Session", Request]]) -> None:
-        """Judge a batch of requests, and hand each to the recorder."""
+    def take(
+        self, asked: Sequence[tuple["Session", Request]], following: Sequence[Following] = ()
+    ) -> None:
+        """Judge a batch of requests, and hand each to the recorder.
+
+        Args:
+            asked: What came in.
+            following: Or changes that follow from messages, and were admitted with these.
+        """
         now_ns, wall_ns = self._clock_ns(), self._wall_ns()
+        batch: list[tuple[Session | Derivation, Request]]
         batch = [pair for pair in asked if self._admit(*pair, wall_ns)]
+        batch += [(change.derivation, change.request) for change in following]
         for begin in range(0, len(batch), _JUDGED_AT_ONCE):
-            self._judge(batch[begin : begin + _JUDGED_AT_ONCE], now_ns, wall_ns)
+            end = begin + _JUDGED_AT_ONCE
+            self._judge(batch[begin:end], now_ns, wall_ns, following[begin:end])
 
     def _judge(
         self,
         batch: Sequence[tuple["Session | Derivation", Request]],
         now_ns: int,
         wall_ns: int,
-        following: Sequence[Following] = (),
+        following: Sequence[Following],
     ) -> None:
         today, generation = brussels_day(wall_ns), self._tables.generation
         begun_ns = self._clock_ns()
@@ -156,13 +166,6 @@ class Exchanges:
         else:
             self._recorder.release_after(records, release)
 
-    def _judge_following(self) -> None:
-        now_ns, wall_ns = self._clock_ns(), self._wall_ns()
-        waiting = self._integrations.take()
-        for begin in range(0, len(waiting), _JUDGED_AT_ONCE):
-            some = waiting[begin : begin + _JUDGED_AT_ONCE]
-            self._judge([(one.derivation, one.request) for one in some], now_ns, wall_ns, some)
-
     def _admit(self, session: "Session", request: Request, wall_ns: int) -> bool:
         if session.is_at_fault:
             return False  # behind the fault, in the same read or envelope: it no longer counts
@@ -186,7 +189,7 @@ class Exchanges:
     def commit(self) -> None:
         """Make what was submitted durable, and go on with it."""
         if self._integrations.is_waiting:
-            self._judge_following()
+            self.take((), self._integrations.take())
         self._submissions.note()
         dispatches, releases = self._recorder.commit()
         self._submissions.settle()

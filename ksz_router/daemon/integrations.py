@@ -74,7 +74,7 @@ class Derivation:
             answer = msgspec.structs.replace(
                 answer,
                 detail=answer.detail | {"integration": self._said},
-                retry_at_ms=(answer.retry_at_ms or trouble.retry_at_ms) if is_passing else None,
+                retry_at_ms=answer.retry_at_ms or (trouble.retry_at_ms if is_passing else None),
             )
         return msgspec.structs.replace(release, answer=answer)
 

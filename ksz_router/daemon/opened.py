@@ -121,6 +121,11 @@ class Exchange(msgspec.Struct, eq=False):
         self.destinations = cast("tuple[Kbo, ...]", recipients)
 
     @property
+    def is_made_again(self) -> bool:
+        """It goes out under the id of an earlier attempt, of which the ledger may not know."""
+        return bool(self.first) and self.first != self.id
+
+    @property
     def granted(self) -> Granted | None:
         """The ledger's leave to send a submission."""
         submission = self.submission

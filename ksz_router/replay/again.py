@@ -14,6 +14,7 @@ from ksz_router.model import OPEN, Availability, Day
 from ksz_router.privacylog.entry import Entry
 from ksz_router.replay.compare import Difference, differences, insufficient, problem, taken_from
 from ksz_router.replay.persons import (
+    KNOWN_TO_ONE,
     Lines,
     Period,
     Search,
@@ -166,7 +167,7 @@ def _with_persons(
     for own in list(own_lines(entry, standing, period)) or [()]:
         for wished in list(wishes(entry, service.kind, kbos, out, standing.acting.kbo)) or [{}]:
             lines = search.lines(own, wished)
-            is_unheard = entry.code == Code.NO_RECIPIENT_MAY_RECEIVE
+            is_unheard = entry.code in KNOWN_TO_ONE
             for tried in search.one_more(lines) if is_unheard else (lines,):
                 person = person_with(recorded, tried)
                 for held in sectoral(entry, standing, tried):

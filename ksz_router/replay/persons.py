@@ -36,6 +36,8 @@ _NO_DAY: Day = 0
 _OWN_CODES = {Code.PERSON_NOT_INTEGRATED, Code.PHASE_TOO_LOW, Code.PERIOD_NOT_COVERED}
 _OWN = "own:log:"
 _WITHHELD_CODES = {Code.SOURCE_NOT_IN_SECTORAL_DIRECTORY, Code.SECTORAL_DIRECTORY_DOWN}
+KNOWN_TO_ONE = _WITHHELD_CODES | {Code.NO_RECIPIENT_MAY_RECEIVE}
+"""Codes of which some source knew the person, and does not stand in the entry."""
 _ABSENT_CODES = {Code.NO_SOURCE_KNOWS_THE_PERSON, Code.NO_RECIPIENT_MAY_RECEIVE}
 
 
@@ -126,6 +128,7 @@ def wishes(
     """
     code = entry.code
     if code in _WITHHELD_CODES:  # known to the primary directory: to one of them at least
+        yield {}
         yield {kbo: Wish.THERE for kbo in kbos if kbo != acting}
         for one in kbos:
             yield {kbo: Wish.THERE if kbo == one else Wish.ABSENT for kbo in kbos}
