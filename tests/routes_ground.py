@@ -47,6 +47,7 @@ def text() -> dict[str, str]:
         + _service("Old", "consultation")
         + _service("Notice", "distribution", 'filled_by = "directory"')
         + _service("Named", "submission", 'filled_by = "sender"')
+        + _service("Spread", "distribution")
         + _service("Insured", "consultation")
         + _service("InsuredLog", "consultation")
         + _rows("control", "InsuredLog", 'own = "log"', 'source = "log"')
@@ -62,6 +63,9 @@ def text() -> dict[str, str]:
     for service in ("Insured", "InsuredLog"):
         grants += _grant(service, f"g-{service}", "request", *fund)
     grants += _grant("Insure", "s-insure", "send", *fund)
+    grants += _grant("Spread", "s-spread", "send", *centre)
+    grants += _grant("Spread", "r-spread", "receive", 'role = "11/0"')
+    grants += _grant("Spread", "r-spread-rva", "receive", 'role = "18/0"')
     grants += _grant("Insure", "r-insure", "receive", 'role = "11/0"')
     grants += _grant("Insure", "r-insure-rva", "receive", 'role = "18/0"')
     available = (
@@ -73,6 +77,8 @@ def text() -> dict[str, str]:
         + _at("Named", RVA, "18/0", 'subscribes = "changes"')
         + "".join(_at(name, NIC, "11/0") for name in ("Insured", "InsuredLog", "Insure"))
         + _at("Insure", RVA, "18/0")
+        + _at("Spread", RVA, "18/0")
+        + _at("Spread", NIC, "11/0")
     )
     return {
         "institutions/networks.toml": f'[[network]]\nname = "{NETWORK}"\ndirectory = "hosted"\n',

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,8 @@ from tests.daemon_peers import SourceSide
 from tests.integrations_ground import KSZ, Keeper, make_ground, names_of, opened, payload_of
 from tests.worlds import CENTRE, NIC, PERSON, RVA
 
-W, N = Code.ANSWERED_WITH_DATA, Code.ANSWERED_WITHOUT_DATA
+W = Code.ANSWERED_WITH_DATA
+UNKNOWN_LINE: dict[str, Any] = {"outcome": Outcome.NO_DATA, "source_code": "DIR-23"}
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +141,27 @@ def test_a_change_that_is_not_made_is_said(
             assert (answer.retry_at_ms is not None) == (action is Action.RETRY_AT)
 
     run()
+
+
+@in_trio
+async def test_where_there_is_nothing_to_remove_the_removal_is_made(ground: Ground) -> None:
+    """What was to be so is so; of an inscription the same would be a refusal."""
+    async with parts(ground) as p:
+        rva, ksz, sender = p.add_source(RVA), p.add_source(KSZ), await p.connect()
+        p.add_source(NIC, listens=False)
+        for number, spoilt in ((1, "directory.remove"), (2, "directory.inscribe")):
+            sender.ask(opened(id=number, ticket=f"closed-{number}", service="Closed"))
+            await p.until(lambda: rva.deliveries)
+            rva.reply(payload=b"")
+            rva.deliveries.clear()
+            await p.until(lambda: len(ksz.deliveries) == 2)
+            for index, (_, delivery) in enumerate(ksz.deliveries):
+                is_spoilt = delivery.service == spoilt
+                ksz.reply(index, payload=b"", **(UNKNOWN_LINE if is_spoilt else {}))
+            ksz.deliveries.clear()
+            await p.until(lambda n=number: len(sender.answers) == n)
+        codes = [sender.answer_to(number).code for number in (1, 2)]
+        assert codes == [W, Code.ANSWERED_INTEGRATION_REFUSED]
 
 
 @in_trio

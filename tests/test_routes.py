@@ -87,11 +87,18 @@ PASSED: dict[str, tuple[str, Request, list[str]]] = {
     # The directory of the network.
     "in both": (FUND, insured(), [NIC]),
     "logged": (FUND, insured(service="InsuredLog", person=g.ABSENT), [NIC]),
+    "from outside of the network": (CENTRE, notice(service="Spread", person=g.WELL), [RVA, NIC]),
+    "who is not in its network's directory is left out": (
+        CENTRE, notice(service="Spread", person=g.ELSEWHERE), [RVA],
+    ),
     "code Z": (FUND, insured(service="Insure"), [RVA, NIC]),
 }  # fmt: skip
 REFUSED: dict[str, tuple[str, Request, Code]] = {
     "period of nobody": (
         CENTRE, career(begin=20200101, source=RSZ), Code.NO_SOURCE_HOLDS_THE_PERIOD,
+    ),
+    "before it": (
+        CENTRE, career(begin=20191201, end=20191231, source=RVA), Code.NO_SOURCE_HOLDS_THE_PERIOD,
     ),
     "nobody subscribed": (
         CENTRE, notice(service="Named", source=RVA, unchanged=True), Code.NO_RECIPIENT_SUBSCRIBED,
@@ -137,8 +144,9 @@ def test_a_directory_of_a_network_that_is_down_is_no_unknown_person(tmp_path: Pa
     ground = g.make_ground(tmp_path, is_hosted=False)
     try:
         assert list(ground.tables.sectoral.news()) == [g.NETWORK]
-        for request in (insured(), insured(service="Insure")):
-            assert judged(ground, FUND, request).code == Code.SECTORAL_DIRECTORY_DOWN
+        spread = notice(service="Spread", person=g.WELL)  # nobody is left out in silence
+        for who, request in ((FUND, insured()), (CENTRE, spread)):
+            assert judged(ground, who, request).code == Code.SECTORAL_DIRECTORY_DOWN
         assert MEANINGS[Code.SECTORAL_DIRECTORY_DOWN].official == "MSG00002"
         logged = judged(ground, FUND, insured(service="InsuredLog"))
         assert logged.code == 0
