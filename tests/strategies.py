@@ -317,7 +317,7 @@ def in_network(case: Case, draw: st.DrawFn) -> Case:
     low = {NETWORK: tuple(replace(row, phase=0) for row in same)}
     late = {NETWORK: tuple(replace(row, begin=TOMORROW) for row in same if row.end >= TOMORROW)}
     held: list[Mapping[str, tuple[Line, ...]] | None] = [
-        {NETWORK: same}, {NETWORK: same}, {NETWORK: ()}, {}, None, low, low, late, late,
+        {NETWORK: same}, {NETWORK: same}, {NETWORK: ()}, {}, None, low, low, low, late, late,
         {NETWORK: tuple(row for row in same if row.sector == 17)},
         {NETWORK: tuple(row for row in same if row.sector != 17)},
     ]  # fmt: skip
@@ -336,7 +336,7 @@ def in_network(case: Case, draw: st.DrawFn) -> Case:
 def cases(draw: st.DrawFn) -> Case:
     """Any case: one that mostly passes, with other rows in it or spoilt up to twice."""
     case = draw(passing_cases())
-    match draw(st.integers(0, 8)):
+    match draw(st.integers(0, 9)):
         case 0:
             case = case.knowing(rights=tuple(draw(some_rights)))
         case 1:
@@ -345,7 +345,7 @@ def cases(draw: st.DrawFn) -> Case:
             case = case.with_lines(*draw(some_lines))
         case 3:
             case = case.knowing(sources=tuple(draw(rows_of_sources)))
-        case 4 | 5:
+        case 4 | 5 | 7:
             case = in_network(case, draw)
         case 6:
             case = case.supplying(changes_only=True).asking(unchanged=draw(st.booleans()))

@@ -19,7 +19,6 @@ from tests.integrations_ground import KSZ, Keeper, make_ground, names_of, opened
 from tests.worlds import CENTRE, NIC, PERSON, RVA
 
 W = Code.ANSWERED_WITH_DATA
-UNKNOWN_LINE: dict[str, Any] = {"outcome": Outcome.NO_DATA, "source_code": "DIR-23"}
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +148,16 @@ async def test_where_there_is_nothing_to_remove_the_removal_is_made(ground: Grou
     async with parts(ground) as p:
         rva, ksz, sender = p.add_source(RVA), p.add_source(KSZ), await p.connect()
         p.add_source(NIC, listens=False)
-        for number, spoilt in ((1, "directory.remove"), (2, "directory.inscribe")):
+        unknown, cancelled = "DIR-23", "DIR-13"
+        for number, (spoilt, said) in enumerate(
+            (
+                ("directory.remove", unknown),
+                ("directory.inscribe", unknown),
+                ("directory.remove", cancelled),
+            ),
+            start=1,
+        ):
+            refused: dict[str, Any] = {"outcome": Outcome.NO_DATA, "source_code": said}
             sender.ask(opened(id=number, ticket=f"closed-{number}", service="Closed"))
             await p.until(lambda: rva.deliveries)
             rva.reply(payload=b"")
@@ -157,11 +165,11 @@ async def test_where_there_is_nothing_to_remove_the_removal_is_made(ground: Grou
             await p.until(lambda: len(ksz.deliveries) == 2)
             for index, (_, delivery) in enumerate(ksz.deliveries):
                 is_spoilt = delivery.service == spoilt
-                ksz.reply(index, payload=b"", **(UNKNOWN_LINE if is_spoilt else {}))
+                ksz.reply(index, payload=b"", **(refused if is_spoilt else {}))
             ksz.deliveries.clear()
             await p.until(lambda n=number: len(sender.answers) == n)
-        codes = [sender.answer_to(number).code for number in (1, 2)]
-        assert codes == [W, Code.ANSWERED_INTEGRATION_REFUSED]
+        codes = [sender.answer_to(number).code for number in (1, 2, 3)]
+        assert codes == [W, *[Code.ANSWERED_INTEGRATION_REFUSED] * 2]
 
 
 @in_trio

@@ -232,7 +232,7 @@ def drawn() -> Counter[Code | None]:
     """How often each verdict comes up among some thousand cases; None is a Forward."""
     counter: Counter[Code | None] = Counter()
 
-    @settings(max_examples=2_500, phases=[Phase.generate], derandomize=True)
+    @settings(max_examples=3_500, phases=[Phase.generate], derandomize=True)
     @given(cases())
     def count(case: Case) -> None:
         counter[code_of(case)] += 1
