@@ -91,7 +91,7 @@ class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Worker number n serves ``/metrics`` on ``port + n``, from 0 on; then sequencer, sealer, directory.
+    """Worker number n serves ``/metrics`` on ``port + n``, from 0 on; then each program.
 
     With port 0 none does.
     """

@@ -290,7 +290,7 @@ def a_line(begin: int, end: int = OPEN, sector: int = 17) -> Line:
     ("value", "problem"),
     [
         (b"\xff" * 7, "cut off or out of range"),
-        (pack(Record(status=NumberStatus.ACTIVE, others=(B,))), "do not name each other"),
+        (pack(Record(status=NumberStatus.ACTIVE, others=(B,))), "names a number that is missing"),
         (pack(Record(status=NumberStatus.DECEASED)), "day of death"),
         (
             pack(Record(status=NumberStatus.ACTIVE, lines=(a_line(20260101, 20250101),))),

@@ -3,10 +3,19 @@
 import argparse
 import json
 import sys
+import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from ksz_router.cli import NOT_IN_ORDER, OK, UsageError, add_config
+from ksz_router.cli import (
+    NOT_IN_ORDER,
+    OK,
+    UsageError,
+    add_config,
+    directory_backup,
+    directory_history,
+)
+from ksz_router.cli.progress import drawn
 from ksz_router.cli.reading import Reading, add_reading, look_up
 from ksz_router.config import load as load_config
 from ksz_router.days import to_date
@@ -30,10 +39,18 @@ _EXAMPLES = """examples:
   # what the directory holds on one person; the number on standard input, where nobody sees it
   ksz-router directory show - --purpose "complaint 2026/118" < number
 
-  # after a restore: check every byte, and admit the directory if it is sound
+  # a copy while it serves; and back, brought forward to a moment before a mistake
+  ksz-router directory backup /backup/directory-monday
+  ksz-router directory restore /backup/directory-monday \
+      --journal-of /var/lib/ksz-router/directory --until-time 2026-11-23T14:02+01:00
+
+  # after files were copied: check every byte, and admit the directory if it is sound
   ksz-router directory check
 
-`show` writes an entry to the privacy log first, and refuses if it cannot.
+  # who changed what of a person, and when
+  ksz-router directory history --person - --purpose "complaint 2026/118" < number
+
+`show` and `history` write an entry to the privacy log first, and refuse if they cannot.
 docs/directory-format.md describes the CSV file.
 exit status: 0 done; 1 refused, unknown or not in order; 2 wrong usage.
 """
@@ -58,6 +75,9 @@ def add(parser: ArgumentParser) -> None:
     action = actions.add_parser("check", help="check every page and every value")
     _add_place(action)
     _add_json(action)
+
+    directory_backup.add(actions, _add_place, _add_json)
+    directory_history.add(actions, _add_place, _add_json)
 
     action = actions.add_parser("synthesise", help="write a CSV file of persons who do not exist")
     action.add_argument("--persons", type=int, default=10_000, metavar="N", help="(%(default)s)")
@@ -85,6 +105,10 @@ def run(arguments: Namespace) -> int:
     """Do it and return the exit code."""
     actions = {"load": _load, "show": _show, "check": _check, "synthesise": _synthesise}
     try:
+        if arguments.action == "history":
+            return directory_history.run(arguments)
+        if arguments.action in directory_backup.ACTIONS:
+            return directory_backup.run(arguments, _target(arguments))
         return actions[arguments.action](arguments)
     except (DirectoryError, PrivacyLogError) as error:
         print(f"ksz-router: {error}", file=sys.stderr)
@@ -98,19 +122,15 @@ def _target(arguments: Namespace) -> Path:
 
 
 def _load(arguments: Namespace) -> int:
-    is_watched = sys.stderr.isatty()
-    loaded = load(arguments.file, _target(arguments), progress=_draw if is_watched else None)
-    if is_watched:
-        print(file=sys.stderr)
+    with drawn() as progress:
+        loaded = load(
+            arguments.file,
+            _target(arguments),
+            now_us=time.time_ns() // 1000,
+            progress=progress,
+        )
     print(f"version {loaded.version}: {loaded.numbers} numbers, {loaded.lines} lines")
     return OK
-
-
-def _draw(what: str, done: int, total: int) -> None:
-    width = 40
-    share = done / total if total else 1.0
-    bar = "#" * int(share * width)
-    print(f"\r{what:>5} [{bar:<{width}}] {share:4.0%}", end="", file=sys.stderr, flush=True)
 
 
 def _show(arguments: Namespace) -> int:
@@ -190,11 +210,16 @@ def _written(day: Day) -> str | None:
 
 def _check(arguments: Namespace) -> int:
     target = _target(arguments)
-    problems = check(target)
+    remarks: list[str] = []
+    with drawn() as progress:
+        problems = check(target, progress=progress, remark=remarks.append)
     if arguments.json:
-        print(json.dumps({"directory": str(target), "problems": problems}))
+        found = {"directory": str(target), "problems": problems, "remarks": remarks}
+        print(json.dumps(found))
     else:
-        print("\n".join(problems) if problems else f"{target}: sound")
+        print("\n".join((*problems, *remarks)))
+        if not problems:
+            print(f"{target}: sound")
     return NOT_IN_ORDER if problems else OK
 
 

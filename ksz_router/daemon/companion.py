@@ -1,7 +1,7 @@
 """The programs beside the workers: sequencer, sealer and directory, where this machine has them.
 
 They are started, watched and started anew as workers are, and neither traffic nor readiness hangs
-on them. They stop after the workers: the directory, which by then has answered all it was asked, the
+on them. They stop after the workers: the directory, which then has answered all it was asked, the
 sealer, which writes entries of its own, and last
 the sequencer, so that everything that was ever recorded is under a checkpoint when the router is
 down. What the sealer cannot finish it begins anew at the next start.

@@ -178,7 +178,7 @@ class Batches:
             job.result = verdict
         numbers = [job.asked for job in look_ups if isinstance(job.asked, str)]
         try:
-            persons: list[Person | None | Damaged] = [*self._writer.look_up(numbers)]
+            persons: list[Person | Damaged | None] = [*self._writer.look_up(numbers)]
         except DamagedError:
             persons = [self._look_up_alone(number) for number in numbers]
         version = self._writer.version
@@ -192,7 +192,7 @@ class Batches:
         except DamagedError:
             return Damaged()
 
-    def _look_up_alone(self, number: str) -> Person | None | Damaged:
+    def _look_up_alone(self, number: str) -> Person | Damaged | None:
         try:
             return self._writer.look_up([number])[0]
         except DamagedError:

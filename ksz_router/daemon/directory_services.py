@@ -5,7 +5,8 @@ role in the delivery and of no other, and each consultation those that its grant
 ``docs/directory-services.md`` is the specification.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -15,7 +16,7 @@ from ksz_router.days import is_day
 from ksz_router.directory.change import ANY, WHY, Applied, Change, Operation, Reason, Refused
 from ksz_router.identifiers import is_insz
 from ksz_router.messages import Delivery, Outcome
-from ksz_router.model import ANY_TYPE, OPEN, Line, Person
+from ksz_router.model import ANY_TYPE, OPEN, Line, Person, Role
 from ksz_router.sdk.directory import (
     ADJUST,
     INSCRIBE,
@@ -51,8 +52,8 @@ REFUSALS: Mapping[str, tuple[str, str]] = {
 } | {reason.name: (f"DIR-{int(reason)}", why) for reason, why in WHY.items()}
 """Name of the rule → source code, and the rule in words. Never renumber."""
 
-FULL, TOO_LATE, DAMAGED = "DIR-FULL", "DIR-LATE", "DIR-DAMAGED"
-"""Source codes of failures: nothing was changed."""
+_FAILURES = {Full: "DIR-FULL", TooLate: "DIR-LATE", Damaged: "DIR-DAMAGED"}
+"""Source codes where nothing was changed, and it is not the requester's to mend."""
 
 _REMOVES = {
     What.LINE: Operation.REMOVE_LINE,
@@ -94,51 +95,48 @@ class DirectoryServices:
     def handlers(self) -> dict[tuple[str, int], Handler]:
         """By service name and version, for a ``Provider``."""
         changes = dict.fromkeys((INSCRIBE, ADJUST, REMOVE, REGISTER), self._change)
-        consultations = {LINES: self._lines, OTHERS: self._others}
-        return {(name, VERSION): handler for name, handler in (changes | consultations).items()}
+        works = {**changes, LINES: self._lines, OTHERS: self._others}
+        return {(name, VERSION): partial(self._answer, work) for name, work in works.items()}
 
-    async def _change(self, delivery: Delivery) -> Supply:
+    async def _answer(
+        self, work: Callable[[Delivery], Awaitable[Supply]], delivery: Delivery
+    ) -> Supply:
         try:
-            change = change_of(delivery)
-            if made_ms(delivery.exchange) < self._wall_ms() - self._keep_ms:
-                raise _Broken(TOO_OLD)
-            found = await self._batches.change(change, delivery.deadline_ms / 1000)
+            return await work(delivery)
         except _Broken as broken:
             return _refusal(str(broken))
         except (Full, TooLate, Damaged) as failure:
-            return _failure(failure)
+            return Supply(Outcome.FAILED, source_code=_FAILURES[type(failure)])
+
+    async def _change(self, delivery: Delivery) -> Supply:
+        change = change_of(delivery)
+        if made_ms(delivery.exchange) < self._wall_ms() - self._keep_ms:
+            raise _Broken(TOO_OLD)
+        found = await self._batches.change(change, delivery.deadline_ms / 1000)
         if isinstance(found, Refused):
             return _refusal(found.reason.name, repeated=found.repeated)
+        if change.line is None:  # who keeps numbers need not learn which sectors know the person
+            found = Applied(found.version, (), found.current, found.repeated)
         return _told(delivery, found, change.other)
 
     async def _lines(self, delivery: Delivery) -> Supply:
-        try:
-            role = _role_of(delivery)
-            person, version = await self._person(delivery)
-        except _Broken as broken:
-            return _refusal(str(broken))
-        except (Full, TooLate, Damaged) as failure:
-            return _failure(failure)
-        if person is None:
-            return _nothing(version)
-        own = [line for line in person.lines if line.sector == role.sector]
-        lines = tuple(line for line in own if line.type in (role.type, ANY_TYPE))
-        if not lines:
+        role = _role_of(delivery)
+        person, version = await self._person(delivery)
+        lines = tuple(
+            line
+            for line in (person.lines if person is not None else ())
+            if line.sector == role.sector and line.type in (role.type, ANY_TYPE)
+        )
+        if person is None or not lines:
             return _nothing(version)
         return _told(delivery, Applied(version, lines, person.current))
 
     async def _others(self, delivery: Delivery) -> Supply:
-        try:
-            role = _role_of(delivery)
-            asked = _decoded(delivery, Consultation)
-            begin, end = asked.begin, OPEN if asked.end is None else asked.end
-            if not is_day(begin) or (end != OPEN and not is_day(end)) or end < begin:
-                raise _Broken(MALFORMED)
-            person, version = await self._person(delivery)
-        except _Broken as broken:
-            return _refusal(str(broken))
-        except (Full, TooLate, Damaged) as failure:
-            return _failure(failure)
+        role, asked = _role_of(delivery), _decoded(delivery, Consultation)
+        begin, end = asked.begin, OPEN if asked.end is None else asked.end
+        if not is_day(begin) or (end != OPEN and not is_day(end)) or end < begin:
+            raise _Broken(MALFORMED)
+        person, version = await self._person(delivery)
         lines = tuple(
             line
             for line in (person.lines if person is not None else ())
@@ -147,7 +145,6 @@ class DirectoryServices:
             and line.begin <= end
             and line.end >= begin
         )
-        # The control followed a replacement, and tells nobody of it whom it does not concern.
         return _told(delivery, Applied(version, lines, "")) if lines else _nothing(version)
 
     async def _person(self, delivery: Delivery) -> tuple[Person | None, int]:
@@ -228,15 +225,10 @@ def _line(delivery: Delivery, phase: int, *, is_wide: bool) -> Line:
     return Line(role.sector, kind, delivery.capacity, phase, delivery.begin, end)
 
 
-class _Role(msgspec.Struct, frozen=True):
-    sector: int
-    type: int
-
-
-def _role_of(delivery: Delivery) -> _Role:
+def _role_of(delivery: Delivery) -> Role:
     if delivery.sector is None or delivery.type is None or delivery.capacity is None:
         raise _Broken(NO_ROLE)
-    return _Role(delivery.sector, delivery.type)
+    return Role(delivery.sector, delivery.type)
 
 
 def _decoded(delivery: Delivery, kind: type[Struct]) -> Struct:
@@ -259,15 +251,10 @@ def _nothing(version: int) -> Supply:
 
 
 def _refusal(name: str, *, repeated: bool = False) -> Supply:
-    """What is answered where a rule is broken: nothing changed, and nothing to say of the person."""
+    """What is answered where a rule is broken; it says nothing of the person."""
     code, why = REFUSALS[name]
     told = Told(version=0, repeated=repeated, reason=name, why=why)
     return Supply(Outcome.NO_DATA, payload=encode(told), source_code=code)
-
-
-def _failure(failure: Exception) -> Supply:
-    codes = {Full: FULL, TooLate: TOO_LATE, Damaged: DAMAGED}
-    return Supply(Outcome.FAILED, source_code=codes[type(failure)])
 
 
 assert all(len(code) <= 16 for code, _ in REFUSALS.values())

@@ -85,6 +85,7 @@ class Tables:
             self._remembered.clear()
             self._today = today
         persons = self.directory.look_up([request.person for _, request in batch])
+        self._entries.directory_version = self.directory.version  # which that look-up saw
         known = self._remembered.get
         found: list[Facts] = []
         for (session, request), person in zip(batch, persons, strict=True):
@@ -167,6 +168,7 @@ class Tables:
         """Go over to a newer person directory, if one was loaded; say whether there was one."""
         self.sectoral.refresh()
         changed = self.directory.refresh()
+        self.directory.look_up(())  # so that who asks nothing knows the newest version too
         if changed:
             self._note_versions()
         return changed

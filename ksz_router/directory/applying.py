@@ -4,13 +4,14 @@ A person may have several numbers, with lines under each. A rule looks at the li
 as a look-up does; a change touches the record that holds the line.
 """
 
+from bisect import insort
 from collections.abc import Iterable, Mapping
 
 from msgspec.structs import replace
 
 from ksz_router.days import day_before, next_day
 from ksz_router.directory.change import ANY, LINE_OPERATIONS, Change, Operation, Reason, Refused
-from ksz_router.directory.packing import Record, order
+from ksz_router.directory.packing import Record, current_of, order
 from ksz_router.directory.registering import registered
 from ksz_router.limits import person_lines_max
 from ksz_router.model import PROVISIONAL, Day, Line, NumberStatus
@@ -36,11 +37,6 @@ def applied(records: Records, change: Change, today: Day) -> dict[str, Record] |
     if change.operation is Operation.ADJUST:
         return _adjusted(records, change, change.line, today)
     return _removed(records, change, change.line, today)
-
-
-def current_of(record: Record, number: str) -> str:
-    """Return the number in use of the person whose number has this record."""
-    return record.others[0] if record.status is NumberStatus.REPLACED else number
 
 
 def _inscribed(
@@ -121,8 +117,9 @@ def _is_meant(line: Line, change: Change, meant: Line) -> bool:
 
 
 def _holder(records: Records, number: str, meant: Line, begin: Day) -> tuple[str, Line] | None:
-    """Find a line by role, capacity and begin: under the number itself, then the others."""
-    for candidate in (number, *records[number].others):
+    """Find a line by role, capacity and begin: under the number itself, the one in use, others."""
+    current = current_of(records[number], number)
+    for candidate in dict.fromkeys((number, current, *sorted(records))):
         for line in records[candidate].lines:
             if line.begin == begin and _same_file(line, meant):
                 return candidate, line
@@ -177,11 +174,13 @@ def _kept(
 ) -> dict[str, Record] | Refused:
     """Put a line under a number."""
     record = changed.get(holder) or records[holder]
+    lines = list(record.lines)
+    insort(lines, line, key=order)
     changed[holder] = Record(
         status=record.status,
         deceased=record.deceased,
         others=record.others,
-        lines=tuple(sorted((*record.lines, line), key=order)),
+        lines=tuple(lines),
     )
     if any(len(record.lines) > person_lines_max for record in changed.values()):
         return Refused(Reason.TOO_MANY_LINES)

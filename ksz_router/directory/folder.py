@@ -13,6 +13,7 @@ a damaged LMDB file may end the process that reads it.
 
 import os
 import re
+import shutil
 import struct
 from pathlib import Path
 
@@ -128,36 +129,57 @@ def point_to(folder: Path) -> None:
     marks.sync_folder(target)
 
 
-def open_environment(folder: Path) -> lmdb.Environment:
-    """Open a version to read. The caller has checked its mark.
+def swap_in(building: Path, target: Path, version: int) -> None:
+    """Mark a version that was built, name it and let it serve, each step durably.
+
+    The version that served before stays, older ones are removed.
+    """
+    (building / "lock.mdb").unlink(missing_ok=True)
+    marks.write_mark(building, marks.make_mark(building))
+    former = serving(target)
+    new = folder_of(target, version)
+    building.rename(new)
+    marks.sync_folder(target)
+    point_to(new)
+    for child in target.glob("version-*"):
+        if child not in (new, former):  # a reader may be about to open the one before
+            shutil.rmtree(child, ignore_errors=True)
+
+
+def open_environment(folder: Path, *, reads_all: bool = False) -> lmdb.Environment:
+    """Open a version to read, from end to end if ``reads_all``. The caller has checked its mark.
 
     Raises:
         DirectoryError: LMDB refuses it.
     """
-    # One spare transaction: `begin` then renews it, as `abort` only resets it.
-    return _open(folder, readonly=True, max_spare_txns=1)
+    return _open(folder, readonly=True, readahead=reads_all)
 
 
-def open_to_write(folder: Path) -> lmdb.Environment:
-    """Open a version to change it in durable transactions. The caller holds the lock.
+def open_to_write(folder: Path, *, durable: bool = True) -> lmdb.Environment:
+    """Open a version to change it. The caller holds the lock.
+
+    Without ``durable`` transactions, for what nobody sees before ``sync``, as a restore.
 
     Raises:
         DirectoryError: LMDB refuses it.
     """
-    return _open(folder, readonly=False, max_spare_txns=1)
+    return _open(folder, readonly=False, durable=durable)
 
 
-def _open(folder: Path, *, readonly: bool, max_spare_txns: int) -> lmdb.Environment:
+def _open(
+    folder: Path, *, readonly: bool, readahead: bool = False, durable: bool = True
+) -> lmdb.Environment:
     try:
         return lmdb.open(
             str(folder),
             map_size=MAP_BYTES,
             max_readers=READERS_MAX,
             max_dbs=DATABASES_MAX,
-            max_spare_txns=max_spare_txns,
+            max_spare_txns=1,  # `begin` then renews the one transaction, as `abort` resets it
             readonly=readonly,
             create=False,
-            readahead=False,
+            readahead=readahead,
+            sync=durable,
         )
     except lmdb.Error as error:
         raise DirectoryError(

@@ -29,6 +29,8 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     reason: int
     """0: applied; else the :class:`Reason` of the refusal."""
     change: Change
+    came_from: int = 0
+    """Of a restore: the version whose content it brought back."""
 
     def __repr__(self) -> str:
         return f"Entry({self.change.operation.name})"
@@ -74,6 +76,11 @@ def pack_entry(now_us: int, reason: Reason | None, change: Change) -> bytes:
     return _encoder.encode((now_us, reason or 0, change))
 
 
+def repack(entry: Entry) -> bytes:
+    """Return the value of a row that was read."""
+    return _encoder.encode(entry)
+
+
 def unpack_entry(value: bytes | memoryview) -> Entry:
     """Return the row of a value.
 
@@ -104,18 +111,28 @@ def unpack_note(value: bytes | memoryview) -> Note:
         raise DamagedError("a note of an exchange cannot be read") from error
 
 
-def boundary(operation: Operation, now_us: int) -> bytes:
+def boundary(operation: Operation, now_us: int, came_from: int = 0) -> bytes:
     """Return the row of a version that a load or a restore made, not a change."""
-    return pack_entry(now_us, None, Change(b"", "", operation))
+    return _encoder.encode((now_us, 0, Change(b"", "", operation), came_from))
 
 
-def rows(cursor: "lmdb.Cursor[bytes]", after: int) -> Iterator[tuple[int, int, Entry]]:
-    """Every row behind a version's own: version, ordinal, content; refusals of it come first.
+def last_ordinal(cursor: "lmdb.Cursor[bytes]", version: int) -> int:
+    """Return how many refusals the journal holds since the change that made ``version``."""
+    if not cursor.last():
+        return 0
+    found, ordinal = parts_of(cursor.key())
+    return ordinal if found == version else 0
+
+
+def rows(
+    cursor: "lmdb.Cursor[bytes]", version: int, ordinal: int
+) -> Iterator[tuple[int, int, Entry]]:
+    """Every row behind the one of ``version`` and ``ordinal``: version, ordinal, content.
 
     Raises:
         DamagedError: a row cannot be read.
     """
-    if cursor.set_range(_REFUSED_KEY.pack(after, 1)):
+    if cursor.set_range(refused_key_of(version, ordinal + 1)):
         for key, value in cursor:
-            version, ordinal = parts_of(key)
-            yield version, ordinal, unpack_entry(value)
+            found, counted = parts_of(key)
+            yield found, counted, unpack_entry(value)

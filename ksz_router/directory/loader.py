@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 import lmdb
 
-from ksz_router.directory import folder, marks
+from ksz_router.directory import folder
+from ksz_router.directory.carrying import carry_over
 from ksz_router.directory.families import Families
 from ksz_router.directory.lock import Lock
 from ksz_router.directory.packing import DirectoryError, Record, pack
@@ -60,15 +61,18 @@ class Loaded(NamedTuple):
     lines: int
 
 
-def load(csv_file: Path, target: Path, *, progress: Progress | None = None) -> Loaded:
+def load(
+    csv_file: Path, target: Path, *, now_us: int = 0, progress: Progress | None = None
+) -> Loaded:
     """Build the next version from ``csv_file`` and make it the one that serves, durably.
 
     Readers keep the version they have until they refresh; the version before stays on disk,
-    older ones are removed.
+    older ones are removed. The journal goes on: ``now_us``, Unix time in microseconds, is when.
 
     Raises:
         LoadRefusedError: rows cannot be loaded.
-        DirectoryError: another load runs, or the disk does not take what is written.
+        DirectoryError: a writer, a load or a restore is at work, or the disk does not take what is
+            written.
     """
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -77,9 +81,13 @@ def load(csv_file: Path, target: Path, *, progress: Progress | None = None) -> L
             with Families(scratch / "families") as families:
                 build = _Build(csv_file, scratch, families, progress)
                 build.read()
-                loaded = build.write(scratch / "building", version)
+                loaded = build.write(
+                    scratch / "building",
+                    version,
+                    lambda environment: carry_over(target, environment, version, now_us),
+                )
             build.tell("seal", 0, 1)
-            _swap_in(scratch / "building", target, version)
+            folder.swap_in(scratch / "building", target, version)
             build.tell("seal", 1, 1)
             return loaded
     except (OSError, lmdb.Error) as error:
@@ -176,8 +184,12 @@ class _Build:
         if current := cells[2]:
             self._families.add(key_of(record), current, row)
 
-    def write(self, building: Path, version: int) -> Loaded:
+    def write(
+        self, building: Path, version: int, carry: Callable[[lmdb.Environment], None]
+    ) -> Loaded:
         """Write the environment, in the order of its keys; its description comes last.
+
+        ``carry`` is called to put into it what goes on from the version before.
 
         Raises:
             LoadRefusedError: rows contradict each other.
@@ -194,6 +206,7 @@ class _Build:
             self._check_targets(environment)
             self._reasons.raise_any()
             meta = folder.Meta(format=folder.FORMAT, version=version, numbers=numbers, lines=lines)
+            carry(environment)
             folder.write_meta(environment, meta)
             environment.sync(True)
         finally:
@@ -266,18 +279,3 @@ def _overlap(former: Line, later: Line) -> bool:
         later.type,
         later.capacity,
     )
-
-
-def _swap_in(building: Path, target: Path, version: int) -> None:
-    (building / "lock.mdb").unlink(missing_ok=True)
-    with (building / "data.mdb").open("rb") as file:
-        os.fsync(file.fileno())
-    marks.write_mark(building, marks.make_mark(building))
-    former = folder.serving(target)
-    new = folder.folder_of(target, version)
-    building.rename(new)
-    marks.sync_folder(target)
-    folder.point_to(new)
-    for child in target.glob("version-*"):
-        if child not in (new, former):  # a reader may be about to open the one before
-            shutil.rmtree(child, ignore_errors=True)

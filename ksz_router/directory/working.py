@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from ksz_router.days import brussels_day
 from ksz_router.directory import folder, journal
-from ksz_router.directory.applying import applied, current_of
+from ksz_router.directory.applying import applied
 from ksz_router.directory.change import (
     LINE_OPERATIONS,
     Applied,
@@ -21,8 +21,14 @@ from ksz_router.directory.change import (
     Refused,
     malformed,
 )
-from ksz_router.directory.packing import DamagedError, Record, pack, pack_key, unpack
-from ksz_router.identifiers import is_insz
+from ksz_router.directory.packing import (
+    DamagedError,
+    Record,
+    current_of,
+    pack,
+    pack_key,
+    unpack,
+)
 from ksz_router.model import Line
 
 
@@ -38,8 +44,7 @@ class Working:
     ) -> None:
         self._transaction = transaction
         self._databases = databases
-        self._now_us = now_us
-        self._today = brussels_day(now_us * 1000)
+        self._at(now_us)
         self._version = meta.version
         self._meta = meta
         self._records: dict[str, Record | None] = {}
@@ -47,19 +52,17 @@ class Working:
         self._numbers, self._lines = meta.numbers, meta.lines
         self._rows: list[tuple[bytes, bytes]] = []
         self._notes: dict[bytes, bytes] = {}
-        self._ordinal = self._last_ordinal()
+        with transaction.cursor(databases.changes) as cursor:
+            self._ordinal = journal.last_ordinal(cursor, meta.version)
 
-    def _last_ordinal(self) -> int:
-        with self._transaction.cursor(self._databases.changes) as cursor:
-            if not cursor.last():
-                return 0
-            version, ordinal = journal.parts_of(cursor.key())
-            return ordinal if version == self._version else 0
+    def _at(self, now_us: int) -> None:
+        self._now_us = now_us
+        self._today = brussels_day(now_us * 1000)
 
     def read_ahead(self, changes: Sequence[Change]) -> None:
         """Read the records that the changes name, in the order of their keys."""
         for number in sorted({change.number for change in changes}):
-            if is_insz(number):
+            if len(number) == 11 and number.isascii() and number.isdigit():
                 self._record(number)
 
     def _record(self, number: str) -> Record | None:
@@ -95,21 +98,54 @@ class Working:
         )
         if noted is not None:
             return self._repeated(change, journal.unpack_note(noted))
+        result = self._judged(change)
+        self._settle(change, result)
+        if isinstance(result, Refused):
+            return result
+        return self._answer(change, self._version, is_repeated=False)
+
+    def _judged(self, change: Change) -> dict[str, Record] | Refused:
         records: dict[str, Record] = {}
         self._family(change.number, records)
         if change.operation is Operation.REPLACE:
             self._family(change.other, records)
-        result = applied(records, change, self._today)
+        return applied(records, change, self._today)
+
+    def _settle(self, change: Change, result: dict[str, Record] | Refused) -> None:
+        """Keep what a change made, and note what became of it."""
         if isinstance(result, Refused):
             self._ordinal += 1
             key = journal.refused_key_of(self._version, self._ordinal)
             self._note(key, change, result.reason)
-            return result
+            return
         self._version += 1
         self._ordinal = 0
         self._keep(result)
         self._note(journal.key_of(self._version), change, None)
-        return self._answer(change, self._version, is_repeated=False)
+
+    def again(self, version: int, ordinal: int, entry: journal.Entry) -> None:
+        """Do once more what a journal tells, at the time at which it was done.
+
+        Raises:
+            DamagedError: it does not come out as it did; the journal is of another history.
+        """
+        self._at(entry.now_us)
+        change = entry.change
+        if change.operation is Operation.RESTORED:
+            self._version, self._ordinal = version, 0
+            self._rows.append((journal.key_of(version), journal.repack(entry)))
+            return
+        result = self._judged(change)
+        if isinstance(result, Refused):
+            did = (self._version, self._ordinal + 1, int(result.reason))
+        else:
+            did = (self._version + 1, 0, 0)
+        if did != (version, ordinal, entry.reason):
+            raise DamagedError(
+                f"version {version} of the journal does not fit the backup; "
+                "it is of another history"
+            )
+        self._settle(change, result)
 
     def _keep(self, changed: dict[str, Record]) -> None:
         for number, record in changed.items():

@@ -145,7 +145,7 @@ def told_of(answer: Answer) -> Told | None:
     return _told.decode(answer.payload) if answer.payload else None
 
 
-def encode(payload: msgspec.Struct) -> bytes:
+def encode(payload: object) -> bytes:
     """Return the bytes of a payload or of an answer."""
     return _encode(payload)
 
@@ -164,12 +164,13 @@ def inscribe(
     Args:
         envelope: Who asks: ticket, user or application, role, capacity; all else is put in.
         person: The INSZ.
-        begin, end: Brussels days ``yyyymmdd``, both counting.
+        begin: First Brussels day, ``yyyymmdd``.
+        end: Last one, which counts.
         phase: Of the line.
         sector_wide: For a line without institution type; the grant must allow it.
     """
     payload = Inscription(phase=phase, sector_wide=sector_wide)
-    return _change(envelope, INSCRIBE, person, begin, end, payload)
+    return _change(envelope, INSCRIBE, person, (begin, end), payload)
 
 
 def adjust(
@@ -184,7 +185,7 @@ def adjust(
 ) -> Request:
     """Make a request that gives a line another phase, begin or end; ``line_begin`` finds it."""
     payload = Adjustment(phase=phase, line_begin=line_begin, sector_wide=sector_wide)
-    return _change(envelope, ADJUST, person, begin, end, payload)
+    return _change(envelope, ADJUST, person, (begin, end), payload)
 
 
 def remove(
@@ -194,7 +195,7 @@ def remove(
 
     ``LINE`` needs the ``begin`` of the line, ``PERIOD`` the days that are to go.
     """
-    return _change(envelope, REMOVE, person, begin, end, removal)
+    return _change(envelope, REMOVE, person, (begin, end), removal)
 
 
 def lines(envelope: Request, person: str) -> Request:
@@ -222,17 +223,13 @@ def register(
 ) -> Request:
     """Make a request that says what became of a number; ``day`` is that of a death."""
     payload = Registration(event=event, by=by)
-    return _change(envelope, REGISTER, person, day, day or OPEN, payload)
+    return _change(envelope, REGISTER, person, (day, day or OPEN), payload)
 
 
 def _change(
-    envelope: Request,
-    service: str,
-    person: str,
-    begin: Day | None,
-    end: Day,
-    payload: msgspec.Struct,
+    envelope: Request, service: str, person: str, days: tuple[Day | None, Day], payload: object
 ) -> Request:
+    begin, end = days
     return msgspec.structs.replace(
         envelope,
         service=service,
