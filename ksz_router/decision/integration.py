@@ -42,6 +42,14 @@ class Change(NamedTuple):
         return f"Change({self.request!r})"
 
 
+class _Party(NamedTuple):
+    """An institution whose line changes, in the role and the capacity of the line."""
+
+    kbo: Kbo
+    role: Role
+    capacity: int
+
+
 def changes(
     request: Request, verdict: Forward, answered: Collection[str], attempt: bytes, first: bytes
 ) -> list[Change]:
@@ -60,39 +68,32 @@ def changes(
     reached = [found for found in verdict.destinations if found.kbo in answered]
     found = []
     for integration in verdict.service.integrations:
-        for kbo, role, capacity in _parties(integration, request, verdict, reached):
-            name = _encode((integration, kbo, role))
+        for party in _parties(integration, request, verdict, reached):
+            name = _encode((integration, party.kbo, party.role))
             made, noted = derived(attempt, name), derived(first, name)
-            change = _request(integration, verdict, kbo, role, capacity, made)
+            change = _request(integration, verdict, party, made)
             found.append(Change(change, made, noted))
     return found
 
 
 def _parties(
     integration: Integration, request: Request, verdict: Forward, reached: list[Destination]
-) -> Iterator[tuple[Kbo, Role, int]]:
-    """Whose lines change: institution, role and capacity. A text that was checked names them."""
+) -> Iterator[_Party]:
+    """Whose lines change. A text that was checked names them."""
     declared = integration.capacity
     if integration.party is Party.SENDER:
         capacity = declared if declared is not None else request.capacity
         if verdict.role is not None and capacity is not None:
-            yield verdict.acting, verdict.role, capacity
+            yield _Party(verdict.acting, verdict.role, capacity)
         return
     for found in reached:
         known = found.line.capacity if found.line is not None else None
         capacity = declared if declared is not None else known
         if capacity is not None:
-            yield found.kbo, found.role, capacity
+            yield _Party(found.kbo, found.role, capacity)
 
 
-def _request(
-    integration: Integration,
-    verdict: Forward,
-    kbo: Kbo,
-    role: Role,
-    capacity: int,
-    exchange: bytes,
-) -> Request:
+def _request(integration: Integration, verdict: Forward, party: _Party, exchange: bytes) -> Request:
     """The change as a message: its period is that of the message it follows from."""
     is_inscribed = integration.inscription is Inscription.INSCRIBE
     payload: dict[str, object] = {"what": "period"}
@@ -104,10 +105,10 @@ def _request(
         version=1,
         ticket=exchange.hex(),
         application=integration.application,
-        sector=role.sector,
-        type=role.type,
-        capacity=capacity,
-        member=kbo,
+        sector=party.role.sector,
+        type=party.role.type,
+        capacity=party.capacity,
+        member=party.kbo,
         person=verdict.person,
         begin=verdict.begin,
         end=None if verdict.end == OPEN else verdict.end,
