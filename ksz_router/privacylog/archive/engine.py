@@ -5,6 +5,7 @@ extension, no network. It writes nothing: what it would put aside on a disk is p
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
@@ -67,6 +68,7 @@ class Engine:
     Attributes:
         listing: Of the archive, so that it is remembered too.
         tail: Of the write-ahead files that are not sealed.
+        threads: That look into several at once.
     """
 
     def __init__(self, archive: Path) -> None:
@@ -74,6 +76,7 @@ class Engine:
             raise SearchFailed(f"{archive}: a path with *, ? or [ cannot be asked; move it")
         self.listing = Listing(archive)
         self.tail = Tail()
+        self.threads = ThreadPoolExecutor(THREADS)
         self._connection = duckdb.connect(
             config={
                 "threads": THREADS,
@@ -94,6 +97,7 @@ class Engine:
             self._connection.execute(f"SET {setting}")
 
     def close(self) -> None:
+        self.threads.shutdown()
         self._connection.close()
 
     def earliest(
