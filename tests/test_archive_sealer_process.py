@@ -113,6 +113,9 @@ def test_it_lets_others_go_first(ground: Ground) -> None:
         assert sealer.process is not None
         mine = os.getpriority(os.PRIO_PROCESS, 0)
         assert os.getpriority(os.PRIO_PROCESS, sealer.process.pid) == min(mine + 10, 19)
+        assert os.getsid(sealer.process.pid) == sealer.process.pid  # not in the group of workers
+        group = Path(f"/proc/{sealer.process.pid}/autogroup")
+        assert not group.exists() or group.read_text(encoding="ascii").endswith("nice 15\n")
 
     with_sealer(ground, act)
 
