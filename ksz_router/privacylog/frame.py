@@ -35,8 +35,7 @@ _FRAME_MAGIC = 0x46504C4B  # "KLPF" as it stands in the file
 _HEAD = struct.Struct("<IIIIQQI")
 _CRC = struct.Struct("<I")
 _LENGTH = struct.Struct("<H")
-_LENGTHS = tuple(_LENGTH.pack(size) for size in range(record_bytes_max + 1))
-"""What stands before a record of each size."""
+_LENGTHS = tuple(_LENGTH.pack(size) for size in range(record_bytes_max + 1))  # before each record
 HEADER_BYTES = _HEAD.size + _CRC.size
 _TAG_BYTES = 16
 _ZERO_PAGE = bytes(PAGE)
