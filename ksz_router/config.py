@@ -70,6 +70,17 @@ class Archive(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keep_days: float = 7.0
 
 
+class Directory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The directory program: a source, with the certificate of the router's own institution."""
+
+    serving: bool = False
+    host: str = "127.0.0.1"
+    port: int = 7810
+    certificate: str = "tls/directory.crt"
+    key: str = "tls/directory.key"
+    keep_days: int = 35
+
+
 class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The submissions of the last hours, so that none is delivered twice."""
 
@@ -79,7 +90,7 @@ class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Worker number n serves ``/metrics`` on ``port + n``, from 0 on; then sequencer and sealer.
+    """Worker number n serves ``/metrics`` on ``port + n``, from 0 on; then the programs beside them.
 
     With port 0 none does.
     """
@@ -138,6 +149,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tables: Tables = Tables()
     privacy_log: PrivacyLog = PrivacyLog()
     archive: Archive = Archive()
+    directory: Directory = Directory()
     ledger: Ledger = Ledger()
     metrics: Metrics = Metrics()
     admin: Admin = Admin()
@@ -148,14 +160,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 LIVE: dict[str, tuple[str, ...]] = {
-    "windows": ("connection", "institution", "router", "source", "bytes"),
-    "sources": (
-        "connections_per_endpoint",
-        "connect_seconds",
-        "breaker_failures",
-        "breaker_failed_share",
-        "breaker_open_seconds",
-    ),
+    "windows": Windows.__struct_fields__,
+    "sources": Sources.__struct_fields__,
     "stop": ("drain_seconds",),
 }
 """What a reload changes in a running router; every other key needs a restart."""
@@ -165,6 +171,7 @@ _PATHS = {
     "tables": ("rulebook", "rulebook_signer", "directory"),
     "privacy_log": ("path", "keys"),
     "archive": ("path", "last_checkpoint", "keys"),
+    "directory": ("certificate", "key"),
     "ledger": ("path",),
     "admin": ("socket",),
 }
@@ -176,6 +183,7 @@ _RANGES: dict[str, dict[str, tuple[float, float]]] = {
     "metrics": {"port": (0, 65_000)},
     "privacy_log": {"file_bytes": (2 * limits.MIB, 1024 * limits.MIB)},
     "archive": {"keep_days": (0, 3660)},
+    "directory": {"port": (1, 65_535), "keep_days": (1, 3660)},
     "ledger": {"window_hours": (0.1, 720), "tickets_max": (1, 100_000_000)},
     "connections": {
         "per_institution": (1, limits.connections_per_worker_max),
@@ -257,6 +265,11 @@ def _check_ranges(config: Config, file: Path) -> None:
                 raise ConfigError(
                     f"{file}: {section}.{field} = {value}: must be from {least} to {most}"
                 )
+    if config.directory.keep_days * 24 < config.ledger.window_hours:
+        raise ConfigError(
+            f"{file}: directory.keep_days: must last as long as ledger.window_hours at least, so "
+            "that no change is made twice"
+        )
     windows = config.windows
     if not windows.connection <= windows.institution <= windows.router:
         raise ConfigError(

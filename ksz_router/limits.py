@@ -96,6 +96,11 @@ standings_kept_max = 16_384
 person_numbers_max = 16
 person_lines_max = 4_096
 
+# The directory program. What of one transaction waits for its flush; what waits for a transaction:
+# more than the windows of the workers for one source let in, unless there are very many of them.
+directory_batch_max = 1_024
+directory_waiting_max = 16_384
+
 # Privacy log.
 group_records_max = 4_096
 group_bytes_max = 1 * MIB

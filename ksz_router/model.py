@@ -121,6 +121,8 @@ class Service(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=Fal
     payload_bytes_max: int = 65_536
     deadline_ms: int = 10_000
     """The longest a requester may wait; a shorter wish in the request wins."""
+    any_number: bool = False
+    """The number need not exist, nor be in use: for services that keep the numbers themselves."""
 
 
 class Grant(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):

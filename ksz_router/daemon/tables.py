@@ -71,6 +71,7 @@ class Tables:
             self._remembered.clear()
             self._today = today
         persons = self.directory.look_up([request.person for _, request in batch])
+        self._entries.directory_version = self.directory.version  # which that look-up saw
         known, found = self._remembered.get, []
         for (session, request), person in zip(batch, persons, strict=True):
             remembered = known((session.uri, *standing_key(request)))

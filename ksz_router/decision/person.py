@@ -65,9 +65,9 @@ def person(case: Case) -> Refusal | None:
     may know. A violation that is only logged lets the request go on, but neither the new number nor
     the day of death out.
     """
-    if case.person is None:
-        return None
     known, service = case.facts.person, case.standing.service
+    if case.person is None or service.any_number:
+        return None
     if known is not None and known.status is known.current_status is NumberStatus.ACTIVE:
         return None
     grant = _grant_id(case)

@@ -133,6 +133,11 @@ def _check_services(index: Index) -> None:
         if row.subject != "person" and (row.follow_replaced or row.refuse_deceased):
             reason = "follow_replaced and refuse_deceased need a person as subject"
             index.error(place, reason, "leave them out, or set subject")
+        if row.any_number and (
+            row.subject != "person" or row.follow_replaced or row.refuse_deceased
+        ):
+            reason = "any_number is for a person as subject, without the other rules on its number"
+            index.error(place, reason, "leave out any_number, or the others")
         if (row.name, row.version) not in granted and row.kind != "test":
             index.warn(
                 place, f"no grant allows {row.name} version {row.version}", "add a [[grant]]"

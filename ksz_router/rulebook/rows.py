@@ -62,6 +62,7 @@ class ServiceRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     refuse_deceased: bool = False
     payload_bytes_max: int = 65_536
     deadline_ms: int = 10_000
+    any_number: bool = False
 
 
 ModeName = Literal["none", "log", "block"]
