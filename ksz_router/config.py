@@ -90,7 +90,7 @@ class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Worker number n serves ``/metrics`` on ``port + n``, from 0 on; then the programs beside them.
+    """Worker number n serves ``/metrics`` on ``port + n``, from 0 on; then each program.
 
     With port 0 none does.
     """

@@ -246,11 +246,11 @@ class World:
     def number_is(self, code: Code) -> bool:
         assert self.facts.service is not None
         person = self.facts.person
-        if self.request.person is None:
+        service = self.facts.service
+        if self.request.person is None or service.any_number:
             return False
         if person is None:
             return code is Code.PERSON_UNKNOWN
-        service = self.facts.service
         return {
             Code.PERSON_REPLACED: person.status is NumberStatus.REPLACED
             and not service.follow_replaced,

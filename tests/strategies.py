@@ -225,6 +225,10 @@ kinds = st.sampled_from(
         {"kind": kind, "follow_replaced": follows, "refuse_deceased": refuses}
         for kind, follows, refuses in product(Kind, (True, False), (True, False))
     ]
+    + [
+        {"kind": kind, "follow_replaced": False, "refuse_deceased": False, "any_number": True}
+        for kind in Kind
+    ]
 )
 paths: st.SearchStrategy[Change] = st.sampled_from(
     [

@@ -88,6 +88,8 @@ def test_a_forward_says_where_to_and_why(case: Case) -> None:
     assert list(verdict.in_outage) == [*dict.fromkeys(down)]
     if case.request.person is None:
         assert verdict.person is None
+    elif verdict.service.any_number:
+        assert verdict.person == case.request.person
     else:
         assert case.facts.person is not None
         assert verdict.person == case.facts.person.current

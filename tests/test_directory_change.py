@@ -36,10 +36,10 @@ def family_of(records: Records, *numbers: str) -> Records:
     return found
 
 
-def step(records: Records, change: Change) -> Reason | None:
+def step(records: Records, change: Change, today: int = TODAY) -> Reason | None:
     """Apply a change to records; say what it breaks."""
     assert malformed(change) is None
-    result = applied(family_of(records, change.number, change.other), change, TODAY)
+    result = applied(family_of(records, change.number, change.other), change, today)
     if isinstance(result, Refused):
         return result.reason
     records.update(result)
@@ -47,16 +47,17 @@ def step(records: Records, change: Change) -> Reason | None:
 
 
 @settings(max_examples=400)
-@given(st.lists(changes(), max_size=40))
+@given(st.lists(changes(), min_size=10, max_size=40))
 def test_any_changes_do_what_the_model_does(asked: list[Change]) -> None:
     """Applied where the model applies, refused with a rule that the model finds broken."""
     records: Records = {}
     model = Model()
-    for change in (*(Change(b"\0" * 16, n, Operation.NEW_NUMBER) for n in NUMBERS[:2]), *asked):
-        reason, broken = step(records, change), model.broken(change)
+    known = [Change(b"\0" * 16, n, Operation.NEW_NUMBER) for n in NUMBERS[:2]]
+    for today, change in enumerate((*known, *asked), start=TODAY):
+        reason, broken = step(records, change, today), model.broken(change)
         assert (reason in broken) if broken else reason is None
         if reason is None:
-            model.apply(change)
+            model.apply(change, today)
         assert seen_in(records) == model.seen()
         for record in records.values():
             assert list(record.lines) == sorted(record.lines, key=order)

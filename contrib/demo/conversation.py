@@ -12,7 +12,7 @@ import msgspec
 import trio
 
 from contrib.demo import table
-from contrib.demo.cast import ASKING, Chapter, Step
+from contrib.demo.cast import ASKING, BANK, Chapter, Step
 from contrib.demo.sources import DOWN, Sources, payload
 from contrib.demo.story import chapters
 from contrib.demo.terminal import bold, show
@@ -109,7 +109,7 @@ def faults_of(step: Step, answer: Answer, took_s: float, sources: Sources) -> It
     if sorted(asked) != sorted(step.went_to):
         yield f"went to {asked or 'nobody'} instead of {step.went_to or 'nobody'}"
     reached = {kbo for exchange, kbo in sources.delivered if exchange == answer.exchange}
-    if reached != set(step.went_to) - {DOWN}:
+    if reached != set(step.went_to) - {DOWN, BANK}:
         yield f"reached {sorted(reached) or 'nobody'}"
     person = step.delivered or step.request.person
     if any(sources.delivered[answer.exchange, kbo] != person for kbo in reached):

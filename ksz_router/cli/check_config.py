@@ -10,7 +10,9 @@ from pathlib import Path
 from ksz_router import config
 from ksz_router.cli import BAD_CONFIG, OK, add_config
 from ksz_router.config import Config
+from ksz_router.credentials import Credentials
 from ksz_router.daemon.contexts import Contexts
+from ksz_router.daemon.directory_process import identity_of
 from ksz_router.directory.packing import DirectoryError
 from ksz_router.directory.snapshot import Directory
 from ksz_router.privacylog import PrivacyLogError
@@ -37,11 +39,12 @@ examples:
 def run(arguments: argparse.Namespace) -> int:
     """Check each part and print how it is."""
     settings = config.load(arguments.config)
-    print(f"configuration    ok  {arguments.config}")
+    print(f"configuration     ok  {arguments.config}")
     checks: tuple[tuple[str, Callable[[Config], str]], ...] = (
         ("certificates", _certificates),
         ("rulebook", _rulebook),
         ("directory", _directory),
+        ("directory program", _directory_program),
         ("log keys", _log_keys),
         ("checkpoint keys", _checkpoint_keys),
         ("archive", _archive),
@@ -52,10 +55,10 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             found = check(settings)
         except (TlsFilesError, RulebookError, DirectoryError, PrivacyLogError, OSError) as error:
-            print(f"{name:<16} NOT OK  {error}")
+            print(f"{name:<17} NOT OK  {error}")
             code = BAD_CONFIG
         else:
-            print(f"{name:<16} ok  {found}")
+            print(f"{name:<17} ok  {found}")
     return code
 
 
@@ -77,6 +80,14 @@ def _directory(settings: Config) -> str:
         return f"version {directory.version}, {directory.numbers_count} numbers"
     finally:
         directory.close()
+
+
+def _directory_program(settings: Config) -> str:
+    serving = settings.directory
+    if not serving.serving:
+        return "none; the directory is changed by loading it anew"
+    Credentials(identity_of(settings), time.time)
+    return f"{serving.certificate}, on {serving.host}, port {serving.port}"
 
 
 def _ledger(settings: Config) -> str:

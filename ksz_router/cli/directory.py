@@ -7,7 +7,14 @@ import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from ksz_router.cli import NOT_IN_ORDER, OK, UsageError, add_config, directory_backup
+from ksz_router.cli import (
+    NOT_IN_ORDER,
+    OK,
+    UsageError,
+    add_config,
+    directory_backup,
+    directory_history,
+)
 from ksz_router.cli.progress import drawn
 from ksz_router.cli.reading import Reading, add_reading, look_up
 from ksz_router.config import load as load_config
@@ -40,7 +47,10 @@ _EXAMPLES = """examples:
   # after files were copied: check every byte, and admit the directory if it is sound
   ksz-router directory check
 
-`show` writes an entry to the privacy log first, and refuses if it cannot.
+  # who changed what of a person, and when
+  ksz-router directory history --person - --purpose "complaint 2026/118" < number
+
+`show` and `history` write an entry to the privacy log first, and refuse if they cannot.
 docs/directory-format.md describes the CSV file.
 exit status: 0 done; 1 refused, unknown or not in order; 2 wrong usage.
 """
@@ -67,6 +77,7 @@ def add(parser: ArgumentParser) -> None:
     _add_json(action)
 
     directory_backup.add(actions, _add_place, _add_json)
+    directory_history.add(actions, _add_place, _add_json)
 
     action = actions.add_parser("synthesise", help="write a CSV file of persons who do not exist")
     action.add_argument("--persons", type=int, default=10_000, metavar="N", help="(%(default)s)")
@@ -94,6 +105,8 @@ def run(arguments: Namespace) -> int:
     """Do it and return the exit code."""
     actions = {"load": _load, "show": _show, "check": _check, "synthesise": _synthesise}
     try:
+        if arguments.action == "history":
+            return directory_history.run(arguments)
         if arguments.action in directory_backup.ACTIONS:
             return directory_backup.run(arguments, _target(arguments))
         return actions[arguments.action](arguments)

@@ -48,8 +48,15 @@ class DirectoryProgram:
     """
 
     def __init__(
-        self, settings: Config, writer: Writer, metrics: DirectoryMetrics, channel: Channel
+        self,
+        settings: Config,
+        writer: Writer,
+        *,
+        metrics: DirectoryMetrics,
+        channel: Channel,
+        log: structlog.typing.FilteringBoundLogger,
     ) -> None:
+        self._log = log
         self._settings = settings
         self._writer = writer
         self._metrics = metrics
@@ -108,14 +115,14 @@ class DirectoryProgram:
         if isinstance(order, Renew):
             try:
                 self._provider.renew()
-            except TlsFilesError as error:
-                return self._report("renew", text=str(error))
+            except TlsFilesError as error:  # the old one goes on
+                self._log.error("certificate_not_renewed", reason=str(error))
             return self._report("renew")
         return self._report("ask")
 
-    def _report(self, about: str, *, text: str = "") -> Report:
+    def _report(self, about: str) -> Report:
         state = f"version {self._metrics.version}, {self._metrics.waiting} waiting"
-        return Report(about=about, ok=not text, text=text, state=state)
+        return Report(about=about, state=state)
 
 
 def identity_of(settings: Config) -> Identity:
@@ -157,7 +164,8 @@ async def _main(control: socket.socket) -> int:
         _serve_metrics(settings, metrics)
         writer = await _opened(settings, channel, log)
         if writer is not None:
-            await DirectoryProgram(settings, writer, metrics, channel).run()
+            program = DirectoryProgram(settings, writer, metrics=metrics, channel=channel, log=log)
+            await program.run()
     except* (DirectoryError, TlsFilesError, OSError) as failures:
         failure: BaseException = failures
         while isinstance(failure, BaseExceptionGroup):

@@ -145,6 +145,7 @@ class Tables:
     def refresh_directory(self) -> bool:
         """Go over to a newer person directory, if one was loaded; say whether there was one."""
         changed = self._own is not None and self._own.refresh()
+        self.directory.look_up(())  # so that who asks nothing knows the newest version too
         if changed:
             self._note_versions()
         return changed

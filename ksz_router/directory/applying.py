@@ -4,6 +4,7 @@ A person may have several numbers, with lines under each. A rule looks at the li
 as a look-up does; a change touches the record that holds the line.
 """
 
+from bisect import insort
 from collections.abc import Iterable, Mapping
 
 from msgspec.structs import replace
@@ -173,11 +174,13 @@ def _kept(
 ) -> dict[str, Record] | Refused:
     """Put a line under a number."""
     record = changed.get(holder) or records[holder]
+    lines = list(record.lines)
+    insort(lines, line, key=order)
     changed[holder] = Record(
         status=record.status,
         deceased=record.deceased,
         others=record.others,
-        lines=tuple(sorted((*record.lines, line), key=order)),
+        lines=tuple(lines),
     )
     if any(len(record.lines) > person_lines_max for record in changed.values()):
         return Refused(Reason.TOO_MANY_LINES)

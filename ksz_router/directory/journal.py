@@ -116,13 +116,23 @@ def boundary(operation: Operation, now_us: int, came_from: int = 0) -> bytes:
     return _encoder.encode((now_us, 0, Change(b"", "", operation), came_from))
 
 
-def rows(cursor: "lmdb.Cursor[bytes]", after: int) -> Iterator[tuple[int, int, Entry]]:
-    """Every row behind a version's own: version, ordinal, content; refusals of it come first.
+def last_ordinal(cursor: "lmdb.Cursor[bytes]", version: int) -> int:
+    """Return how many refusals the journal holds since the change that made ``version``."""
+    if not cursor.last():
+        return 0
+    found, ordinal = parts_of(cursor.key())
+    return ordinal if found == version else 0
+
+
+def rows(
+    cursor: "lmdb.Cursor[bytes]", version: int, ordinal: int
+) -> Iterator[tuple[int, int, Entry]]:
+    """Every row behind the one of ``version`` and ``ordinal``: version, ordinal, content.
 
     Raises:
         DamagedError: a row cannot be read.
     """
-    if cursor.set_range(_REFUSED_KEY.pack(after, 1)):
+    if cursor.set_range(refused_key_of(version, ordinal + 1)):
         for key, value in cursor:
-            version, ordinal = parts_of(key)
-            yield version, ordinal, unpack_entry(value)
+            found, counted = parts_of(key)
+            yield found, counted, unpack_entry(value)

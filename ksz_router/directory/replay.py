@@ -59,8 +59,10 @@ def replay(
             )
         databases = folder.Databases(environment)
         first = meta.version
+        with environment.begin(databases.changes) as own, own.cursor() as cursor:
+            ordinal = journal.last_ordinal(cursor, first)
         with journal_of.begin(journal_of.open_db(folder.CHANGES, create=False)) as reading:
-            for rows in _batches(_checked(reading, meta.version, until), _ROWS_AT_ONCE):
+            for rows in _batches(_checked(reading, first, ordinal, until), _ROWS_AT_ONCE):
                 with environment.begin(write=True) as transaction:
                     working = Working(transaction, databases, meta, 0)
                     for row in rows:
@@ -76,14 +78,16 @@ def replay(
     return meta
 
 
-def _checked(reading: "lmdb.Transaction[bytes]", version: int, until: Until) -> Iterator[_Row]:
-    """Rows that join on to ``version`` one by one, up to where the replay stops.
+def _checked(
+    reading: "lmdb.Transaction[bytes]", version: int, ordinal: int, until: Until
+) -> Iterator[_Row]:
+    """Rows that join on to the given one without a gap, up to where the replay stops.
 
     Raises:
         DirectoryError: there is a gap, or a load lies between.
     """
     with reading.cursor() as cursor:
-        for row in map(_Row._make, journal.rows(cursor, version)):
+        for row in map(_Row._make, journal.rows(cursor, version, ordinal)):
             if row.version > until.version or row.entry.now_us > until.now_us:
                 return
             operation = row.entry.change.operation
@@ -95,13 +99,13 @@ def _checked(reading: "lmdb.Transaction[bytes]", version: int, until: Until) -> 
             if operation is Operation.RESTORED:
                 joins = row.entry.came_from == version
             else:
-                joins = row.version == version + (row.ordinal == 0)
+                joins = (row.version, row.ordinal) in ((version, ordinal + 1), (version + 1, 0))
             if not joins:
                 raise DirectoryError(
                     f"the journal has nothing between versions {version} and {row.version}; "
                     "take a newer backup, or the journal of a directory that came from this backup"
                 )
-            version = row.version
+            version, ordinal = row.version, row.ordinal
             yield row
 
 

@@ -29,7 +29,6 @@ from ksz_router.directory.packing import (
     pack_key,
     unpack,
 )
-from ksz_router.identifiers import is_insz
 from ksz_router.model import Line
 
 
@@ -53,23 +52,17 @@ class Working:
         self._numbers, self._lines = meta.numbers, meta.lines
         self._rows: list[tuple[bytes, bytes]] = []
         self._notes: dict[bytes, bytes] = {}
-        self._ordinal = self._last_ordinal()
+        with transaction.cursor(databases.changes) as cursor:
+            self._ordinal = journal.last_ordinal(cursor, meta.version)
 
     def _at(self, now_us: int) -> None:
         self._now_us = now_us
         self._today = brussels_day(now_us * 1000)
 
-    def _last_ordinal(self) -> int:
-        with self._transaction.cursor(self._databases.changes) as cursor:
-            if not cursor.last():
-                return 0
-            version, ordinal = journal.parts_of(cursor.key())
-            return ordinal if version == self._version else 0
-
     def read_ahead(self, changes: Sequence[Change]) -> None:
         """Read the records that the changes name, in the order of their keys."""
         for number in sorted({change.number for change in changes}):
-            if is_insz(number):
+            if len(number) == 11 and number.isascii() and number.isdigit():
                 self._record(number)
 
     def _record(self, number: str) -> Record | None:
