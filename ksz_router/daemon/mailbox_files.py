@@ -16,6 +16,7 @@ class Lines:
     def __init__(self, file: Path, offset: int) -> None:
         self._stream = file.open("rb", buffering=256 * 1024)
         self._stream.seek(offset)
+        self._ends: list[int] = []
 
     @property
     def offset(self) -> int:
@@ -24,15 +25,24 @@ class Lines:
 
     def take(self, count: int) -> list[bytes]:
         """Return the next lines without their ends; a line that is longer than may be is empty."""
-        read, lines = self._stream.readline, []
+        read, lines, at = self._stream.readline, [], self._stream.tell()
+        self._ends.clear()
         for _ in range(count):
             line = read(LINE_BYTES_MAX)
+            at += len(line)
             if not line.endswith(b"\n"):
                 rest = line
                 while rest and not rest.endswith(b"\n"):
                     rest, line = read(LINE_BYTES_MAX), b""
+                    at += len(rest)
+            self._ends.append(at)
             lines.append(line.rstrip(b"\r\n"))
         return lines
+
+    def keep(self, count: int) -> None:
+        """Give back all but the first of the lines that were taken last."""
+        if count < len(self._ends):
+            self._stream.seek(self._ends[count - 1])
 
     def close(self) -> None:
         """Close the file."""

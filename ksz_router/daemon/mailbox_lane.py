@@ -24,11 +24,11 @@ from ksz_router.daemon.tables import Tables
 from ksz_router.directory.mailbox import Mailbox, State
 from ksz_router.directory.mailbox_form import RowMalformed
 from ksz_router.directory.mailboxes import Mailboxes
-from ksz_router.directory.packing import DirectoryError
 from ksz_router.directory.writer import Writer
 from ksz_router.limits import mailbox_step_lines_max, mailbox_step_lines_min, mailbox_step_seconds
 from ksz_router.messages import Request
 from ksz_router.rulebook.activation import active, verify
+from ksz_router.rulebook.generation import RulebookError
 
 
 class Step(NamedTuple):
@@ -74,7 +74,8 @@ class MailboxLane:
         self._tables: Tables | None = None
         self._mailbox: Mailbox | None = None
         self._lines: Lines | None = None
-        self._is_again = False
+        self._again_until = 0
+        """Lines up to here may have been under way when an earlier run was stopped."""
         self._step_lines = mailbox_step_lines_min
 
     def step(self) -> Step | None:
@@ -106,6 +107,11 @@ class MailboxLane:
         lines = done.lines_done - mailbox.lines_done
         self._pace(seconds)
         return Step(done, lines, seconds)
+
+    @property
+    def slot_folder(self) -> Path:
+        """Where the entries of the lines are."""
+        return self._record.folder
 
     def give_up(self) -> None:
         """Forget what was under way, as a kill does: the next step takes it up anew."""
@@ -139,16 +145,16 @@ class MailboxLane:
     def _take_up(self, mailbox: Mailbox) -> Mailbox:
         taken = self._mailboxes.take_up(mailbox, self._clocks.wall_ns() // 1_000_000)
         self._lines = Lines(self._mailboxes.lines_file(taken), taken.offset)
-        self._is_again = taken.runs > 1
+        # The step that a kill may have stopped was never larger than the largest.
+        self._again_until = taken.lines_done + mailbox_step_lines_max if taken.runs > 1 else 0
         return taken
 
     def _lines_of(self, mailbox: Mailbox) -> list[bytes]:
         assert self._lines is not None, "taken up"
-        # The step that a kill may have stopped was never larger than the largest.
-        count = mailbox_step_lines_max if self._is_again else self._step_lines
-        return self._lines.take(min(count, mailbox.lines - mailbox.lines_done))
+        return self._lines.take(min(self._step_lines, mailbox.lines - mailbox.lines_done))
 
     def _advance(self, mailbox: Mailbox, found: list[bytes], tables: Tables) -> Mailbox:
+        assert self._lines is not None, "taken up"
         answered: dict[int, Answered] = {}
         requests: dict[int, Request] = {}
         for line, data in enumerate(found, mailbox.lines_done + 1):
@@ -156,19 +162,23 @@ class MailboxLane:
                 requests[line] = request_of(mailbox, line, data)
             except RowMalformed:
                 answered[line] = Answered(Code.FIELD_MALFORMED, ROW_MALFORMED)
-        if answered:  # refused before the control, so counted, as on the wire
-            counts = {Code.FIELD_MALFORMED: len(answered)}
-            self._record.recorder.submit([self._record.entries.summary(mailbox.kbo, counts)])
         own = tables.kbo_of(self._rulebook.own_uri)
         if own is None:
-            raise DirectoryError(
+            raise RulebookError(
                 f"{self._rulebook.own_uri}: no institution of the rulebook has this SAN URI; "
                 "see [directory] certificate"
             )
         work = StepWork(self._writer, self._record, own, self._clocks)
-        judged = work.judged(mailbox, requests, tables, is_again=self._is_again)
-        answered |= work.settled(mailbox, judged, is_again=self._is_again)
-        self._is_again = False
+        is_again = mailbox.lines_done < self._again_until
+        judged = work.judged(mailbox, requests, tables, is_again=is_again)
+        if waits := work.independent(judged):
+            self._lines.keep(waits - mailbox.lines_done - 1)
+            judged = {line: exchange for line, exchange in judged.items() if line < waits}
+            answered = {line: answer for line, answer in answered.items() if line < waits}
+        if answered:  # refused before the control, so counted, as on the wire
+            counts = {Code.FIELD_MALFORMED: len(answered)}
+            self._record.recorder.submit([self._record.entries.summary(mailbox.kbo, counts)])
+        answered |= work.settled(mailbox, judged, is_again=is_again)
         return self._answer(mailbox, [(line, answered[line]) for line in sorted(answered)])
 
     def _answer(self, mailbox: Mailbox, answered: list[tuple[int, Answered]]) -> Mailbox:

@@ -45,6 +45,11 @@ class MailboxRecord:
         self.entries = EntryMaker(cast("Tokens", None), self.now_us)
         self.recorder: Recorder[int, int] = Recorder(self._commit, clock_ns)
 
+    @property
+    def folder(self) -> Path:
+        """Of the slot."""
+        return Path(self._settings.privacy_log.path) / SLOT
+
     def make_ready(self) -> None:
         """Open the slot where it is not, and go over to the keys of a new quarter. Blocks.
 

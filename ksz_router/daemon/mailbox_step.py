@@ -22,6 +22,7 @@ from ksz_router.directory.writer import Writer
 from ksz_router.identifiers import Kbo
 from ksz_router.ledger import Granted
 from ksz_router.messages import Outcome, Reply, Request
+from ksz_router.sdk.directory import REGISTER
 
 if TYPE_CHECKING:
     from ksz_router.daemon.session import Session
@@ -79,6 +80,29 @@ class StepWork:
                 held = Granted(first, mailbox.runs if is_again else 1, recipients, again, {})
                 exchange.submission = Submission(b"", cast("bytes", None), held)
         return dict(zip(requests, exchanges, strict=True))
+
+    @staticmethod
+    def independent(exchanges: Mapping[int, Exchange]) -> int:
+        """Return the first line that must be judged after others of the step; 0 where none must.
+
+        The verdicts are then those of one line after the other, however a mailbox is cut into
+        steps: what a register says of a number, and where the control asks for an own integration
+        the lines too, is looked at by the control of what follows.
+        """
+        seen: set[str | None] = set()
+        of_register: bool | None = None
+        for line, exchange in exchanges.items():
+            request, standing = exchange.request, exchange.facts.standing
+            is_of_register = request.service == REGISTER
+            if of_register is None:
+                of_register = is_of_register
+            asks_own = standing is not None and standing.own is not None
+            if is_of_register is not of_register or (
+                request.person in seen and (is_of_register or asks_own)
+            ):
+                return line
+            seen.add(request.person)
+        return 0
 
     def settled(
         self, mailbox: Mailbox, exchanges: Mapping[int, Exchange], *, is_again: bool

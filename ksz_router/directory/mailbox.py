@@ -87,7 +87,6 @@ class Sender(NamedTuple):
     kbo: str
     role: Role
     member: str = ""
-    groups: tuple[str, ...] = ()
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -114,7 +113,6 @@ class Mailbox(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     type: int
     member: str = ""
     """For whom the sender acts, where that is not itself."""
-    groups: tuple[str, ...] = ()
     file_bytes: int
     sha256: bytes
     """Of the whole file, as announced; 32 bytes."""
@@ -215,7 +213,6 @@ def new_mailbox(sender: Sender, part: Part, now_ms: int) -> Mailbox:
         sector=sender.role.sector,
         type=sender.role.type,
         member=sender.member,
-        groups=sender.groups,
         file_bytes=part.file_bytes,
         sha256=part.sha256,
         part_bytes=part.part_bytes,

@@ -168,6 +168,16 @@ def _code(text: str) -> int:
     return int(text)
 
 
+def digest_of(file: Path) -> bytes:
+    """Return the SHA-256 of a file: what its sender announces.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
+
+
 def checked(mailbox: Mailbox, file: Path) -> Mailbox:
     """Return the mailbox with what its file says, which is as was announced and confirmed.
 

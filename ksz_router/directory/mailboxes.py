@@ -45,11 +45,15 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Mailbox).decode
 
 
+class MailboxesUnusable(DirectoryError):
+    """The folder of the mailboxes cannot be read or written; the message says what to do."""
+
+
 class Mailboxes:
     """The mailboxes of a folder, which is made where it is missing. For several threads.
 
     Raises:
-        DirectoryError: the folder cannot be used; the message says what to do.
+        MailboxesUnusable: it cannot be used.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -64,7 +68,7 @@ class Mailboxes:
             self._receiving = self._environment.open_db(b"receiving")
             self._waiting = self._environment.open_db(b"waiting")
         except (lmdb.Error, OSError) as error:
-            raise DirectoryError(
+            raise MailboxesUnusable(
                 f"{folder}: mailboxes cannot be kept there ({error}); see to its rights and room"
             ) from error
 
@@ -124,7 +128,7 @@ class Mailboxes:
 
         Raises:
             MailboxRefused: the part is not taken.
-            DirectoryError: the disk does not take it; what came of it is not known.
+            MailboxesUnusable: the disk does not take it; what came of it is not known.
         """
         try:
             with self._one_at_a_time:
@@ -140,7 +144,7 @@ class Mailboxes:
                     mailbox = self._complete(mailbox, now_ms)
                 return mailbox, is_here
         except (lmdb.Error, OSError) as error:
-            raise DirectoryError(
+            raise MailboxesUnusable(
                 f"{self.folder}: the part could not be kept ({error}); see to the disk"
             ) from error
 
@@ -152,16 +156,22 @@ class Mailboxes:
     def note(self, mailbox: Mailbox) -> Mailbox:
         """Make durable how far a mailbox is."""
         key = _key(mailbox.kbo, mailbox.number)
-        with self._environment.begin(write=True) as transaction:
-            transaction.put(key, _encode(mailbox), db=self._known)
-            if mailbox.state is State.RECEIVING:
-                transaction.put(key, b"", db=self._receiving)
-            else:
-                transaction.delete(key, db=self._receiving)
-            if mailbox.state is State.WAITING:
-                transaction.put(_place(mailbox.place), key, db=self._waiting)
-            elif mailbox.place:
-                transaction.delete(_place(mailbox.place), db=self._waiting)
+        try:
+            with self._environment.begin(write=True) as transaction:
+                transaction.put(key, _encode(mailbox), db=self._known)
+                if mailbox.state is State.RECEIVING:
+                    transaction.put(key, b"", db=self._receiving)
+                else:
+                    transaction.delete(key, db=self._receiving)
+                if mailbox.state is State.WAITING:
+                    transaction.put(_place(mailbox.place), key, db=self._waiting)
+                elif mailbox.place:
+                    transaction.delete(_place(mailbox.place), db=self._waiting)
+        except lmdb.Error as error:
+            raise MailboxesUnusable(
+                f"{self.folder}: what came of a mailbox could not be noted ({error}); "
+                "see to the disk"
+            ) from error
         return mailbox
 
     def forget_lines(self, mailbox: Mailbox) -> None:
