@@ -21,6 +21,10 @@ from ksz_router.codes import Code
 from ksz_router.messages import Answer
 from ksz_router.sdk import Client, SdkError, open_client
 
+UNSEEN = {DOWN, BANK}
+"""What goes to these is seen by no source of the demonstration: one is not there, the other is the
+router's own directory program."""
+
 
 class Told(msgspec.Struct):
     """What was seen so far."""
@@ -109,7 +113,7 @@ def faults_of(step: Step, answer: Answer, took_s: float, sources: Sources) -> It
     if sorted(asked) != sorted(step.went_to):
         yield f"went to {asked or 'nobody'} instead of {step.went_to or 'nobody'}"
     reached = {kbo for exchange, kbo in sources.delivered if exchange == answer.exchange}
-    if reached != set(step.went_to) - {DOWN, BANK}:
+    if reached != set(step.went_to) - UNSEEN:
         yield f"reached {sorted(reached) or 'nobody'}"
     person = step.delivered or step.request.person
     if any(sources.delivered[answer.exchange, kbo] != person for kbo in reached):
