@@ -101,16 +101,18 @@ person_lines_max = 4_096
 directory_batch_max = 1_024
 directory_waiting_max = 16_384
 
-# Mailboxes: files of changes. Of one sender so many may be on their way at once, of all so many; a
-# step is what one transaction takes of a mailbox, and is made smaller where it takes longer.
+# Mailboxes: files of changes. Of one sender so many may be on their way at once, of all so many. A
+# step is what one transaction takes of a mailbox: about as much as can be done in the first time
+# where online changes came lately, which wait for it, and in the second where none did.
 mailbox_bytes_max = 256 * MIB
 mailbox_part_bytes_min = 4 * KIB
 mailbox_part_bytes_max = 768 * KIB
 mailboxes_receiving_max = 8
 mailboxes_unfinished_max = 1_024
-mailbox_step_lines_max = 2_048
+mailbox_step_lines_max = 8_192
 mailbox_step_lines_min = 64
-mailbox_step_seconds = 0.04
+mailbox_step_seconds_beside = 0.03
+mailbox_step_seconds_alone = 0.25
 
 # Privacy log.
 group_records_max = 4_096

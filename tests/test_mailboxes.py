@@ -3,6 +3,7 @@
 import random
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +11,15 @@ from msgspec.structs import replace
 
 from ksz_router.daemon.mailbox_lines import request_of
 from ksz_router.directory import mailboxes as store
-from ksz_router.directory.mailbox import Fault, LineIds, Mailbox, MailboxRefused, Sender, State
+from ksz_router.directory.mailbox import (
+    Fault,
+    LineIds,
+    Mailbox,
+    MailboxRefused,
+    Part,
+    Sender,
+    State,
+)
 from ksz_router.directory.mailbox_form import COLUMNS, Head, RowMalformed, head_of, row_of
 from ksz_router.directory.mailboxes import Mailboxes
 from ksz_router.messages import Request
@@ -36,13 +45,12 @@ def test_parts_may_come_in_any_order_and_again_and_over_restarts(tmp_path: Path)
     """Each is acknowledged once it is durable; with the last the whole waits to be applied."""
     sent = parts(LONG, 4)
     assert len(sent) == 3
-    for part in (sent[2], sent[0], sent[2]):
+    for part, missing in ((sent[2], [1, 2]), (sent[0], [2]), (sent[2], [2])):
         mailboxes = Mailboxes(tmp_path / "m")
         mailbox, _ = mailboxes.receive(ME, part, 5)
-        assert mailbox.state is State.RECEIVING
+        assert (mailbox.state, mailbox.missing) == (State.RECEIVING, missing)
         mailboxes.close()
     mailboxes = Mailboxes(tmp_path / "m")
-    assert mailbox.missing == [2]
     assert mailboxes.next_waiting() is None
 
     whole, repeated = mailboxes.receive(ME, sent[1], 6)
@@ -112,8 +120,7 @@ def test_what_is_not_complete_is_refused_whole_and_may_be_sent_mended(
 ) -> None:
     """Nothing of it waits, its lines are gone, and its number takes the mended one."""
     mailboxes = Mailboxes(tmp_path)
-    for part in parts(content, 1):
-        mailbox, _ = mailboxes.receive(ME, part, 1)
+    mailbox = [mailboxes.receive(ME, part, 1)[0] for part in parts(content, 1)][-1]
 
     assert (mailbox.state, Fault(mailbox.fault)) == (State.REFUSED, fault)
     assert mailboxes.receive(ME, parts(content, 1)[-1], 2) == (mailbox, True)
@@ -209,7 +216,8 @@ ENVELOPE = Request(
     id=0, service="", version=0, ticket="4.9", application=CENTRE_PROGRAM, sector=17, type=1,
     capacity=2,
 )  # fmt: skip
-MARCH = {"begin": 20260301, "end": 20260331}
+MARCH = 20260301, 20260331
+EVERYWHERE = d.Removal(what=d.What.PERIOD, every_capacity=True)
 
 
 @pytest.mark.parametrize(
@@ -218,11 +226,11 @@ MARCH = {"begin": 20260301, "end": 20260331}
         (f"{A},inscribe,2,,2026-03-01,,,,", d.inscribe(ENVELOPE, A, begin=20260301)),
         (
             f"{A},inscribe,2,4,2026-03-01,2026-03-31,,,1",
-            d.inscribe(ENVELOPE, A, **MARCH, phase=4, sector_wide=True),
+            d.inscribe(ENVELOPE, A, begin=MARCH[0], end=MARCH[1], phase=4, sector_wide=True),
         ),
         (
             f"{A},adjust,2,3,2026-03-01,2026-03-31,2026-01-01,,",
-            d.adjust(ENVELOPE, A, phase=3, **MARCH, line_begin=20260101),
+            d.adjust(ENVELOPE, A, phase=3, begin=MARCH[0], end=MARCH[1], line_begin=20260101),
         ),
         (
             f"{A},remove-line,2,,2026-03-01,,,,",
@@ -230,7 +238,7 @@ MARCH = {"begin": 20260301, "end": 20260331}
         ),
         (
             f"{A},remove-period-everywhere,2,,2026-03-01,2026-03-31,,,",
-            d.remove(ENVELOPE, A, d.Removal(what=d.What.PERIOD, every_capacity=True), **MARCH),
+            d.remove(ENVELOPE, A, EVERYWHERE, begin=MARCH[0], end=MARCH[1]),
         ),
         (
             f"{A},remove-capacity,2,3,,,,,",
@@ -314,8 +322,9 @@ def test_the_sdk_cuts_a_mailbox_into_parts_with_tickets_of_their_own(tmp_path: P
     assert all(len(request.ticket) <= 36 for request in asked)
     mailboxes = Mailboxes(tmp_path)
     random.Random(1).shuffle(asked)
-    for request in asked:
-        mailbox, _ = mailboxes.receive(ME, store.msgspec.msgpack.decode(
-            request.payload, type=type(parts(LONG, 4)[0])), 1)  # fmt: skip
-    assert mailbox.state is State.WAITING
+    taken = [
+        mailboxes.receive(ME, msgspec.msgpack.decode(request.payload, type=Part), 1)[0]
+        for request in asked
+    ]
+    assert taken[-1].state is State.WAITING
     mailboxes.close()

@@ -82,6 +82,8 @@ class Batches:
         """Work that uses the writer while nothing waits; see :data:`Spare`."""
         self._spare_at = -math.inf
         self._is_woken = False
+        self.served_at = -math.inf
+        """When somebody last waited for the writer; Trio's time."""
 
     async def change(self, change: Change, seconds: float) -> Applied | Refused:
         """Have a change made; what came of it is durable when this returns.
@@ -141,6 +143,7 @@ class Batches:
                 ]
                 self._metrics.waiting = len(self._waiting)
                 await self._work(batch)
+                self.served_at = trio.current_time()
         finally:
             for job in (*batch, *self._waiting):
                 job.done.set()

@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 import trio
 
+from ksz_router import limits
 from ksz_router.config import Config
 from ksz_router.daemon.directory_batches import Batches
 from ksz_router.daemon.directory_metrics import DirectoryMetrics
@@ -32,6 +33,8 @@ _LOOK_SECONDS = 1.0
 """How soon a mailbox is seen that a command put there."""
 _AGAIN_SECONDS = 5.0
 _FORGET_SECONDS = 3600.0
+_QUIET_SECONDS = 2.0
+"""So long after a change or a look-up the next one is expected no more."""
 _DAY_MS = 86_400_000
 
 _MENDED_BY_WAITING = (PrivacyLogError, RulebookError, MailboxesUnusable, DamagedError, OSError)
@@ -105,6 +108,10 @@ class MailboxKeeper:
         self._mailboxes.close()
 
     async def _step(self) -> float | None:
+        is_quiet = trio.current_time() - self._batches.served_at > _QUIET_SECONDS
+        self._lane.step_seconds = (
+            limits.mailbox_step_seconds_alone if is_quiet else limits.mailbox_step_seconds_beside
+        )
         try:
             step = await self._thread.run(self._lane.step)
         except _MENDED_BY_WAITING as error:

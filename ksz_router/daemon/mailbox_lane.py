@@ -25,7 +25,11 @@ from ksz_router.directory.mailbox import Mailbox, State
 from ksz_router.directory.mailbox_form import RowMalformed
 from ksz_router.directory.mailboxes import Mailboxes
 from ksz_router.directory.writer import Writer
-from ksz_router.limits import mailbox_step_lines_max, mailbox_step_lines_min, mailbox_step_seconds
+from ksz_router.limits import (
+    mailbox_step_lines_max,
+    mailbox_step_lines_min,
+    mailbox_step_seconds_alone,
+)
 from ksz_router.messages import Request
 from ksz_router.rulebook.activation import active, verify
 from ksz_router.rulebook.generation import RulebookError
@@ -77,6 +81,8 @@ class MailboxLane:
         self._again_until = 0
         """Lines up to here may have been under way when an earlier run was stopped."""
         self._step_lines = mailbox_step_lines_min
+        self.step_seconds = mailbox_step_seconds_alone
+        """How long a step may take, about."""
 
     def step(self) -> Step | None:
         """Do the next step; None where no mailbox waits. What it did is durable on return. Blocks.
@@ -105,7 +111,7 @@ class MailboxLane:
             self._leave(done)
         seconds = (self._clocks.monotonic_ns() - began_ns) / 1e9
         lines = done.lines_done - mailbox.lines_done
-        self._pace(seconds)
+        self._pace(lines, seconds)
         return Step(done, lines, seconds)
 
     @property
@@ -211,9 +217,9 @@ class MailboxLane:
         self._lines = self._mailbox = None
         self._mailboxes.forget_lines(mailbox)
 
-    def _pace(self, seconds: float) -> None:
-        """Make steps of about the time that online changes may have to wait for one."""
-        if seconds > 1.5 * mailbox_step_seconds:
-            self._step_lines = max(mailbox_step_lines_min, self._step_lines // 2)
-        elif seconds < 0.7 * mailbox_step_seconds:
-            self._step_lines = min(mailbox_step_lines_max, 2 * self._step_lines)
+    def _pace(self, lines: int, seconds: float) -> None:
+        """Make the next step one of about the time that it may take; twice as large at most."""
+        if lines < self._step_lines or seconds <= 0:
+            return  # a last one says little of those that come
+        fitting = int(self._step_lines * min(2.0, self.step_seconds / seconds))
+        self._step_lines = min(max(fitting, mailbox_step_lines_min), mailbox_step_lines_max)

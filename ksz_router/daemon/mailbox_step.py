@@ -133,10 +133,10 @@ class StepWork:
                 recorder.submit(entries.outcome(exchanges[line], found.code, router_us=0))
             else:
                 changes[line] = found
-        verdicts = self._writer.apply(list(changes.values()), self._clocks.wall_ns() // 1000)
-        for (line, change), verdict in zip(changes.items(), verdicts, strict=True):
-            answered[line] = answer = _answer_to(verdict)
-            reply = _reply(exchanges[line], verdict, change.other)
+        results = self._writer.apply(list(changes.values()), self._clocks.wall_ns() // 1000)
+        for (line, change), result in zip(changes.items(), results, strict=True):
+            answered[line] = answer = _answer_to(result)
+            reply = _reply(exchanges[line], result, change.other)
             records = entries.outcome(exchanges[line], answer.code, router_us=0, reply=reply)
             recorder.release_after(records, line)
         if not recorder.is_empty:

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -113,6 +114,11 @@ def directory_pid(stand: Town) -> int:
     return program.pid
 
 
+def is_anew(stand: Town, killed: int) -> bool:
+    """Another process is the directory program by now."""
+    return directory_pid(stand) not in (0, killed)
+
+
 @on_trio
 async def test_a_mailbox_is_acknowledged_applied_and_told_of(
     stand: Town, people: list[str]
@@ -122,10 +128,9 @@ async def test_a_mailbox_is_acknowledged_applied_and_told_of(
     asked = list(parts_of(envelope(), 1, content, 4096))
     assert len(asked) > 2
     async with asking(stand) as client:
-        first = told(await client.ask(asked[-1]))
+        first = told(await settled(client, asked[-1]))
         assert (first.state, first.missing[:2]) == ("receiving", (1, 2))
-        for part in asked[:-1]:
-            receipt = told(await client.ask(part))
+        receipt = [told(await settled(client, part)) for part in asked[:-1]][-1]
         text = await answered(client, 1)
 
     assert (receipt.state, receipt.lines, receipt.missing) == ("waiting", 202, ())
@@ -154,9 +159,9 @@ async def test_a_number_is_taken_once_and_what_is_left_out_is_told(stand: Town) 
         gap = await sent(client, 4, mailbox(4))
         used = await sent(client, 4, mailbox(4, inscribe(NEWCOMER, 20)))
         other = await sent(client, 5, mailbox(6))
-        unknown = told(await client.ask(answers(envelope(), 77)))
-        broken = await client.ask(
-            envelope(service=files.FILE, version=1, payload=b"\xc1", ticket=new_ticket())
+        unknown = told(await settled(client, answers(envelope(), 77)))
+        broken = await settled(
+            client, envelope(service=files.FILE, version=1, payload=b"\xc1", ticket=new_ticket())
         )
     assert gap.gaps == ((2, 3),)
     assert (used.reason, bool(used.why)) == ("FILE_NUMBER_USED", True)
@@ -181,7 +186,7 @@ async def test_the_program_may_be_killed_while_a_mailbox_is_applied(
             killed = directory_pid(stand)
             assert killed > 1
             os.kill(killed, signal.SIGKILL)
-            await until(lambda: directory_pid(stand) not in (0, killed))
+            await until(partial(is_anew, stand, killed))
         text = await answered(client, 7)
     lines = text.splitlines()
     assert lines[-1] == f"end,{len(rows)}"
@@ -238,5 +243,6 @@ def test_a_file_that_is_no_mailbox_is_wrong_usage(stand: Town) -> None:
     words = ("directory", "apply", file, "--purpose", "x", "--config", stand.config)
     assert stand.command(*words, accept=(2,)) == ""
     whole = stand.folder / "alone.csv"
-    words = ("directory", "apply", whole, "--sha256", "00", "--purpose", "x")
-    assert stand.command(*words, "--config", stand.config, accept=(2,)) == ""
+    digest = ("--sha256", "00")
+    words = ("directory", "apply", whole, "--purpose", "x", "--config", stand.config)
+    assert stand.command(*words, *digest, accept=(2,)) == ""
