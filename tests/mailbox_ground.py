@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import io
+import shutil
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
@@ -48,11 +49,16 @@ class Rules(NamedTuple):
     keys: Path
 
 
-def rules(folder: Path) -> Rules:
-    """Make them in ``folder``."""
+def rules(folder: Path, *edits: tuple[str, str, str]) -> Rules:
+    """Make them in ``folder``; an edit is a file of the example, what stands there, what is to."""
     store, key = folder / "rulebook", folder / "signer"
+    text = folder / "text"
+    shutil.copytree(ROOT / "config" / "rulebook-example", text)
+    for name, old, new in edits:
+        before = (text / name).read_text(encoding="utf-8")
+        assert old in before
+        (text / name).write_text(before.replace(old, new, 1), encoding="utf-8")
     with contextlib.redirect_stdout(io.StringIO()):
-        text = ROOT / "config" / "rulebook-example"
         assert cli.main(["rulebook", "build", str(text), "--store", str(store)]) == 0
         assert cli.main(["keys", "signer", "--out", str(key)]) == 0
         (name,) = [path.name for path in (store / "generations").iterdir()]

@@ -147,6 +147,61 @@ def test_a_line_is_judged_on_what_the_lines_before_it_made(ground: Ground) -> No
     assert holder is not None and len(holder.lines) == 1, "under the number in use"
 
 
+def test_where_the_control_asks_who_knows_the_person_earlier_lines_count(tmp_path: Path) -> None:
+    """Adjusting may be for those only who know the person: as they do by the line before."""
+    control = """service = "directory.adjust"
+version = 1
+own = "%s"
+"""
+    edit = ("services/directory.toml", control % "none", control % "block")
+    ground = Ground(tmp_path / "ground", rules(tmp_path, edit))
+
+    ground.apply(
+        of_centre(
+            1,
+            f"{A},adjust,2,3,2026-03-01,,,,",
+            inscribe(A),
+            inscribe(B),
+            f"{A},adjust,2,3,2026-03-01,,,,",
+            f"{A},adjust,2,4,2026-03-01,2026-12-31,,,",
+        )
+    )
+
+    verdicts = [row.split(",")[1:4] for row in ground.answers(CENTRE, 1).splitlines()[1:-1]]
+    assert verdicts[0] == ["refused", "5001", "PERSON_NOT_INTEGRATED"]
+    assert [verdict[0] for verdict in verdicts[1:]] == ["applied"] * 4
+
+
+def test_what_the_rulebook_sends_elsewhere_is_not_applied_here(tmp_path: Path) -> None:
+    """Where the data availability names another institution, the directory is not its own."""
+    bank = """service = "directory.inscribe"
+version = 1
+kbo = "0999020618"
+role = "25/0"
+"""
+    other = bank.replace("0999020618", "0999010126").replace("25/0", "18/0")
+    grant = """id = "ksz-directory-inscribe"
+direction = "receive"
+service = "directory.inscribe"
+version = 1
+role = "%s"
+"""
+    made = rules(
+        tmp_path,
+        ("availability/directory.toml", bank, other),
+        ("deliberations/wet-1990-art-6.toml", grant % "25/0", grant % "18/0"),
+    )
+    ground = Ground(tmp_path / "ground", made)
+
+    ground.apply(of_centre(1, inscribe(A)))
+
+    assert "1,refused,9001,SOURCE_UNREACHABLE," in ground.answers(CENTRE, 1)
+    (person,) = ground.persons([A])
+    assert person is not None
+    assert person.lines == ()
+    assert [(e.kind, e.code) for e in ground.entries()] == [(Kind.REQUEST, 0), (Kind.OUTCOME, 9001)]
+
+
 def test_lines_end_by_one_or_two_characters_and_may_be_too_long(ground: Ground) -> None:
     """What is no line is answered as such, and the next one is read where it begins."""
     rows = (inscribe(A), inscribe(B) + "x" * 1000, inscribe(C))
