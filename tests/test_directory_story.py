@@ -228,4 +228,4 @@ def dashed(day: int) -> str:
 
 
 TestStory = Story.TestCase
-TestStory.settings = settings(max_examples=12, stateful_step_count=16)
+TestStory.settings = settings(max_examples=60, stateful_step_count=16)

@@ -58,6 +58,8 @@ OTHERS = {
     "rulebook show": "institutions, services and grants; no right of a user",
     "rulebook user-key": "computes a name from the number it is given, and looks nobody up",
     "directory load": "writes; a refusal names rows of the file and no person",
+    "directory backup": "copies the file; shows a version and counts",
+    "directory restore": "copies and checks; a problem names a place, as that of check",
     "directory check": "a problem names the place of a number in the file, not the number",
     "directory synthesise": "nobody: its persons do not exist",
     "send": "asks a router as an institution: the router records it",

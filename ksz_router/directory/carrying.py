@@ -20,9 +20,11 @@ def carry_over(target: Path, environment: lmdb.Environment, version: int, now_us
     A directory that cannot be read any more takes nothing along: a load is what mends it.
     """
     databases = folder.Databases(environment)
+    came_from = 0
     former = _former(target)
     if former is not None:
         try:
+            came_from = folder.read_meta(target, former).version
             pairs = (
                 (former.open_db(folder.CHANGES, create=False), databases.changes),
                 (former.open_db(folder.APPLIED, create=False), databases.applied),
@@ -34,7 +36,7 @@ def carry_over(target: Path, environment: lmdb.Environment, version: int, now_us
             former.close()
     now_us = max(now_us, _last_us(environment, databases))
     with environment.begin(write=True) as transaction:
-        row = journal.boundary(Operation.LOADED, now_us)
+        row = journal.boundary(Operation.LOADED, now_us, came_from)
         transaction.put(journal.key_of(version), row, db=databases.changes)
 
 

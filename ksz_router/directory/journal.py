@@ -30,7 +30,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """0: applied; else the :class:`Reason` of the refusal."""
     change: Change
     came_from: int = 0
-    """Of a restore: the version whose content it brought back."""
+    """Of a restore: the version whose content it brought back. Of a load: the one before it."""
 
     def __repr__(self) -> str:
         return f"Entry({self.change.operation.name})"
@@ -111,7 +111,7 @@ def unpack_note(value: bytes | memoryview) -> Note:
         raise DamagedError("a note of an exchange cannot be read") from error
 
 
-def boundary(operation: Operation, now_us: int, came_from: int = 0) -> bytes:
+def boundary(operation: Operation, now_us: int, came_from: int) -> bytes:
     """Return the row of a version that a load or a restore made, not a change."""
     return _encoder.encode((now_us, 0, Change(b"", "", operation), came_from))
 

@@ -47,5 +47,5 @@ def _joins(at: int, ordinal_at: int, found: int, ordinal: int, entry: journal.En
     if entry.change.operation is Operation.RESTORED:
         return entry.came_from == at < found
     if entry.change.operation is Operation.LOADED:
-        return at < found
+        return entry.came_from in (0, at) and at < found
     return found == at + 1

@@ -62,7 +62,7 @@ def replay(
         with environment.begin(databases.changes) as own, own.cursor() as cursor:
             ordinal = journal.last_ordinal(cursor, first)
         with journal_of.begin(journal_of.open_db(folder.CHANGES, create=False)) as reading:
-            for rows in _batches(_checked(reading, first, ordinal, until), _ROWS_AT_ONCE):
+            for rows in _batches(_checked(reading, first, ordinal, newest, until), _ROWS_AT_ONCE):
                 with environment.begin(write=True) as transaction:
                     working = Working(transaction, databases, meta, 0)
                     for row in rows:
@@ -79,7 +79,7 @@ def replay(
 
 
 def _checked(
-    reading: "lmdb.Transaction[bytes]", version: int, ordinal: int, until: Until
+    reading: "lmdb.Transaction[bytes]", version: int, ordinal: int, newest: int, until: Until
 ) -> Iterator[_Row]:
     """Rows that join on to the given one without a gap, up to where the replay stops.
 
@@ -88,25 +88,33 @@ def _checked(
     """
     with reading.cursor() as cursor:
         for row in map(_Row._make, journal.rows(cursor, version, ordinal)):
-            if row.version > until.version or row.entry.now_us > until.now_us:
+            if row.version > version >= until.version:
                 return
             operation = row.entry.change.operation
+            if operation in (Operation.LOADED, Operation.RESTORED):
+                joins = row.entry.came_from == version
+            else:
+                joins = (row.version, row.ordinal) in ((version, ordinal + 1), (version + 1, 0))
+            if not joins:
+                raise _gap(version, row.version)
+            if row.version > until.version or row.entry.now_us > until.now_us:
+                return
             if operation is Operation.LOADED:
                 raise DirectoryError(
                     f"version {row.version} was a bulk load, which no journal can repeat; "
                     "take a backup made after it"
                 )
-            if operation is Operation.RESTORED:
-                joins = row.entry.came_from == version
-            else:
-                joins = (row.version, row.ordinal) in ((version, ordinal + 1), (version + 1, 0))
-            if not joins:
-                raise DirectoryError(
-                    f"the journal has nothing between versions {version} and {row.version}; "
-                    "take a newer backup, or the journal of a directory that came from this backup"
-                )
             version, ordinal = row.version, row.ordinal
             yield row
+    if version < min(newest, until.version):
+        raise _gap(version, newest)
+
+
+def _gap(version: int, later: int) -> DirectoryError:
+    return DirectoryError(
+        f"the journal has nothing between versions {version} and {later}; "
+        "take a newer backup, or the journal of a directory that came from this backup"
+    )
 
 
 def _batches(rows: Iterator[_Row], size: int) -> Iterator[list[_Row]]:
