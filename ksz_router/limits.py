@@ -112,7 +112,7 @@ mailboxes_unfinished_max = 1_024
 mailbox_step_lines_max = 8_192
 mailbox_step_lines_min = 64
 mailbox_step_seconds_beside = 0.03
-mailbox_step_seconds_alone = 0.25
+mailbox_step_seconds_alone = 0.1
 
 # Privacy log.
 group_records_max = 4_096
