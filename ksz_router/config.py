@@ -80,6 +80,7 @@ class Directory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     certificate: str = "tls/directory.crt"
     key: str = "tls/directory.key"
     keep_days: int = 35
+    mailboxes: str = "/var/lib/ksz-router/mailboxes"
 
 
 class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -91,10 +92,7 @@ class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Worker number n serves ``/metrics`` on ``port + n``, from 0 on; then each program.
-
-    With port 0 none does.
-    """
+    """Worker n, from 0 on, serves ``/metrics`` on ``port + n``, then each program; none with 0."""
 
     host: str = "127.0.0.1"
     port: int = 9464
@@ -172,7 +170,7 @@ _PATHS = {
     "tables": ("rulebook", "rulebook_signer", "directory", "sectoral"),
     "privacy_log": ("path", "keys"),
     "archive": ("path", "last_checkpoint", "keys"),
-    "directory": ("certificate", "key"),
+    "directory": ("certificate", "key", "mailboxes"),
     "ledger": ("path",),
     "admin": ("socket",),
 }

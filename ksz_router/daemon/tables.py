@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import msgspec
 
@@ -11,6 +11,7 @@ from ksz_router.days import brussels_day
 from ksz_router.decision import Facts, Standing, stand, standing_key
 from ksz_router.directory.sectoral import Sectoral
 from ksz_router.directory.snapshot import Directory
+from ksz_router.directory.writer import Writer
 from ksz_router.identifiers import Kbo
 from ksz_router.limits import standings_kept_max
 from ksz_router.messages import Request
@@ -37,7 +38,7 @@ class Tables:
     Args:
         store: The rulebook's store of generations.
         generation: Which of them to start with; it was verified before.
-        directory: The person directory.
+        directory: The person directory: its folder, or its writer in the process that has it open.
         entries: Is told which versions its entries rest on.
         sectoral: Holds the directories of secondary networks; one that cannot be opened is down.
 
@@ -49,7 +50,7 @@ class Tables:
         self,
         store: Path,
         generation: str,
-        directory: Path,
+        directory: Path | Writer,
         entries: EntryMaker,
         sectoral: Path | None = None,
     ) -> None:
@@ -60,8 +61,12 @@ class Tables:
         self._remembered: dict[tuple[str | int | None, ...], _Remembered] = {}
         self._today: Day = 0
         """The day on which they hold."""
-        self.directory = Directory.open(directory)
-        self.sectoral = Sectoral(sectoral or directory.with_name("sectoral"))
+        self._own = Directory.open(directory) if isinstance(directory, Path) else None
+        self.directory: Directory | Writer = self._own or cast("Writer", directory)
+        if sectoral is None:
+            assert isinstance(directory, Path), "a writer says of no folder"
+            sectoral = directory.with_name("sectoral")
+        self.sectoral = Sectoral(sectoral)
         self.sectoral.keep(self._snapshot.sectoral_networks)
         self.loaded_unix_s = 0.0
         """When a table last changed."""
@@ -147,6 +152,16 @@ class Tables:
         own = self._snapshot.institution(sources[0].kbo) if sources else None
         return own.uris[0] if own is not None and own.uris else ""
 
+    def uri_of(self, kbo: Kbo) -> str:
+        """The first SAN URI of an institution; empty where it has none, or is not registered."""
+        institution = self._snapshot.institution(kbo)
+        return institution.uris[0] if institution is not None and institution.uris else ""
+
+    def kbo_of(self, uri: str) -> Kbo | None:
+        """Whose certificates carry this SAN URI."""
+        institution = self._snapshot.institution_by_uri(uri)
+        return institution.kbo if institution is not None else None
+
     def open(self, generation: str) -> Snapshot:
         """Open another generation beside the one in force; may be called in another thread.
 
@@ -167,7 +182,7 @@ class Tables:
     def refresh_directory(self) -> bool:
         """Go over to a newer person directory, if one was loaded; say whether there was one."""
         self.sectoral.refresh()
-        changed = self.directory.refresh()
+        changed = self._own is not None and self._own.refresh()
         self.directory.look_up(())  # so that who asks nothing knows the newest version too
         if changed:
             self._note_versions()
@@ -176,7 +191,8 @@ class Tables:
     def close(self) -> None:
         """Give the mappings back."""
         self._snapshot.close()
-        self.directory.close()
+        if self._own is not None:
+            self._own.close()
         self.sectoral.close()
 
     def _note_versions(self) -> None:
