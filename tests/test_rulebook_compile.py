@@ -100,9 +100,9 @@ def test_the_manifest_says_what_is_in_it(tmp_path: Path) -> None:
 
     assert manifest.counts == {
         "institutions": 16,
-        "services": 17,
-        "grants": 34,
-        "availability": 17,
+        "services": 19,
+        "grants": 39,
+        "availability": 19,
         "outages": 1,
         "rights": 13,
     }
