@@ -101,6 +101,9 @@ person_lines_max = 4_096
 directory_batch_max = 1_024
 directory_waiting_max = 16_384
 
+# What became of numbers, told to institutions: at once of what is new, and of what is left.
+notices_inflight_max = 8
+
 # Privacy log.
 group_records_max = 4_096
 group_bytes_max = 1 * MIB
