@@ -2,9 +2,11 @@
 
 import contextlib
 import functools
+import json
 import os
 import re
 import signal
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -21,7 +23,7 @@ from ksz_router.privacylog.entry import Kind
 from ksz_router.sdk import Provider
 from ksz_router.sdk import directory as d
 from tests.integration.stands import CENTRE, RVA, Source, Town, asking, on_trio, town, until
-from tests.integration.test_directory import directory_pid, of_the_register, settled, told
+from tests.integration.test_directory import directory_pid, envelope, of_the_register, settled, told
 
 pytestmark = pytest.mark.xdist_group("integration-notices")
 
@@ -233,3 +235,42 @@ async def test_who_is_down_is_told_later_and_the_others_are_not_told_again(stand
     assert {event["reason"] for event in stand.events("notice_waits")} >= {"ANSWERED_IN_PART"}
     assert person not in stand.output.read_text(encoding="utf-8")
     stand.verify_log()
+
+
+@on_trio
+async def test_a_chain_is_found_under_each_of_its_numbers(stand: Town) -> None:
+    """The same lines by every service, and the same exchanges for an auditor, notices included."""
+    former = PERSONS["bis"]
+    before = counted(stand, TOLD)
+    numbers = (FIRST, SECOND, former, LAST)
+    answers = []
+    async with both(stand) as (rva, _), asking(stand) as client:
+        await say(stand, former, d.Event.REPLACE, by=LAST)
+        await all_told(stand, before + 1)
+        for number in numbers:
+            answers.append(told(await settled(client, d.lines(envelope(), number))))
+            integration = envelope(begin=20260301, end=20260331)
+            others = d.others(integration, number, data_begin=20260101)
+            answers.append(told(await settled(client, others)))
+    assert [answer.current for answer in answers[::2]] == [LAST, LAST, LAST, ""]
+    for of_one_service in (answers[::2], answers[1::2]):
+        assert of_one_service[0].lines
+        assert {frozenset(answer.lines) for answer in of_one_service} == {
+            frozenset(of_one_service[0].lines)
+        }
+    seen = [await seen_by_auditor(stand, number) for number in numbers]
+    assert seen[0] == seen[1] == seen[2] == seen[3]
+    assert {d.REGISTER, d.NUMBER, d.LINES, d.OTHERS} <= set(seen[0].values())
+    told_as = str(uuid.UUID(bytes=rva.asked[-1].exchange))
+    assert d.REGISTER in (await seen_by_auditor(stand, former, "--no-directory")).values()
+    assert told_as in await seen_by_auditor(stand, LAST, "--no-directory")
+
+
+async def seen_by_auditor(stand: Town, number: str, *words: str) -> dict[str, str]:
+    """What a query of a person finds: exchange and service, but for readings."""
+    printed = await trio.to_thread.run_sync(
+        stand.command, "log", "query", "--person", number, "--purpose", "a test", "--json",
+        "--config", stand.config, *words,
+    )  # fmt: skip
+    rows = [json.loads(line) for line in printed.splitlines()]
+    return {row["exchange"]: row["service"] for row in rows if row["exchange"]}
