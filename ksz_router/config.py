@@ -50,6 +50,7 @@ class Tables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rulebook: str = "/var/lib/ksz-router/rulebook"
     rulebook_signer: str = "keys/rulebook-signer.pub"
     directory: str = "/var/lib/ksz-router/directory"
+    sectoral: str = "/var/lib/ksz-router/sectoral"
 
 
 class PrivacyLog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -180,7 +181,7 @@ LIVE: dict[str, tuple[str, ...]] = {
 
 _PATHS = {
     "tls": ("certificate", "key", "authorities", "revocations"),
-    "tables": ("rulebook", "rulebook_signer", "directory"),
+    "tables": ("rulebook", "rulebook_signer", "directory", "sectoral"),
     "privacy_log": ("path", "keys"),
     "archive": ("path", "last_checkpoint", "keys"),
     "directory": ("certificate", "key"),

@@ -107,12 +107,22 @@ def test_sigterm_ends_it_at_once(ground: Ground) -> None:
     with_sealer(ground, act)
 
 
+def group_nice(pid: int) -> int | None:
+    """How nice the scheduler's group of a process is; None where there are no groups."""
+    try:
+        return int(Path(f"/proc/{pid}/autogroup").read_text(encoding="ascii").split()[-1])
+    except FileNotFoundError:
+        return None
+
+
 def test_it_lets_others_go_first(ground: Ground) -> None:
     async def act(sealer: Companion) -> None:
         await until(lambda: sealer.report)
         assert sealer.process is not None
         mine = os.getpriority(os.PRIO_PROCESS, 0)
         assert os.getpriority(os.PRIO_PROCESS, sealer.process.pid) == min(mine + 10, 19)
+        assert os.getsid(sealer.process.pid) == sealer.process.pid  # not in the group of workers
+        assert group_nice(sealer.process.pid) in (15, None)
 
     with_sealer(ground, act)
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from ksz_router.identifiers import InvalidIdentifierError
-from ksz_router.privacylog import keys
 from ksz_router.privacylog.keys import (
     LABELS,
     KeysError,
@@ -77,19 +76,3 @@ def test_tokens_differ_by_quarter_and_by_role(tmp_path: Path) -> None:
     assert len(four) == 4
     with pytest.raises(KeysError):
         later.person_number(world.tokens.person(PERSON))
-
-
-def test_the_tokens_that_are_kept_are_bounded_and_stay_right(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However many numbers pass by: memory is bounded, and a token is what it was."""
-    monkeypatch.setattr(keys, "_KEPT_MAX", 3)
-    world = World(tmp_path)
-    numbers = [f"{n:011}" for n in (1, 2, 3, 1, 4, 5, 2, 1)]
-    for made in (world.tokens.person, world.tokens.user):
-        fresh = Tokens(load(world.keys, "2026Q4"))
-        again = fresh.person if made == world.tokens.person else fresh.user
-        tokens = [made(number) for number in numbers]
-        assert tokens == [again(number) for number in reversed(numbers)][::-1]
-        assert len(set(tokens)) == len(set(numbers))
-    assert len(world.tokens._users) <= 3

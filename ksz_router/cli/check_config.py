@@ -14,12 +14,14 @@ from ksz_router.credentials import Credentials
 from ksz_router.daemon.contexts import Contexts
 from ksz_router.daemon.directory_process import identity_of
 from ksz_router.directory.packing import DirectoryError
+from ksz_router.directory.sectoral import Sectoral
 from ksz_router.directory.snapshot import Directory
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.privacylog.keys import load, quarter_after, quarter_of
 from ksz_router.privacylog.tree.checkpoint import Signer
 from ksz_router.rulebook import activation
 from ksz_router.rulebook.generation import RulebookError
+from ksz_router.rulebook.snapshot import Snapshot
 from ksz_router.tls import TlsFilesError
 
 
@@ -44,6 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         ("certificates", _certificates),
         ("rulebook", _rulebook),
         ("directory", _directory),
+        ("sectoral", _sectoral),
         ("directory program", _directory_program),
         ("log keys", _log_keys),
         ("checkpoint keys", _checkpoint_keys),
@@ -80,6 +83,24 @@ def _directory(settings: Config) -> str:
         return f"version {directory.version}, {directory.numbers_count} numbers"
     finally:
         directory.close()
+
+
+def _sectoral(settings: Config) -> str:
+    """The directories of the secondary networks that the rulebook in force says are hosted here."""
+    store = Path(settings.tables.rulebook)
+    try:
+        snapshot = Snapshot.open(store, activation.active(store))
+    except RulebookError:
+        return "not known without a rulebook"  # which is told of by its own line
+    sectoral = Sectoral(Path(settings.tables.sectoral))
+    try:
+        sectoral.keep(snapshot.sectoral_networks)
+        if sectoral.down:
+            raise DirectoryError("; ".join(sectoral.down.values()))
+        return ", ".join(snapshot.sectoral_networks) or "none"
+    finally:
+        sectoral.close()
+        snapshot.close()
 
 
 def _directory_program(settings: Config) -> str:

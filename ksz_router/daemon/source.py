@@ -258,7 +258,7 @@ def _delivery(errand: Errand, now_ns: int) -> Delivery:
         end=None if verdict.end == OPEN else verdict.end,
         grant=grant.id if grant is not None else "",
         groups=grant.groups if grant is not None else (),
-        repeat=granted is not None and errand.kbo in granted.repeats,
+        repeat=granted is not None and (errand.kbo in granted.repeats or exchange.is_made_again),
         deadline_ms=max(1, (exchange.deadline_ns - now_ns) // 1_000_000),
         payload=request.payload,
     )

@@ -35,6 +35,7 @@ _FRAME_MAGIC = 0x46504C4B  # "KLPF" as it stands in the file
 _HEAD = struct.Struct("<IIIIQQI")
 _CRC = struct.Struct("<I")
 _LENGTH = struct.Struct("<H")
+_LENGTHS = tuple(_LENGTH.pack(size) for size in range(record_bytes_max + 1))  # before each record
 HEADER_BYTES = _HEAD.size + _CRC.size
 _TAG_BYTES = 16
 _ZERO_PAGE = bytes(PAGE)
@@ -140,9 +141,8 @@ def encode_frame(
     flags: int = 0,
 ) -> tuple[bytes, int]:
     """Return the bytes of a frame, padded, and its checksum (the new chain value)."""
-    length = _LENGTH.pack
     parts = [b""] * (2 * len(records))
-    parts[::2] = [length(len(record)) for record in records]
+    parts[::2] = map(_LENGTHS.__getitem__, map(len, records))
     parts[1::2] = records
     plain = b"".join(parts)
     fields = _HEAD.pack(
@@ -158,7 +158,7 @@ def encode_frame(
     frame = header + cipher.encrypt(number, plain, header)
     crc = crc32(frame)
     size = len(frame) + _CRC.size
-    return b"".join((frame, _CRC.pack(crc), bytes(_padded(size) - size))), crc
+    return b"".join((frame, _CRC.pack(crc), _ZERO_PAGE[: -size % PAGE])), crc
 
 
 def frames(

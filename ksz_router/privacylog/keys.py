@@ -27,9 +27,6 @@ _KEY_BYTES = 32
 _QUARTER = re.compile(r"[0-9]{4}Q[1-4]")
 _KEY_ID = re.compile(r"([0-9]{4}Q[1-4])-[0-9a-f]{8}")
 _PREFIX = b"INSZ:"
-_KEPT_MAX = 4_096
-"""Tokens of persons that are kept, and of users: an outcome repeats the person of its request, and
-who asks once asks again. They go with the keys of their quarter."""
 
 
 class KeysError(PrivacyLogError):
@@ -213,7 +210,6 @@ class Tokens:
         user = Cipher(algorithms.AES256(keys.user), modes.ECB())  # noqa: S305
         self._person = person.encryptor().update
         self._user = user.encryptor().update
-        self._users: dict[str, bytes] = {}
         self._number = person.decryptor().update
         self._user_number = user.decryptor().update
         self._ticket_key = keys.ticket
@@ -233,12 +229,7 @@ class Tokens:
         Raises:
             InvalidIdentifierError: not eleven ASCII digits.
         """
-        token = self._users.get(insz)
-        if token is None:
-            if len(self._users) >= _KEPT_MAX:
-                self._users.clear()
-            token = self._users[insz] = self._user(_block(insz))
-        return token
+        return self._user(_block(insz))
 
     def ticket(self, requester: str, ticket: str) -> bytes:
         """Return the hash of a requester's reference: keyed BLAKE2b (RFC 7693), 16 bytes."""

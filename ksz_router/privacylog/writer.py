@@ -145,8 +145,8 @@ class Writer:
             LogNotWritable: the disk refused, or did so before, or the key file of a new quarter
                 is missing. Some of the records may be on disk. The process must end.
         """
-        assert all(map(len, records))
-        assert max(map(len, records), default=0) <= record_bytes_max
+        assert all(records)
+        assert len(max(records, key=len, default=b"")) <= record_bytes_max
         self._check_usable()
         try:
             for group in self._groups(records):

@@ -83,6 +83,7 @@ class Engine:
     Attributes:
         listing: Of the archive, so that it is remembered too.
         tail: Of the write-ahead files that are not sealed.
+        threads: That look into several at once.
     """
 
     def __init__(self, archive: Path) -> None:
@@ -90,7 +91,7 @@ class Engine:
             raise SearchFailed(f"{archive}: a path with *, ? or [ cannot be asked; move it")
         self.listing = Listing(archive)
         self.tail = Tail()
-        self._threads = ThreadPoolExecutor(THREADS)
+        self.threads = ThreadPoolExecutor(THREADS)
         self._connection = duckdb.connect(
             config={
                 "threads": THREADS,
@@ -111,7 +112,7 @@ class Engine:
             self._connection.execute(f"SET {setting}")
 
     def close(self) -> None:
-        self._threads.shutdown()
+        self.threads.shutdown()
         self._connection.close()
 
     def earliest(
@@ -162,7 +163,7 @@ class Engine:
         """Return the rows of keys, by the condition for the others; and the parts left to ask."""
         tables: dict[str, list[pa.Table]] = {}
         rest = []
-        for part, result in zip(parts, self._threads.map(_taken, parts), strict=True):
+        for part, result in zip(parts, self.threads.map(_taken, parts), strict=True):
             if isinstance(result, ArchiveUnreadable):
                 damaged[str(result)] = None
             elif result is None:

@@ -248,13 +248,18 @@ class Sealed:
     def _leaves(self, keys_of: Callable[[Files], Collection[bytes]], window: Window) -> list[_Leaf]:
         """Return where the entries with these keys are."""
         leaves = set[_Leaf]()
-        for quarter, file, keys in self._listing.of_keys("k", keys_of, [window]):
+
+        def look(held: tuple[str, SealedFile, list[bytes]]) -> None:
+            quarter, file, keys = held
+            path = file_of(self._archive, file.path)
             try:
-                seqs = keyed.seqs_in(file_of(self._archive, file.path), keys)
+                seqs = keyed.seqs_in(path, keys)
             except ArchiveUnreadable as error:
                 self._damaged[str(error)] = None
-                continue
-            leaves.update((quarter, seq) for seq in seqs)
+            else:
+                leaves.update((quarter, seq) for seq in seqs)
+
+        list(self._engine.threads.map(look, self._listing.of_keys("k", keys_of, [window])))
         return sorted(leaves)
 
     def _at(
