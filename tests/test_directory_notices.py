@@ -16,7 +16,7 @@ from ksz_router.config import Config
 from ksz_router.config import Notices as Settings
 from ksz_router.daemon.directory_batches import Batches
 from ksz_router.daemon.directory_metrics import DirectoryMetrics
-from ksz_router.daemon.directory_notices import NOBODY, Notices, outcome_of, request_of, ticket_of
+from ksz_router.daemon.directory_notices import Notices, outcome_of, request_of, ticket_of
 from ksz_router.directory.change import Change, Operation
 from ksz_router.directory.notice import Notice, key_of
 from ksz_router.directory.outbox import Waiting
@@ -133,7 +133,11 @@ _DATA, _NONE, _FAILED = Code.ANSWERED_WITH_DATA, Code.ANSWERED_WITHOUT_DATA, Cod
         (Code.ANSWERED_IN_PART, [_DATA, _FAILED], "failed"),
         (_FAILED, [_FAILED], "failed"),
         *[(Code.ANSWERED_IN_PART, [_DATA, _FAILED, each], "") for each in NOT_SENT | UNKNOWN],
-        *[(each, [], "nobody") for each in NOBODY],
+        (Code.NO_SOURCE_HAS_THE_DATA, [], "nobody"),
+        (Code.NO_SOURCE_KNOWS_THE_PERSON, [], "nobody"),
+        (Code.NO_RECIPIENT_MAY_RECEIVE, [], "nobody"),
+        (Code.TOO_MANY_RECIPIENTS, [], ""),
+        (Code.SECTORAL_DIRECTORY_DOWN, [], ""),
         (Code.ANNOUNCED_OUTAGE, [], ""),
         (Code.SUBMISSION_OPEN, [], ""),
         (Code.NO_GRANT, [], ""),

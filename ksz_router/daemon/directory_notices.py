@@ -16,7 +16,7 @@ from functools import partial
 import structlog
 import trio
 
-from ksz_router.codes import Code
+from ksz_router.codes import MEANINGS, Code
 from ksz_router.config import Config
 from ksz_router.credentials import Identity
 from ksz_router.daemon.directory_batches import Batches, Damaged
@@ -31,13 +31,7 @@ from ksz_router.messages import Answer, Request
 from ksz_router.sdk import Client, SdkError, open_client
 from ksz_router.sdk.directory import NUMBER, VERSION, Event, Notice, encode
 
-NOBODY = frozenset(
-    {
-        Code.NO_SOURCE_HAS_THE_DATA,
-        Code.NO_SOURCE_KNOWS_THE_PERSON,
-        Code.NO_RECIPIENT_MAY_RECEIVE,
-    }
-)
+NOBODY = frozenset(code for code, meaning in MEANINGS.items() if meaning.official == "MSG00021")
 """Answers that say that there is nobody to tell."""
 
 _EVENTS = {

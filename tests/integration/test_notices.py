@@ -263,6 +263,12 @@ async def test_a_chain_is_found_under_each_of_its_numbers(stand: Town) -> None:
     assert {d.REGISTER, d.NUMBER, d.LINES, d.OTHERS} <= set(seen[0].values())
     told_as = str(uuid.UUID(bytes=rva.asked[-1].exchange))
     assert d.REGISTER in (await seen_by_auditor(stand, former, "--no-directory")).values()
+    replayed = await trio.to_thread.run_sync(
+        stand.command, "log", "replay", "--exchange", told_as, "--purpose", "a test", "--config",
+        stand.config,
+    )  # fmt: skip
+    assert "  forward  " in replayed
+    assert "  same" in replayed
     assert told_as in await seen_by_auditor(stand, LAST, "--no-directory")
 
 
