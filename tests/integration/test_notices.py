@@ -269,6 +269,7 @@ async def test_a_chain_is_found_under_each_of_its_numbers(stand: Town) -> None:
     )  # fmt: skip
     assert "  forward  " in replayed
     assert "  same" in replayed
+    assert "the number was in use" not in replayed  # nobody looked
     assert told_as in await seen_by_auditor(stand, LAST, "--no-directory")
 
 
