@@ -102,6 +102,17 @@ def test_what_is_sent_follows_from_the_notice_alone(writer: Writer) -> None:
     ]
 
 
+def test_where_two_persons_come_of_one_each_is_told(writer: Writer) -> None:
+    """Who knows either of them: the number that was taken back has no death of the other's."""
+    again = Change(b"3" * 16, A, Operation.REACTIVATE)
+    writer.apply([Change(b"4" * 16, B, Operation.REACTIVATE)], NOW_US)
+    writer.apply([Change(b"5" * 16, A, Operation.DECEASE, day=20261101), again], NOW_US)
+    death, own, other = (each.notice for each in writer.notices(b"", 9)[3:])
+    assert (death.person, death.number, death.current, death.deceased) == (B, A, B, 20261101)
+    assert (own.person, own.number, own.current, own.deceased) == (A, A, A, 0)
+    assert (other.person, other.number, other.current, other.deceased) == (B, A, A, 0)
+
+
 def test_each_notice_has_a_ticket_of_its_own() -> None:
     """By version, by part, and by the change, as another directory counts from the beginning."""
 
