@@ -95,7 +95,8 @@ class Stand:
             port = free_ports(1)[0]
             endpoints = {CROSSROADS_BANK: port, **endpoints}
             serving = {"serving": True, "port": port}
-            options = {"directory": serving, **(options or {})}
+            telling = {"application": "00901000303", "legal_framework": "KSZ:NUMBERS"}
+            options = {"directory": serving, "notices": telling, **(options or {})}
         stand.command("keys", "testpki", folder / "tls", *names)
         stand.command("keys", "signer", "--out", folder / "keys" / "rulebook-signer")
         stand.command("keys", "quarter", "--folder", stand.keys)

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from ksz_router import limits
+from ksz_router.ranges import RANGES
 
 
 class ConfigError(Exception):
@@ -83,6 +84,16 @@ class Directory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mailboxes: str = "/var/lib/ksz-router/mailboxes"
 
 
+class Notices(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the directory program tells institutions what became of a number: through the router."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    application: str = ""
+    legal_framework: str = ""
+    give_up_hours: float = 168.0
+
+
 class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The submissions of the last hours, so that none is delivered twice."""
 
@@ -149,6 +160,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     privacy_log: PrivacyLog = PrivacyLog()
     archive: Archive = Archive()
     directory: Directory = Directory()
+    notices: Notices = Notices()
     ledger: Ledger = Ledger()
     metrics: Metrics = Metrics()
     admin: Admin = Admin()
@@ -173,38 +185,6 @@ _PATHS = {
     "directory": ("certificate", "key", "mailboxes"),
     "ledger": ("path",),
     "admin": ("socket",),
-}
-
-_RANGES: dict[str, dict[str, tuple[float, float]]] = {
-    "node": {"workers": (1, 64)},
-    "tls": {"revocations_grace_hours": (0, 720)},
-    "listen": {"port": (0, 65_535), "backlog": (1, 65_535)},
-    "metrics": {"port": (0, 65_000)},
-    "privacy_log": {"file_bytes": (2 * limits.MIB, 1024 * limits.MIB)},
-    "archive": {"keep_days": (0, 3660)},
-    "directory": {"port": (1, 65_535), "keep_days": (1, 3660)},
-    "ledger": {"window_hours": (0.1, 720), "tickets_max": (1, 100_000_000)},
-    "connections": {
-        "per_institution": (1, limits.connections_per_worker_max),
-        "pending_per_address": (1, limits.connections_per_worker_max),
-        "handshakes_per_second": (1, 10_000),
-        "handshakes_per_second_per_address": (1, 10_000),
-    },
-    "windows": {
-        "connection": (1, limits.connection_inflight_max),
-        "institution": (1, limits.institution_inflight_max),
-        "router": (1, limits.router_inflight_max),
-        "source": (1, limits.source_inflight_max),
-        "bytes": (limits.MIB, limits.held_bytes_max),
-    },
-    "sources": {
-        "connections_per_endpoint": (1, 16),
-        "connect_seconds": (0.05, 60),
-        "breaker_failures": (1, 1000),
-        "breaker_failed_share": (0.05, 1),
-        "breaker_open_seconds": (0.05, 3600),
-    },
-    "stop": {"drain_seconds": (0, 600)},
 }
 
 
@@ -257,7 +237,7 @@ def merge(running: Config, read: Config) -> tuple[Config, tuple[str, ...]]:
 
 
 def _check_ranges(config: Config, file: Path) -> None:
-    for section, fields in _RANGES.items():
+    for section, fields in RANGES.items():
         for field, (least, most) in fields.items():
             value = getattr(getattr(config, section), field)
             if not least <= value <= most:

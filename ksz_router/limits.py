@@ -114,6 +114,9 @@ mailbox_step_lines_min = 64
 mailbox_step_seconds_beside = 0.03
 mailbox_step_seconds_alone = 0.1
 
+# What became of numbers, told to institutions: at once of what is new, and of what is left.
+notices_inflight_max = 8
+
 # Privacy log.
 group_records_max = 4_096
 group_bytes_max = 1 * MIB

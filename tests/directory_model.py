@@ -30,6 +30,8 @@ _FIRST, _LATER = 20240100, 14
 _R = Reason
 
 File = tuple[int, int, int]
+Told = tuple[Operation, str, str, str, int]
+"""A notice: the operation, its number, whose person is told, the number in use, the death."""
 
 
 def day_of(index: int) -> int:
@@ -245,6 +247,20 @@ class Model:
         holder = self._take(line)
         left = Kept(line.file, line.days - days, line.phase, today)
         self.numbers[holder].lines += left.pieces()
+
+    def told(self, change: Change, former: str) -> list[Told]:
+        """What there is to tell of a change that was applied; ``former`` was in use before it."""
+        insz, operation = change.number, change.operation
+        if operation in LINE_OPERATIONS or operation is Operation.NEW_NUMBER:
+            return []
+        if operation is Operation.CANCEL:
+            return [(operation, insz, insz, "", 0)]
+        current = self.families[insz].current
+        persons = (
+            dict.fromkeys([current, former]) if operation is Operation.REACTIVATE else [current]
+        )
+        dead = self.numbers[current].deceased
+        return [(operation, insz, person, current, dead) for person in persons]
 
     # What it holds, to compare.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from ksz_router.directory import folder, journal, marks
+from ksz_router.directory import folder, journal, marks, notice
 from ksz_router.directory.change import Change, Operation
 from ksz_router.directory.check import check
 from ksz_router.directory.packing import Record, pack, pack_key
@@ -19,6 +19,7 @@ from tests.directory_model import NOW_US
 Spoil = Callable[["lmdb.Transaction[bytes]", folder.Databases], object]
 
 FIRST, SECOND = b"1" * 16, b"2" * 16
+UNTOLD = notice.Notice(NOW_US, FIRST, Operation.CANCEL, D, D, "")
 
 
 def at(capacity: int, begin: int, end: int = OPEN) -> Line:
@@ -96,6 +97,18 @@ def record(insz: str, *others: str, lines: tuple[Line, ...] = ()) -> Spoil:
                 journal.key_of(3), b"\xc1", db=databases.changes
             ),
             "row 2 of the journal",
+        ),
+        (
+            lambda transaction, databases: transaction.put(
+                notice.key_of(5, 0), notice.pack(UNTOLD), db=databases.notices
+            ),
+            "a notice waits for a change that the directory does not hold",
+        ),
+        (
+            lambda transaction, databases: transaction.put(
+                notice.key_of(3, 0), b"\xc1", db=databases.notices
+            ),
+            "a notice cannot be read",
         ),
         (
             lambda transaction, databases: transaction.put(

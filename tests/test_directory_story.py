@@ -19,7 +19,7 @@ from ksz_router.directory.writer import Writer
 from ksz_router.model import NumberStatus
 from tests.directory_breaking import POINTS, break_at, die
 from tests.directory_files import line, loaded, person
-from tests.directory_model import NOW_US, NUMBERS, Model, changes, seen_in
+from tests.directory_model import NOW_US, NUMBERS, Model, Told, changes, seen_in
 
 MEMORY = Path("/dev/shm")
 """What is told here ends processes and transactions, never the power: no disk is needed."""
@@ -34,12 +34,17 @@ class Moment(NamedTuple):
     outcomes: Outcomes
 
 
+Untold = list[tuple[int, Told]]
+"""Notices in their order, with the version of the change."""
+
+
 class Backup(NamedTuple):
     """A backup, and what it ought to hold."""
 
     place: Path
     version: int
     past: dict[int, Moment]
+    untold: Untold
 
 
 class Story(RuleBasedStateMachine):
@@ -52,6 +57,7 @@ class Story(RuleBasedStateMachine):
         self.model = Model()
         self.outcomes: Outcomes = {}
         self.asked: list[Change] = []
+        self.untold: Untold = []
         self.line: dict[int, Moment] = {}
         """What is the past of the directory, by version; what was left by a restore is not."""
         self.backups: list[Backup] = []
@@ -104,7 +110,11 @@ class Story(RuleBasedStateMachine):
             else:
                 assert not broken
                 self.version += 1
+                family = self.model.families.get(change.number)
+                former = family.current if family is not None else ""
                 self.model.apply(change)
+                told = self.model.told(change, former)
+                self.untold += [(self.version, each) for each in told]
                 known = (self.version, None)
             self.outcomes[change.exchange] = known
             self.keep()
@@ -112,6 +122,24 @@ class Story(RuleBasedStateMachine):
             assert verdict.reason is known[1]
         else:
             assert (verdict.version, None) == known
+
+    @rule(
+        some=st.sets(st.integers(0, 5)),
+        trouble=st.sampled_from((None, "before commit", "after commit")),
+    )
+    def tell(self, some: set[int], trouble: str | None) -> None:
+        """What was told waits no longer, and all else does, whatever fails meanwhile."""
+        waiting = self.writer.notices(b"", 6)
+        keys = [each.key for index, each in enumerate(waiting) if index in some]
+        if trouble is not None:
+            break_at(self.writer, trouble)
+            with pytest.raises(DirectoryError):
+                self.writer.remove_notices(keys)
+            die(self.writer)
+            self.writer = Writer.open(self.target)
+        self.writer.remove_notices(keys)
+        kept = [each for index, each in enumerate(self.untold) if index not in some]
+        self.untold = kept
 
     # Ends and beginnings.
 
@@ -170,7 +198,7 @@ class Story(RuleBasedStateMachine):
         self.stop(dies=dies)
         place = self.place / f"backup-{len(self.backups)}"
         assert back_up(self.target, place).version == self.version
-        self.backups.append(Backup(place, self.version, dict(self.line)))
+        self.backups.append(Backup(place, self.version, dict(self.line), list(self.untold)))
         self.writer = Writer.open(self.target)
 
     @precondition(lambda self: self.backups)
@@ -193,6 +221,8 @@ class Story(RuleBasedStateMachine):
             past = backup.past if until is None else self.line
             self.line = {version: past[version] for version in past if version <= came_from}
             moment = past[came_from]
+            untold = backup.untold if until is None else self.untold
+            self.untold = [each for each in untold if each[0] <= came_from]
             self.version = restored.version
             self.model, self.outcomes = moment.model.copy(), dict(moment.outcomes)
             self.keep()
@@ -213,6 +243,18 @@ class Story(RuleBasedStateMachine):
         assert self.writer.version == self.version
         for exchange, outcome in self.outcomes.items():
             assert self.writer.note_of(exchange) == outcome
+
+    @invariant()
+    def what_is_untold_waits(self) -> None:
+        """In the order of the changes; it outlives deaths, loads and restores."""
+        waiting = self.writer.notices(b"", 1_000)
+        assert [
+            (each.version, (told.operation, told.number, told.person, told.current, told.deceased))
+            for each in waiting
+            for told in [each.notice]
+        ] == self.untold
+        assert self.writer.notices(b"", 2) == waiting[:2]
+        assert self.writer.backlog() == (len(waiting), NOW_US if waiting else 0)
 
     def teardown(self) -> None:
         """It is sound at the end of every story."""

@@ -262,3 +262,35 @@ def test_what_is_answered_is_on_the_disk(target: Path) -> None:
     flags = writer._environment.flags()
     assert (flags["sync"], flags["metasync"], flags["writemap"]) == (True, True, False)
     writer.close()
+
+
+def test_what_was_not_told_outlives_its_journal_and_a_restore(target: Path) -> None:
+    """Trimmed or not; a restore has what its journal's directory had not told, up to its point."""
+
+    def change(ordinal: int, operation: Operation, day: int = 0) -> Change:
+        return Change(bytes([ordinal]) * 16, A, operation, day=day)
+
+    writer = Writer.open(target, keep_days=1)
+    writer.apply([change(1, Operation.CANCEL)], NOW_US)
+    writer.close()
+    backup = target.parent / "backup"
+    back_up(target, backup)
+    writer = Writer.open(target, keep_days=1)
+    writer.apply([change(2, Operation.REACTIVATE), change(3, Operation.CANCEL)], NOW_US)
+    first, second, third = writer.notices(b"", 9)
+    writer.remove_notices([first.key])
+    writer.close()
+    restore(backup, target.parent / "other", wanted=Wanted(target, second.version))
+    restored = Writer.open(target.parent / "other", keep_days=1)
+    assert restored.notices(b"", 9) == [second]
+    restored.close()
+    restore(backup, target.parent / "other")
+    restored = Writer.open(target.parent / "other", keep_days=1)
+    assert restored.notices(b"", 9) == [first]
+    restored.apply([change(4, Operation.REACTIVATE)], NOW_US + 3 * DAY_US)
+    assert restored.note_of(bytes([1]) * 16) is None
+    assert restored.notices(b"", 1) == [first]
+    restored.close()
+    writer = Writer.open(target)
+    assert writer.notices(b"", 9) == [second, third]
+    writer.close()

@@ -100,11 +100,11 @@ def test_the_manifest_says_what_is_in_it(tmp_path: Path) -> None:
 
     assert manifest.counts == {
         "institutions": 16,
-        "services": 19,
-        "grants": 39,
-        "availability": 19,
+        "services": 20,
+        "grants": 42,
+        "availability": 21,
         "outages": 1,
-        "rights": 13,
+        "rights": 14,
     }
     assert manifest.data_sha256 == hashlib.sha256(data).hexdigest()
     assert manifest.built_at == "2026-11-21T22:26:40+00:00"

@@ -43,6 +43,14 @@ REGISTRATION = {
     "application": w.MUTATIONS_PROGRAM,
 }
 
+NUMBER = {
+    "service": "directory.number",
+    "version": 1,
+    "legal_framework": "KSZ:NUMBERS",
+    "user": None,
+    "application": "00901000303",
+}
+
 
 def person(status: NumberStatus = NumberStatus.ACTIVE, *lines: Line) -> Person:
     return Person(status, w.PERSON, status, lines or w.LINES)
@@ -85,6 +93,7 @@ REFUSED: list[tuple[str, dict[str, Any], Person | None, Code]] = [
     (w.CENTRE, {**REMOVE, "user": w.USER_B}, w.KNOWN, Code.SERVICE_NOT_IN_ACCESS_RIGHT),
     (w.CENTRE, OTHERS, lines_but(17), Code.PERSON_NOT_INTEGRATED),
     (w.CENTRE, REGISTRATION, w.KNOWN, Code.NO_ACCESS_RIGHT),
+    (w.REGISTER, {**NUMBER, **PATH_B}, w.KNOWN, Code.NO_ACCESS_RIGHT),
     (w.CENTRE, HANDI, DECEASED, Code.PERSON_DECEASED),
     (w.DEPARTMENT, {**DMFA, **PATH_B, "level": 2}, None, Code.PERSON_UNKNOWN),
     (w.CENTRE, {}, lines_but(18), Code.NO_SOURCE_KNOWS_THE_PERSON),
@@ -111,6 +120,9 @@ PASSES: list[tuple[str, dict[str, Any], Person, tuple[str, ...]]] = [
     (w.CENTRE, {"service": "directory.lines", "version": 1}, lines_but(17), (w.BANK,)),
     (w.CENTRE, OTHERS, w.KNOWN, (w.BANK,)),
     (w.REGISTER, {**REGISTRATION, "sector": 0, "type": 0, "capacity": 0}, CANCELLED, (w.BANK,)),
+    (w.BANK, {**NUMBER, **PATH_B}, w.KNOWN, (w.RVA, w.NIC)),
+    (w.BANK, {**NUMBER, **PATH_B}, CANCELLED, (w.RVA, w.NIC)),
+    (w.BANK, {**NUMBER, **PATH_B}, lines_but(11), (w.RVA,)),
     (w.CENTRE, {"service": "TestConnectionService", "version": 1, "person": None}, w.KNOWN, ()),
 ]
 

@@ -24,6 +24,7 @@ RANKS = [
     {"decision"},
     {"routing"},
     {"wire"},
+    {"ranges"},
     {"config"},
     {"rulebook"},
     {"rights"},

@@ -38,6 +38,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     """The INSZ that the source must be asked for, where it is not the request's."""
     detail: Mapping[str, str] = {}
     """What the answer's detail must hold at least."""
+    then_told: tuple[str, ...] = ()
+    """Who is told by the directory of what became of the number, once it is answered."""
     told_again: bool = False
     """What is answered was answered before, and nothing is sent."""
     within_s: float = 5.0

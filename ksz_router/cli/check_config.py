@@ -108,7 +108,9 @@ def _directory_program(settings: Config) -> str:
     if not serving.serving:
         return "none; the directory is changed by loading it anew"
     Credentials(identity_of(settings), time.time)
-    return f"{serving.certificate}, on {serving.host}, port {serving.port}"
+    told = settings.notices.application
+    tells = f"tells what became of numbers as {told}" if told else "[notices] tells nobody anything"
+    return f"{serving.certificate}, on {serving.host}, port {serving.port}; {tells}"
 
 
 def _ledger(settings: Config) -> str:

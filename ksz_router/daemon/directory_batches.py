@@ -9,7 +9,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import trio
 
@@ -43,7 +43,15 @@ class Found(tuple[Person | None, int]):
     __slots__ = ()
 
 
-_Result: TypeAlias = Applied | Refused | Found | TooLate | Damaged
+Returned = TypeVar("Returned")
+
+
+class _Done:
+    """A piece of work with the writer is done."""
+
+
+_Work: TypeAlias = Callable[[Writer], None]
+_Result: TypeAlias = Applied | Refused | Found | TooLate | Damaged | _Done
 
 
 class _Job:
@@ -51,7 +59,7 @@ class _Job:
 
     __slots__ = ("asked", "done", "ends_at", "result")
 
-    def __init__(self, asked: Change | str, ends_at: float) -> None:
+    def __init__(self, asked: Change | str | _Work, ends_at: float) -> None:
         self.asked = asked
         self.ends_at = ends_at
         self.done = trio.Event()
@@ -107,8 +115,25 @@ class Batches:
         assert isinstance(result, Found)
         return result
 
-    async def _result(self, asked: Change | str, seconds: float) -> _Result:
-        if len(self._waiting) >= limits.directory_waiting_max:
+    async def with_writer(self, work: Callable[[Writer], Returned]) -> Returned:
+        """Do something short with the writer, in its thread, after the changes that wait.
+
+        For the program itself, not for peers: it finds room, and may wait for as long as it takes.
+
+        Raises:
+            Damaged: what it needed cannot be read.
+        """
+        returned: list[Returned] = []
+        await self._result(lambda writer: returned.append(work(writer)), math.inf)
+        return returned[0]
+
+    @property
+    def notices_written(self) -> int:
+        """How many notices the changes of this run left to be told."""
+        return self._writer.notices_written
+
+    async def _result(self, asked: Change | str | _Work, seconds: float) -> _Result:
+        if len(self._waiting) >= limits.directory_waiting_max and seconds < math.inf:
             self._metrics.turned_away += 1
             raise Full
         job = _Job(asked, trio.current_time() + seconds)
@@ -190,11 +215,12 @@ class Batches:
                 in_time.append(job)
         changes = [job for job in in_time if isinstance(job.asked, Change)]
         look_ups = [job for job in in_time if isinstance(job.asked, str)]
+        works = [job for job in in_time if callable(job.asked)]
         if not in_time:
             return
         began = time.perf_counter()
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(self._in_thread, changes, look_ups)
+            await trio.to_thread.run_sync(self._in_thread, changes, look_ups, works)
         settled = [
             (job.asked.operation, job.result)
             for job in changes
@@ -205,7 +231,9 @@ class Batches:
         for job in in_time:
             job.done.set()
 
-    def _in_thread(self, changes: Sequence[_Job], look_ups: Sequence[_Job]) -> None:
+    def _in_thread(
+        self, changes: Sequence[_Job], look_ups: Sequence[_Job], works: Sequence[_Job]
+    ) -> None:
         asked = [job.asked for job in changes if isinstance(job.asked, Change)]
         try:
             verdicts: Sequence[_Result] = self._writer.apply(asked, self._wall_us())
@@ -222,6 +250,13 @@ class Batches:
         for job, person in zip(look_ups, persons, strict=True):
             job.result = person if isinstance(person, Damaged) else Found((person, version))
         self._metrics.version = version
+        for job in works:
+            assert callable(job.asked)
+            try:
+                job.asked(self._writer)
+                job.result = _Done()
+            except DamagedError:
+                job.result = Damaged()
 
     def _apply_alone(self, change: Change) -> _Result:
         try:

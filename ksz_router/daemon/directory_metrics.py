@@ -11,6 +11,9 @@ from prometheus_client.registry import Collector
 from ksz_router.daemon.metrics import RECORDS, SECONDS, Histogram
 from ksz_router.directory.change import Applied, Operation, Refused
 
+NOTICE_OUTCOMES = ("told", "nobody", "failed", "given_up")
+"""Everybody has it; there was nobody to tell; a recipient said that it failed; it is too old."""
+
 
 class DirectoryMetrics(Collector):
     """The numbers of the directory program. Its own task and its writer's thread write them."""
@@ -23,6 +26,9 @@ class DirectoryMetrics(Collector):
         self.answered_s = 0.0
         self.mailbox_lines = 0
         self.mailbox_seconds = 0.0
+        self.notices_waiting = 0
+        self.notice_oldest_s = 0.0
+        self._notices: Counter[str] = Counter(dict.fromkeys(NOTICE_OUTCOMES, 0))
         self._changes: Counter[tuple[Operation, str]] = Counter()
         self._batch = Histogram(RECORDS)
         self._commit = Histogram(SECONDS)
@@ -50,6 +56,10 @@ class DirectoryMetrics(Collector):
         self.mailbox_lines += lines
         self.mailbox_seconds += seconds
 
+    def noticed(self, outcome: str) -> None:
+        """A notice is settled."""
+        self._notices[outcome] += 1
+
     def collect(self) -> Iterator[Metric]:
         """Yield every family; called by Prometheus' client."""
         gauges = {
@@ -58,6 +68,14 @@ class DirectoryMetrics(Collector):
             "directory_batch_timestamp_seconds": (
                 "When a batch was last done; 0: none was in this run.",
                 self.answered_s,
+            ),
+            "directory_notices_waiting": (
+                "Notices of what became of a number that wait to be told.",
+                self.notices_waiting,
+            ),
+            "directory_notice_oldest_timestamp_seconds": (
+                "When the change was made whose notice waits longest; 0: none waits.",
+                self.notice_oldest_s,
             ),
         }
         for name, (text, value) in gauges.items():
@@ -88,6 +106,14 @@ class DirectoryMetrics(Collector):
             "Time that they took.",
             value=self.mailbox_seconds,
         )
+        notices = CounterMetricFamily(
+            "ksz_router_directory_notices",
+            "Notices of what became of a number, by what came of them.",
+            labels=["outcome"],
+        )
+        for outcome, count in list(self._notices.items()):
+            notices.add_metric([outcome], count)
+        yield notices
         sizes = HistogramMetricFamily("ksz_router_directory_batch_changes", "Changes of a batch.")
         sizes.add_metric([], self._batch.buckets(), self._batch.total)
         yield sizes

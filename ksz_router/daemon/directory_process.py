@@ -24,6 +24,7 @@ from ksz_router.daemon import exposition, oplog
 from ksz_router.daemon.control import Begin, Channel, Renew, Report, Stop, stop_seconds
 from ksz_router.daemon.directory_batches import Batches
 from ksz_router.daemon.directory_metrics import DirectoryMetrics
+from ksz_router.daemon.directory_notices import Notices
 from ksz_router.daemon.directory_services import DirectoryServices
 from ksz_router.daemon.mailbox_keeper import MailboxKeeper
 from ksz_router.directory.packing import DirectoryError
@@ -70,9 +71,18 @@ class DirectoryProgram:
         services = DirectoryServices(
             self._batches, settings.directory.keep_days, lambda: time.time_ns() // 1_000_000
         )
+        identity, router_uri = identity_of(settings), own_uri(Path(settings.tls.certificate))
+        self._notices = Notices(
+            settings,
+            self._batches,
+            identity=identity,
+            router_uri=router_uri,
+            metrics=metrics,
+            log=log,
+        )
         self._provider = Provider(
-            identity_of(settings),
-            router_uris={own_uri(Path(settings.tls.certificate))},
+            identity,
+            router_uris={router_uri},
             services={**services.handlers(), **self._keeper.handlers},
         )
         metrics.version = writer.version
@@ -96,11 +106,14 @@ class DirectoryProgram:
             nursery.start_soon(self._keeper.look)
             served = trio.Event()
             await nursery.start(self._serve, served)
+            telling = trio.CancelScope()
+            nursery.start_soon(self._tell, telling)
             await self._channel.send(self._report("ready"))
             while (order := await self._channel.order()) is not None:
                 if isinstance(order, Stop):
                     break
                 await self._channel.send(self._obey(order))
+            telling.cancel()  # what is under way is asked for again at the next start
             self._provider.drain(_DRAIN_SECONDS)
             await served.wait()
             self._batches.close()
@@ -117,6 +130,10 @@ class DirectoryProgram:
         await serve(task_status=task_status)
         served.set()
 
+    async def _tell(self, scope: trio.CancelScope) -> None:
+        with scope:
+            await self._notices.run()
+
     async def _clear_readers(self) -> None:
         """Free the slots of workers that were killed: a reader that is gone keeps old pages."""
         while True:
@@ -127,6 +144,7 @@ class DirectoryProgram:
         if isinstance(order, Renew):
             try:
                 self._provider.renew()
+                self._notices.renew()
             except TlsFilesError as error:  # the old one goes on
                 self._log.error("certificate_not_renewed", reason=str(error))
             return self._report("renew")

@@ -1,6 +1,7 @@
-"""What a bulk load takes along from the version before it: the journal and the exchange ids.
+"""What a bulk load takes along from the version before it: journal, exchange ids, notices.
 
-Without them a change that is delivered again after the load would be applied a second time.
+Without them a change that is delivered again after the load would be applied a second time, and
+what became of a number would not be told.
 """
 
 from pathlib import Path
@@ -28,6 +29,7 @@ def carry_over(target: Path, environment: lmdb.Environment, version: int, now_us
             pairs = (
                 (former.open_db(folder.CHANGES, create=False), databases.changes),
                 (former.open_db(folder.APPLIED, create=False), databases.applied),
+                (former.open_db(folder.NOTICES, create=False), databases.notices),
             )
             with former.begin() as reading:
                 for source, into in pairs:

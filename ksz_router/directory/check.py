@@ -7,7 +7,7 @@ from typing import cast
 import lmdb
 from lmdb import verify
 
-from ksz_router.directory import folder, marks
+from ksz_router.directory import folder, marks, outbox
 from ksz_router.directory.audit import Audit
 from ksz_router.directory.journal_audit import journal_problems
 from ksz_router.directory.lock import Lock
@@ -88,6 +88,7 @@ def audit_values(
         persons = environment.open_db(folder.PERSONS, create=False)
         changes = environment.open_db(folder.CHANGES, create=False)
         notes = environment.open_db(folder.APPLIED, create=False)
+        notices = environment.open_db(folder.NOTICES, create=False)
     except (DirectoryError, lmdb.Error) as error:
         return [str(error)]
     with environment.begin(persons, buffers=True) as transaction:
@@ -108,6 +109,8 @@ def audit_values(
             )
         journaled = journal_problems(transaction, changes, notes, meta.version)
         problems += [f"{version_folder}: {why}" for why in journaled]
+        untold = outbox.problems(transaction, notices, meta.version)
+        problems += [f"{version_folder}: {why}" for why in untold]
     tell("check", meta.numbers, meta.numbers)
     if remark is not None and not problems:
         for text in audit.remarks():

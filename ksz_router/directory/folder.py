@@ -35,7 +35,8 @@ READERS_MAX = 512
 """Slots of the lock table: 64 workers, during a change of version twice, and commands."""
 
 PERSONS, META, CHANGES, APPLIED = b"persons", b"meta", b"changes", b"applied"
-DATABASES_MAX = 4
+NOTICES = b"notices"
+DATABASES_MAX = 5
 
 STATE = b"state"
 """The key in ``meta`` of what each transaction changes: version, numbers, lines."""
@@ -75,6 +76,7 @@ class Databases:
         self.meta = environment.open_db(META)
         self.changes = environment.open_db(CHANGES)
         self.applied = environment.open_db(APPLIED)
+        self.notices = environment.open_db(NOTICES)
 
 
 def current(target: Path) -> Path:

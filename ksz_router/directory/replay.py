@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import lmdb
 
-from ksz_router.directory import folder, journal
+from ksz_router.directory import folder, journal, outbox
 from ksz_router.directory.change import Operation
 from ksz_router.directory.packing import DirectoryError
 from ksz_router.directory.working import Working
@@ -58,6 +58,7 @@ def replay(
                 "take an older backup"
             )
         databases = folder.Databases(environment)
+        untold = journal_of.open_db(folder.NOTICES, create=False)
         first = meta.version
         with environment.begin(databases.changes) as own, own.cursor() as cursor:
             ordinal = journal.last_ordinal(cursor, first)
@@ -69,6 +70,8 @@ def replay(
                         working.again(row.version, row.ordinal, row.entry)
                     meta = working.write()
                 progress(meta.version - first, total)
+            with environment.begin(write=True) as transaction:
+                outbox.take_over(reading, untold, transaction, databases.notices, meta.version)
     except lmdb.Error as error:
         raise DirectoryError(
             f"{source}: its journal cannot be read or applied ({error})"

@@ -10,7 +10,7 @@ import lmdb
 from msgspec.structs import replace
 
 from ksz_router.days import brussels_day
-from ksz_router.directory import folder, journal
+from ksz_router.directory import folder, journal, notice
 from ksz_router.directory.applying import applied
 from ksz_router.directory.change import (
     LINE_OPERATIONS,
@@ -52,6 +52,7 @@ class Working:
         self._numbers, self._lines = meta.numbers, meta.lines
         self._rows: list[tuple[bytes, bytes]] = []
         self._notes: dict[bytes, bytes] = {}
+        self._notices: list[tuple[bytes, bytes]] = []
         with transaction.cursor(databases.changes) as cursor:
             self._ordinal = journal.last_ordinal(cursor, meta.version)
 
@@ -102,6 +103,8 @@ class Working:
         self._settle(change, result)
         if isinstance(result, Refused):
             return result
+        for part, told in enumerate(notice.notices_of(change, result, self._now_us)):
+            self._notices.append((notice.key_of(self._version, part), notice.pack(told)))
         return self._answer(change, self._version, is_repeated=False)
 
     def _judged(self, change: Change) -> dict[str, Record] | Refused:
@@ -193,6 +196,11 @@ class Working:
                     self._transaction.delete(entry.change.exchange, db=self._databases.applied)
                 cursor.delete()
 
+    @property
+    def notices_count(self) -> int:
+        """How many notices the changes leave."""
+        return len(self._notices)
+
     def write(self) -> folder.Meta:
         """Put everything into the transaction; return how the directory then describes itself."""
         put, databases = self._transaction.put, self._databases
@@ -202,6 +210,8 @@ class Working:
             put(pack_key(number), pack(record), db=databases.persons)
         for key, row in self._rows:
             put(key, row, db=databases.changes, append=True)
+        for key, told in self._notices:
+            put(key, told, db=databases.notices, append=True)
         for exchange in sorted(self._notes):
             put(exchange, self._notes[exchange], db=databases.applied)
         meta = replace(self._meta, version=self._version, numbers=self._numbers, lines=self._lines)

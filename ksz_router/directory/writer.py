@@ -6,13 +6,14 @@ is not known whether it is, and the same changes may be asked for again after op
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
 import lmdb
 
-from ksz_router.directory import folder, journal, marks
+from ksz_router.directory import folder, journal, marks, outbox
 from ksz_router.directory.change import Applied, Change, Refused
 from ksz_router.directory.lock import Lock
 from ksz_router.directory.packing import DirectoryError
@@ -36,6 +37,8 @@ class Writer:
         self._keep_us = keep_days * _DAY_US
         self._process = os.getpid()
         self._is_broken = False
+        self.notices_written = 0
+        """How many notices the changes left that were made since it was opened."""
         marks.mark_live(version_folder)
         self._environment = folder.open_to_write(version_folder)
         try:
@@ -103,21 +106,27 @@ class Writer:
         self._assert_usable()
         if not changes:
             return []
+        with self._writing() as transaction:
+            working = Working(transaction, self._databases, self._meta, now_us)
+            working.read_ahead(changes)
+            verdicts = working.apply(changes)
+            working.trim(now_us - self._keep_us, 2 * len(changes) + _TRIMMED_MAX)
+            meta = working.write()
+        self._meta = meta
+        self.notices_written += working.notices_count
+        return verdicts
+
+    @contextmanager
+    def _writing(self) -> Iterator["lmdb.Transaction[bytes]"]:
         try:
             with self._environment.begin(write=True) as transaction:
-                working = Working(transaction, self._databases, self._meta, now_us)
-                working.read_ahead(changes)
-                verdicts = working.apply(changes)
-                working.trim(now_us - self._keep_us, 2 * len(changes) + _TRIMMED_MAX)
-                meta = working.write()
+                yield transaction
         except lmdb.Error as error:
             self._is_broken = True  # LMDB may refuse all that follows, or know more than we do
             raise DirectoryError(
                 f"{self._folder}: the changes could not be written ({error}); see to the disk, "
                 "then open the directory anew and ask for them again"
             ) from error
-        self._meta = meta
-        return verdicts
 
     def look_up(self, numbers: Iterable[str | None]) -> list[Person | None]:
         """Return the person under each number, as :meth:`Directory.look_up` does.
@@ -134,6 +143,28 @@ class Writer:
         with self._environment.begin(self._databases.applied) as transaction:
             value = transaction.get(exchange)
         return journal.unpack_note(value) if value is not None else None
+
+    def notices(self, after: bytes, most: int) -> list[outbox.Waiting]:
+        """Return at most so many notices that wait behind a key, the oldest first.
+
+        Raises:
+            DamagedError: one cannot be read.
+        """
+        self._assert_usable()
+        with self._environment.begin() as transaction:
+            return outbox.waiting(transaction, self._databases.notices, after, most)
+
+    def backlog(self) -> outbox.Backlog:
+        """Return how many notices wait, and since when; errors as :meth:`notices`."""
+        self._assert_usable()
+        with self._environment.begin() as transaction:
+            return outbox.backlog(transaction, self._databases.notices)
+
+    def remove_notices(self, keys: Iterable[bytes]) -> None:
+        """Forget notices that were told, durably; errors as :meth:`apply`."""
+        self._assert_usable()
+        with self._writing() as transaction:
+            outbox.remove(transaction, self._databases.notices, keys)
 
     def clear_dead_readers(self) -> int:
         """Free the slots of readers that were killed; for a timer. Return how many."""

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
-from ksz_router.messages import Answer, Request
+from ksz_router.messages import Answer, Delivery, Request
 from ksz_router.model import OPEN, Day, Line
 
 VERSION = 1
@@ -26,6 +26,9 @@ OTHERS = "directory.others"
 REGISTER = "directory.register"
 
 SERVICES = (INSCRIBE, ADJUST, REMOVE, LINES, OTHERS, REGISTER)
+
+NUMBER = "directory.number"
+"""The directory sends it, to all who know the person and may receive it."""
 
 SECTOR_WIDE = "sector-wide"
 """Data group of a grant that lets lines without institution type be changed."""
@@ -110,6 +113,24 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return f"Registration({self.event.name})"
 
 
+class Notice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Payload of ``directory.number``: what became of a number, on the first day of the period."""
+
+    version: int
+    """Of the directory, which the change made. Of two notices the higher is the later one; one
+    that comes again with the version and the person of an earlier one is that one."""
+    event: Event
+    number: str
+    """The number that it is about, which need not be the one that the delivery names."""
+    current: str = ""
+    """The number in use of the person who has ``number``; empty where it was cancelled."""
+    deceased: Day = 0
+    """The day of death of that person; 0: none is known."""
+
+    def __repr__(self) -> str:
+        return f"Notice({self.event.name}, version={self.version})"
+
+
 class Told(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Payload of every answer."""
 
@@ -134,6 +155,7 @@ Payload = TypeVar("Payload", Inscription, Adjustment, Removal, Consultation, Reg
 
 _encode = msgspec.msgpack.Encoder().encode
 _told = msgspec.msgpack.Decoder(Told)
+_notice = msgspec.msgpack.Decoder(Notice)
 
 
 def told_of(answer: Answer) -> Told | None:
@@ -143,6 +165,15 @@ def told_of(answer: Answer) -> Told | None:
         msgspec.ValidationError: the payload is none of the directory's.
     """
     return _told.decode(answer.payload) if answer.payload else None
+
+
+def notice_of(delivery: Delivery) -> Notice:
+    """Read what a delivery of ``directory.number`` says.
+
+    Raises:
+        msgspec.ValidationError: the payload is none of the directory's.
+    """
+    return _notice.decode(delivery.payload)
 
 
 def encode(payload: object) -> bytes:
