@@ -101,6 +101,9 @@ person_lines_max = 4_096
 directory_batch_max = 1_024
 directory_waiting_max = 16_384
 
+# Lines in an answer of the directory, of 28 bytes at most: those of some numbers that are full.
+directory_lines_told_max = 32_768
+
 # Privacy log.
 group_records_max = 4_096
 group_bytes_max = 1 * MIB

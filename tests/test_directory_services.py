@@ -61,7 +61,8 @@ ENVELOPE = Request(
 
 
 def with_services(
-    writer: Writer, work: Callable[[Callable[[Delivery], Awaitable[Supply]]], Awaitable[None]]
+    writer: Writer,
+    work: Callable[[Callable[[Delivery], Awaitable[Supply | None]]], Awaitable[None]],
 ) -> DirectoryMetrics:
     """Run something that asks the services; return what they counted."""
     metrics = DirectoryMetrics()
@@ -82,9 +83,10 @@ def answers(writer: Writer, *deliveries: Delivery) -> list[tuple[Supply, d.Told]
     """What each delivery is answered, one after the other."""
     found: list[tuple[Supply, d.Told]] = []
 
-    async def ask(answer: Callable[[Delivery], Awaitable[Supply]]) -> None:
+    async def ask(answer: Callable[[Delivery], Awaitable[Supply | None]]) -> None:
         for delivery in deliveries:
             supply = await answer(delivery)
+            assert supply is not None
             payload = supply.payload or d.encode(d.Told(version=0))
             found.append((supply, msgspec.msgpack.decode(payload, type=d.Told)))
 

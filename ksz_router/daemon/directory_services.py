@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
+from ksz_router import limits
 from ksz_router.daemon.directory_batches import Batches, Damaged, Full, TooLate
 from ksz_router.days import is_day
 from ksz_router.directory.change import ANY, WHY, Applied, Change, Operation, Reason, Refused
@@ -70,6 +71,8 @@ _REGISTERS = {
 }
 
 _DAY_MS = 86_400_000
+_PAYLOAD_BYTES_MAX = 512
+"""Several times what a service needs: payloads are held while what they ask waits."""
 
 Struct = TypeVar("Struct", bound=msgspec.Struct)
 
@@ -100,12 +103,14 @@ class DirectoryServices:
 
     async def _answer(
         self, work: Callable[[Delivery], Awaitable[Supply]], delivery: Delivery
-    ) -> Supply:
+    ) -> Supply | None:
         try:
             return await work(delivery)
         except _Broken as broken:
             return _refusal(str(broken))
         except (Full, TooLate, Damaged) as failure:
+            if delivery.repeat:  # it may stand since the first time: to say that it failed is final
+                return None
             return Supply(Outcome.FAILED, source_code=_FAILURES[type(failure)])
 
     async def _change(self, delivery: Delivery) -> Supply:
@@ -121,6 +126,8 @@ class DirectoryServices:
 
     async def _lines(self, delivery: Delivery) -> Supply:
         role = _role_of(delivery)
+        if delivery.payload:
+            raise _Broken(MALFORMED)
         person, version = await self._person(delivery)
         lines = tuple(
             line
@@ -232,6 +239,8 @@ def _role_of(delivery: Delivery) -> Role:
 
 
 def _decoded(delivery: Delivery, kind: type[Struct]) -> Struct:
+    if len(delivery.payload) > _PAYLOAD_BYTES_MAX:
+        raise _Broken(MALFORMED)
     try:
         return msgspec.msgpack.decode(delivery.payload, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -241,7 +250,14 @@ def _decoded(delivery: Delivery, kind: type[Struct]) -> Struct:
 def _told(delivery: Delivery, found: Applied, other: str = "") -> Supply:
     """What is answered where there is something to say; further numbers in it are declared."""
     current = found.current if found.current != delivery.person else ""
-    told = Told(version=found.version, lines=found.lines, current=current, repeated=found.repeated)
+    lines_max = limits.directory_lines_told_max
+    told = Told(
+        version=found.version,
+        lines=found.lines[:lines_max],
+        more=len(found.lines) > lines_max,
+        current=current,
+        repeated=found.repeated,
+    )
     further = tuple(dict.fromkeys(number for number in (current, other) if is_insz(number)))
     return Supply(Outcome.DATA, payload=encode(told), persons=further)
 

@@ -119,6 +119,8 @@ class Told(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """After a change, or as consulted; ``[sector, type, capacity, phase, begin, end, changed]``."""
     current: str = ""
     """The number in use, where that is another than the one asked and may be known."""
+    more: bool = False
+    """There are more lines than an answer holds; these are the first."""
     repeated: bool = False
     """This very change was settled before, and was not made again."""
     reason: str = ""
