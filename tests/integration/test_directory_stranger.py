@@ -1,9 +1,14 @@
 """A client that knows the document of the directory's services and nothing of ours."""
 
 import ast
+import contextlib
 import json
+import socket
+import ssl
 import subprocess
 import sys
+import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +19,7 @@ from contrib.stand import ROUTER_URI
 from ksz_router.codes import Code
 from ksz_router.directory.synthesise import landmarks
 from tests.integration.stands import CENTRE, USER, Town, town
+from tests.stranger_bytes import ALPN, FRAME_MAX, Reader, frame_of
 
 pytestmark = pytest.mark.xdist_group("integration-directory")
 
@@ -67,6 +73,38 @@ def test_a_stranger_keeps_its_lines_by_the_document_alone(stand: Town) -> None:
     made = [said[step]["version"] for step in ("inscribe", "adjust", "split", "remove")]
     assert made == list(range(made[0], made[0] + 4))
     assert said["lines"]["version"] == made[2]
+
+
+def said_to(stand: Town, name: str) -> list[str]:
+    """Dial the directory program as the router does, with a certificate; what it says to that."""
+    tls = stand.folder / "tls"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.load_cert_chain(tls / f"{name}.crt", tls / f"{name}.key")
+    context.load_verify_locations(tls / "authorities.pem")
+    context.set_alpn_protocols([ALPN])
+    port = tomllib.loads(stand.config.read_text("utf-8"))["directory"]["port"]
+    hello = {"versions": [1], "speaker": 2, "agent": "router", "frame_bytes_max": FRAME_MAX}
+    made_ms = time.time_ns() // 1_000_000
+    delivery = {
+        "id": 1, "exchange": made_ms.to_bytes(6, "big") + bytes(10), "version": 1,
+        "service": "directory.lines", "requester": CENTRE, "sector": 17, "type": 1, "capacity": 2,
+        "person": NEWCOMER, "begin": 20260101, "deadline_ms": 5_000,
+    }  # fmt: skip
+    reader, heard = Reader("back"), list[str]()
+    plain = socket.create_connection(("127.0.0.1", port), timeout=10)
+    with contextlib.closing(context.wrap_socket(plain)) as dialled, contextlib.suppress(OSError):
+        dialled.sendall(frame_of("Hello", hello) + frame_of("Delivery", delivery))
+        while "Reply" not in heard and (data := dialled.recv(65_536)):
+            heard += [said for said, _ in reader.feed(data)]
+    return heard
+
+
+def test_nobody_but_the_router_is_listened_to_by_the_directory_program(stand: Town) -> None:
+    """A certified institution that dials it would pass by the control; it is told to go."""
+    assert said_to(stand, "router") == ["Welcome", "Reply"]
+    for name in (CENTRE, "directory"):
+        assert said_to(stand, name) == ["Bye"]
 
 
 def test_the_keeper_imports_nothing_of_ours() -> None:
