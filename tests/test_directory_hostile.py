@@ -228,6 +228,69 @@ def test_who_has_no_line_of_a_person_cannot_tell_numbers_from_each_other(writer:
             )
 
 
+def test_a_number_named_in_the_payload_has_its_entry_even_where_it_is_refused(
+    writer: Writer,
+) -> None:
+    """The refusal says whether that number exists: whose it is must find that it was asked."""
+    registers = msgspec.structs.replace(ENVELOPE, sector=0, type=0, capacity=0)
+    for number, (other, reason) in enumerate(
+        ((NOBODY, "OTHER_UNKNOWN"), (PERSON, "CIRCLE"), ("no number", "NUMBER_MALFORMED"))
+    ):
+        asked = d.register(registers, PERSON, d.Event.REPLACE, by=other)
+        supply = answer(writer, delivered(asked, number))
+        assert told(supply).reason == reason
+        assert supply is not None
+        assert supply.persons == ((NOBODY,) if other == NOBODY else ())
+
+
+def test_a_number_that_an_event_has_no_use_for_is_not_left_out_in_silence(writer: Writer) -> None:
+    """Who names the number that takes the place meant a replacement, and gets no cancellation."""
+    registers = msgspec.structs.replace(ENVELOPE, sector=0, type=0, capacity=0)
+    asked = d.register(registers, PERSON, d.Event.CANCEL, by=NEIGHBOUR)
+    assert told(answer(writer, delivered(asked))).reason == "PAYLOAD_MALFORMED"
+    assert writer.version == 1
+
+
+def test_what_would_mean_today_by_chance_is_not_made() -> None:
+    """A request without period means today: no death and no removal of a day comes of that."""
+    with pytest.raises(ValueError, match="name the day"):
+        d.register(ENVELOPE, PERSON, d.Event.DECEASE)
+    for what in (d.What.LINE, d.What.PERIOD):
+        with pytest.raises(ValueError, match="name the day"):
+            d.remove(ENVELOPE, PERSON, d.Removal(what=what))
+
+
+def test_lines_of_another_type_of_the_sector_are_neither_told_nor_changed(writer: Writer) -> None:
+    """Two types of one sector are two kinds of institutions: neither sees the other's files."""
+    theirs = Line(17, 2, 2, 0, 20200101, OPEN)
+    writer.apply([Change(exchange(90), PERSON, Operation.INSCRIBE, theirs)], NOW_MS * 1000)
+    seen = told(answer(writer, delivered(d.lines(ENVELOPE, PERSON), 1)))
+    asked = d.inscribe(ENVELOPE, PERSON, begin=20100101, end=20101231)
+    made = told(answer(writer, delivered(asked, 2)))
+    removed = told(answer(writer, delivered(d.remove(
+        ENVELOPE, PERSON, d.Removal(what=d.What.ALL)), 3)))  # fmt: skip
+    assert seen.lines
+    assert {line.type for line in (*seen.lines, *made.lines)} == {1}
+    assert removed.lines == ()
+    (person,) = writer.look_up([PERSON])
+    assert person is not None
+    assert [line.type for line in person.lines if line.sector == 17] == [2]
+
+
+def test_lines_that_ended_before_the_data_asked_are_not_told(writer: Writer) -> None:
+    """Nor those that begin after it; a day that both share is enough."""
+    ended = Line(40, 6, 1, 0, 20000101, 20011231)
+    writer.apply([Change(exchange(90), PERSON, Operation.INSCRIBE, ended)], NOW_MS * 1000)
+    found = []
+    for number, (begin, end) in enumerate(
+        ((19990101, 19991231), (19990101, 20000101), (20011231, None), (20020101, None))
+    ):
+        asked = d.others(ENVELOPE, PERSON, data_begin=begin, data_end=end)
+        supply = answer(writer, delivered(asked, number))
+        found.append(40 in {line.sector for line in told(supply).lines})
+    assert found == [False, True, True, False]
+
+
 # What cannot be read, written or understood.
 
 

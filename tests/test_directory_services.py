@@ -145,6 +145,7 @@ def test_only_lines_of_the_role_change_and_others_are_never_told(writer: Writer)
     gone = d.remove(ENVELOPE, PERSON, d.Removal(what=d.What.ALL))
     ((supply, told),) = answers(writer, delivered(gone))
     assert (supply.outcome, told.lines, told.reason) == (Outcome.DATA, (), "")
+    assert (told.current, supply.persons) == ("", ()), "it is the number that was forwarded"
     (person,) = writer.look_up([PERSON])
     assert person is not None
     assert len(person.lines) == before - 1
@@ -206,6 +207,7 @@ def test_other_sectors_are_seen_in_the_period_asked_and_as_far_as_granted(writer
         (d.encode({"what": "line", "phase": 3}), "PAYLOAD_MALFORMED"),
         (d.encode({"what": "capacity", "every_capacity": True}), "PAYLOAD_MALFORMED"),
         (d.encode({"what": "period", "line_begin": 20201301}), "PAYLOAD_MALFORMED"),
+        (d.encode({"what": "all", "line_begin": 20200101}), "PAYLOAD_MALFORMED"),
         (d.encode({"what": "all", "unheard": 1}), "PAYLOAD_MALFORMED"),
         (d.encode({"what": "capacity", "phase": 1000}), "LINE_MALFORMED"),
     ],

@@ -74,3 +74,12 @@ def test_a_refusal_is_a_refusal_after_a_repeat_too(writer: Writer) -> None:
     writer.apply([Change(exchange(50), NOBODY, Operation.NEW_NUMBER)], NOW_MS * 1000)
     assert writer.apply([asked], NOW_MS * 1000) == [Refused(Reason.NUMBER_UNKNOWN, repeated=True)]
     assert refused == Refused(Reason.NUMBER_UNKNOWN)
+
+
+def test_one_exchange_id_twice_in_a_batch_is_one_change(writer: Writer) -> None:
+    """A retry may reach the program before the first attempt was written."""
+    first, again = writer.apply([inscription(1)] * 2, NOW_MS * 1000)
+    assert isinstance(first, Applied)
+    assert isinstance(again, Applied)
+    assert (again.version, again.repeated, first.repeated) == (first.version, True, False)
+    assert writer.version == first.version

@@ -119,7 +119,9 @@ class DirectoryServices:
             raise _Broken(TOO_OLD)
         found = await self._batches.change(change, delivery.deadline_ms / 1000)
         if isinstance(found, Refused):
-            return _refusal(found.reason.name, repeated=found.repeated)
+            # The refusal says something of the other number: that it was asked gets its entry.
+            further = tuple(n for n in (change.other,) if is_insz(n) and n != delivery.person)
+            return _refusal(found.reason.name, repeated=found.repeated, further=further)
         if change.line is None:  # who keeps numbers need not learn which sectors know the person
             found = Applied(found.version, (), found.current, found.repeated)
         return _told(delivery, found, change.other)
@@ -182,6 +184,8 @@ def change_of(delivery: Delivery) -> Change:
         case "directory.remove":
             return _removal(delivery, _decoded(delivery, Removal))
     registration = _decoded(delivery, Registration)
+    if registration.by and registration.event is not Event.REPLACE:
+        raise _Broken(MALFORMED)
     return Change(
         exchange=delivery.exchange,
         number=delivery.person or "",
@@ -266,11 +270,11 @@ def _nothing(version: int) -> Supply:
     return Supply(Outcome.NO_DATA, payload=encode(Told(version=version)))
 
 
-def _refusal(name: str, *, repeated: bool = False) -> Supply:
+def _refusal(name: str, *, repeated: bool = False, further: tuple[str, ...] = ()) -> Supply:
     """What is answered where a rule is broken; it says nothing of the person."""
     code, why = REFUSALS[name]
     told = Told(version=0, repeated=repeated, reason=name, why=why)
-    return Supply(Outcome.NO_DATA, payload=encode(told), source_code=code)
+    return Supply(Outcome.NO_DATA, payload=encode(told), persons=further, source_code=code)
 
 
 assert all(len(code) <= 16 for code, _ in REFUSALS.values())
