@@ -300,6 +300,39 @@ def put(writer: Writer, number: str, value: bytes) -> None:
         transaction.put(pack_key(number), value)
 
 
+def test_a_damaged_person_spoils_nothing_for_the_others_of_its_batch(writer: Writer) -> None:
+    """All come at once; only who asked about the one that cannot be read is told so."""
+    put(writer, PERSON, b"\xff")
+    asked = d.inscribe(ENVELOPE, PERSON, begin=20100101, end=20101231)
+    deliveries = [
+        delivered(asked, 1),
+        delivered(asked, 2, person=NEIGHBOUR),
+        delivered(d.lines(ENVELOPE, PERSON), 3),
+        delivered(d.lines(ENVELOPE, NEIGHBOUR), 4),
+    ]
+    found: dict[int, Supply | None] = {}
+
+    async def main() -> None:
+        batches = Batches(writer, DirectoryMetrics(), lambda: NOW_MS * 1000)
+        handlers = DirectoryServices(batches, KEEP_DAYS, lambda: NOW_MS).handlers()
+
+        async def ask(number: int, delivery: Delivery) -> None:
+            found[number] = await handlers[delivery.service, 1](delivery)
+
+        async with trio.open_nursery() as nursery:
+            for number, delivery in enumerate(deliveries):
+                nursery.start_soon(ask, number, delivery)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(batches.run)
+            batches.close()
+
+    trio.run(main)
+    codes = [supply.source_code for _, supply in sorted(found.items()) if supply is not None]
+    assert codes == ["DIR-DAMAGED", "", "DIR-DAMAGED", ""]
+    assert told(found[1]).lines
+    assert told(found[3]).lines
+
+
 def test_a_look_up_that_finds_no_slot_is_answered_and_the_changes_beside_it_stand(
     target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
