@@ -192,12 +192,12 @@ class Provider:
                 self._changed.set()
 
     async def _answer(self, pump: Pump, delivery: Delivery) -> None:
-        """Run the handler within the deadline of the delivery, and reply whatever happens."""
+        """Run the handler within the deadline of the delivery, and reply as far as it is known."""
         supply: Supply | None = Supply(Outcome.FAILED, source_code="NO-HANDLER")
         handler = self._services.get((delivery.service, delivery.version))
         try:
             if handler is not None:
-                supply = Supply(Outcome.FAILED, source_code="TOO-LATE")
+                supply = None  # cancelled in the midst: nobody can say that nothing was done
                 with trio.move_on_after(delivery.deadline_ms / 1000):
                     supply = await handler(delivery)
         except Exception as error:  # noqa: BLE001 - any fault of a handler is a failed answer

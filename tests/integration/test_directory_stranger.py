@@ -10,14 +10,18 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from contrib.stand import ROUTER_URI
 from ksz_router.codes import Code
 from ksz_router.directory.synthesise import landmarks
+from ksz_router.messages import Delivery, Outcome
+from ksz_router.sdk import Provider, Supply
 from tests.integration.stands import CENTRE, USER, Town, town
 from tests.stranger_bytes import ALPN, FRAME_MAX, Reader, frame_of
 
@@ -75,36 +79,71 @@ def test_a_stranger_keeps_its_lines_by_the_document_alone(stand: Town) -> None:
     assert said["lines"]["version"] == made[2]
 
 
-def said_to(stand: Town, name: str) -> list[str]:
-    """Dial the directory program as the router does, with a certificate; what it says to that."""
+def said_to(stand: Town, name: str, port: int, *deadlines_ms: int) -> list[str]:
+    """Dial as the router does, with a certificate, and deliver; what is said to the last of it."""
     tls = stand.folder / "tls"
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.load_cert_chain(tls / f"{name}.crt", tls / f"{name}.key")
     context.load_verify_locations(tls / "authorities.pem")
     context.set_alpn_protocols([ALPN])
-    port = tomllib.loads(stand.config.read_text("utf-8"))["directory"]["port"]
     hello = {"versions": [1], "speaker": 2, "agent": "router", "frame_bytes_max": FRAME_MAX}
-    made_ms = time.time_ns() // 1_000_000
-    delivery = {
-        "id": 1, "exchange": made_ms.to_bytes(6, "big") + bytes(10), "version": 1,
-        "service": "directory.lines", "requester": CENTRE, "sector": 17, "type": 1, "capacity": 2,
-        "person": NEWCOMER, "begin": 20260101, "deadline_ms": 5_000,
+    exchange = (time.time_ns() // 1_000_000).to_bytes(6, "big") + bytes(10)
+    words = {
+        "exchange": exchange, "service": "directory.lines", "version": 1, "requester": CENTRE,
+        "sector": 17, "type": 1, "capacity": 2, "person": NEWCOMER, "begin": 20260101,
     }  # fmt: skip
+    said = frame_of("Hello", hello)
+    for number, deadline_ms in enumerate(deadlines_ms, start=1):
+        said += frame_of("Delivery", {"id": number, "deadline_ms": deadline_ms, **words})
+    last = f"Reply {len(deadlines_ms)}"
     reader, heard = Reader("back"), list[str]()
     plain = socket.create_connection(("127.0.0.1", port), timeout=10)
     with contextlib.closing(context.wrap_socket(plain)) as dialled, contextlib.suppress(OSError):
-        dialled.sendall(frame_of("Hello", hello) + frame_of("Delivery", delivery))
-        while "Reply" not in heard and (data := dialled.recv(65_536)):
-            heard += [said for said, _ in reader.feed(data)]
+        dialled.sendall(said)
+        while last not in heard and (data := dialled.recv(65_536)):
+            heard += [
+                f"{kind} {fields.get('id', '')}".strip() for kind, fields in reader.feed(data)
+            ]
     return heard
 
 
 def test_nobody_but_the_router_is_listened_to_by_the_directory_program(stand: Town) -> None:
     """A certified institution that dials it would pass by the control; it is told to go."""
-    assert said_to(stand, "router") == ["Welcome", "Reply"]
+    port = tomllib.loads(stand.config.read_text("utf-8"))["directory"]["port"]
+    assert said_to(stand, "router", port, 5_000) == ["Welcome", "Reply 1"]
     for name in (CENTRE, "directory"):
-        assert said_to(stand, name) == ["Bye"]
+        assert said_to(stand, name, port, 5_000) == ["Bye"]
+
+
+def test_a_handler_that_was_cancelled_at_its_deadline_says_nothing_of_it(stand: Town) -> None:
+    """It may have acted. *Failed*, a moment before the router stops waiting, would be final."""
+    heard: list[str] = []
+
+    async def main() -> None:
+        is_cancelled = trio.Event()
+
+        async def handle(delivery: Delivery) -> Supply:
+            if delivery.id == 1:
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    is_cancelled.set()
+            await is_cancelled.wait()
+            return Supply(Outcome.NO_DATA)
+
+        provider = Provider(
+            stand.identity("directory"),
+            router_uris={ROUTER_URI},
+            services={("directory.lines", 1): handle},
+        )
+        async with trio.open_nursery() as nursery:
+            port = await nursery.start(partial(provider.serve, host="127.0.0.1", port=0))
+            heard.extend(await trio.to_thread.run_sync(said_to, stand, "router", port, 50, 60_000))
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+    assert heard == ["Welcome", "Reply 2"]
 
 
 def test_the_keeper_imports_nothing_of_ours() -> None:
