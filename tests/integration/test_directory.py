@@ -23,7 +23,7 @@ from ksz_router.directory.synthesise import landmarks
 from ksz_router.messages import Answer
 from ksz_router.model import OPEN
 from ksz_router.privacylog.entry import Kind
-from ksz_router.sdk import Client, ConnectionLostError, Request, new_ticket
+from ksz_router.sdk import Client, ConnectionLostError, NotAnsweredError, Request, new_ticket
 from ksz_router.sdk import directory as d
 from tests.integration.stands import (
     CENTRE,
@@ -97,7 +97,7 @@ async def settled(client: Client, asked: Request) -> Answer:
     """Retry by the ticket until something is known."""
     with trio.fail_after(20):
         while True:
-            with contextlib.suppress(ConnectionLostError):
+            with contextlib.suppress(ConnectionLostError, NotAnsweredError):
                 answer = await client.ask(asked)
                 again = (Code.SUBMISSION_OPEN, Code.ROUTER_DRAINING, Code.SOURCE_UNREACHABLE,
                          Code.SOURCE_CONNECTION_LOST, Code.SOURCE_BREAKER_OPEN)  # fmt: skip
