@@ -88,7 +88,10 @@ def _directory(settings: Config) -> str:
 def _sectoral(settings: Config) -> str:
     """The directories of the secondary networks that the rulebook in force says are hosted here."""
     store = Path(settings.tables.rulebook)
-    snapshot = Snapshot.open(store, activation.active(store))
+    try:
+        snapshot = Snapshot.open(store, activation.active(store))
+    except RulebookError:
+        return "not known without a rulebook"  # which is told of by its own line
     sectoral = Sectoral(Path(settings.tables.sectoral))
     try:
         sectoral.keep(snapshot.sectoral_networks)

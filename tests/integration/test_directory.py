@@ -40,8 +40,6 @@ from tests.integration.stands import (
     until,
 )
 
-pytestmark = pytest.mark.xdist_group("integration-directory")
-
 REGISTER = "0999012995"
 PORT = free_ports(1)[0]
 PERSONS = landmarks(1)
