@@ -101,6 +101,9 @@ person_lines_max = 4_096
 directory_batch_max = 1_024
 directory_waiting_max = 16_384
 
+# Lines in an answer of the directory, of 28 bytes at most: those of some numbers that are full.
+directory_lines_told_max = 32_768
+
 # Mailboxes: files of changes. Of one sender so many may be on their way at once, of all so many. A
 # step is what one transaction takes of a mailbox: about as much as can be done in the first time
 # where online changes came lately, which wait for it, and in the second where none did.

@@ -105,8 +105,11 @@ class Model:
         insz, operation = change.number, change.operation
         if operation is Operation.NEW_NUMBER:
             return {_R.NUMBER_KNOWN} if insz in self.numbers else set()
+        looks_first = operation in LINE_OPERATIONS - {Operation.INSCRIBE}
         if insz not in self.numbers:
-            return {_R.NUMBER_UNKNOWN}
+            return {_R.LINE_UNKNOWN if looks_first else _R.NUMBER_UNKNOWN}
+        if looks_first and not self._meant(change):
+            return {_R.LINE_UNKNOWN}
         status = self.numbers[insz].status
         current = self.numbers[self.families[insz].current].status
         if operation is Operation.REPLACE:
@@ -142,13 +145,11 @@ class Model:
         assert change.line is not None
         wanted = _kept(change.line)
         if change.operation not in (Operation.INSCRIBE, Operation.ADJUST):
-            return set() if self._meant(change) else {_R.LINE_UNKNOWN}
+            return set()
         lines = self._lines(change.number)
         if change.operation is Operation.ADJUST:
-            meant = self._meant(change)
-            if not meant:
-                return {_R.LINE_UNKNOWN}
-            lines = [line for line in lines if line is not meant[0]]
+            (meant,) = self._meant(change)
+            lines = [line for line in lines if line is not meant]
         found = set()
         for line in lines:
             if line.file[:2] == wanted.file[:2] and line.days & wanted.days:

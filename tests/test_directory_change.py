@@ -177,3 +177,26 @@ def test_every_operation_is_of_lines_or_of_the_register_or_made_here() -> None:
     }
     assert A not in repr(asked(Operation.CANCEL))
     assert Refused(Reason.OVERLAPS).why
+
+
+@pytest.mark.parametrize("operation", [Operation.ADJUST, Operation.REMOVE_LINE])
+@pytest.mark.parametrize(
+    ("named", "holds", "taken"), [(A, (A, B), A), (C, (D, B), B), (C, (A, D), D)]
+)
+def test_of_two_equal_lines_the_one_under_the_number_that_is_named_is_meant(
+    operation: Operation, named: str, holds: tuple[str, ...], taken: str
+) -> None:
+    """Else the one under the number in use, B; else under the lowest: never by chance."""
+    records: Records = {}
+    for insz in (D, C, B, A):
+        assert step(records, asked(Operation.NEW_NUMBER, insz)) is None
+    for insz in holds:
+        assert step(records, asked(Operation.INSCRIBE, insz, a_line())) is None
+    for insz in (A, C, D):
+        assert step(records, asked(Operation.REPLACE, insz, other=B)) is None
+    is_moved = operation is Operation.ADJUST
+    line = a_line(begin=20010101, end=20011231) if is_moved else a_line()
+    assert step(records, asked(operation, named, line, line_begin=20240101)) is None
+    left = {insz for insz in holds if any(n.begin == 20240101 for n in records[insz].lines)}
+    assert left == set(holds) - {taken}
+    assert [n.begin for n in records[taken].lines] == [20010101] * is_moved

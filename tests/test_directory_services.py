@@ -61,7 +61,8 @@ ENVELOPE = Request(
 
 
 def with_services(
-    writer: Writer, work: Callable[[Callable[[Delivery], Awaitable[Supply]]], Awaitable[None]]
+    writer: Writer,
+    work: Callable[[Callable[[Delivery], Awaitable[Supply | None]]], Awaitable[None]],
 ) -> DirectoryMetrics:
     """Run something that asks the services; return what they counted."""
     metrics = DirectoryMetrics()
@@ -82,9 +83,10 @@ def answers(writer: Writer, *deliveries: Delivery) -> list[tuple[Supply, d.Told]
     """What each delivery is answered, one after the other."""
     found: list[tuple[Supply, d.Told]] = []
 
-    async def ask(answer: Callable[[Delivery], Awaitable[Supply]]) -> None:
+    async def ask(answer: Callable[[Delivery], Awaitable[Supply | None]]) -> None:
         for delivery in deliveries:
             supply = await answer(delivery)
+            assert supply is not None
             payload = supply.payload or d.encode(d.Told(version=0))
             found.append((supply, msgspec.msgpack.decode(payload, type=d.Told)))
 
@@ -143,6 +145,7 @@ def test_only_lines_of_the_role_change_and_others_are_never_told(writer: Writer)
     gone = d.remove(ENVELOPE, PERSON, d.Removal(what=d.What.ALL))
     ((supply, told),) = answers(writer, delivered(gone))
     assert (supply.outcome, told.lines, told.reason) == (Outcome.DATA, (), "")
+    assert (told.current, supply.persons) == ("", ()), "it is the number that was forwarded"
     (person,) = writer.look_up([PERSON])
     assert person is not None
     assert len(person.lines) == before - 1
@@ -204,6 +207,7 @@ def test_other_sectors_are_seen_in_the_period_asked_and_as_far_as_granted(writer
         (d.encode({"what": "line", "phase": 3}), "PAYLOAD_MALFORMED"),
         (d.encode({"what": "capacity", "every_capacity": True}), "PAYLOAD_MALFORMED"),
         (d.encode({"what": "period", "line_begin": 20201301}), "PAYLOAD_MALFORMED"),
+        (d.encode({"what": "all", "line_begin": 20200101}), "PAYLOAD_MALFORMED"),
         (d.encode({"what": "all", "unheard": 1}), "PAYLOAD_MALFORMED"),
         (d.encode({"what": "capacity", "phase": 1000}), "LINE_MALFORMED"),
     ],

@@ -14,15 +14,33 @@ from typing import TypeAlias, TypeVar
 import trio
 
 from ksz_router import limits
+from ksz_router.daemon.clock import HostClock
 from ksz_router.daemon.directory_metrics import DirectoryMetrics
 from ksz_router.directory.change import Applied, Change, Refused
-from ksz_router.directory.packing import DamagedError
+from ksz_router.directory.packing import DamagedError, DirectoryError
 from ksz_router.directory.writer import Writer
 from ksz_router.model import Person
 
 Spare: TypeAlias = Callable[[], Awaitable[float | None]]
 """Does a bounded piece of work and returns after how many seconds it may do the next; None where
 there is nothing left to do, until :meth:`Batches.wake`. Nobody else uses the writer meanwhile."""
+
+
+def guarded_us(
+    wall_ns: Callable[[], int] = time.time_ns,
+    monotonic_ns: Callable[[], int] = time.monotonic_ns,
+) -> Callable[[], int]:
+    """Return a clock in Unix microseconds that a jump of the host's does not carry along.
+
+    A writer that believed in a year that has not come would forget every exchange id it knows.
+    """
+    clock = HostClock(wall_ns, monotonic_ns)
+
+    def now_us() -> int:
+        clock.look()
+        return clock.now_ns() // 1000
+
+    return now_us
 
 
 class Full(Exception):
@@ -34,7 +52,7 @@ class TooLate(Exception):
 
 
 class Damaged(Exception):
-    """What the directory holds on this person cannot be read; nothing was done."""
+    """What the directory holds on this person cannot be read; nothing was done now."""
 
 
 class Found(tuple[Person | None, int]):
@@ -71,21 +89,21 @@ class Batches:
 
     Args:
         writer: Open; nobody else uses it until :meth:`run` returned.
-        wall_us: Unix time in microseconds.
+        wall_us: Unix time in microseconds; None: that of the host, guarded.
     """
 
     def __init__(
         self,
         writer: Writer,
         metrics: DirectoryMetrics,
-        wall_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        wall_us: Callable[[], int] | None = None,
     ) -> None:
         self._writer = writer
         self._metrics = metrics
-        self._wall_us = wall_us
+        self._wall_us = wall_us or guarded_us()
         self._waiting: deque[_Job] = deque()
         self._to_do = trio.Event()
-        self._is_closing = False
+        self._is_closing = self._is_over = False
         self.spare: Spare | None = None
         """Work that uses the writer while nothing waits; see :data:`Spare`."""
         self._spare_at = -math.inf
@@ -136,6 +154,8 @@ class Batches:
         if len(self._waiting) >= limits.directory_waiting_max and seconds < math.inf:
             self._metrics.turned_away += 1
             raise Full
+        if self._is_over:  # nobody works any more, and what is to come ends with the program
+            await trio.sleep_forever()
         job = _Job(asked, trio.current_time() + seconds)
         self._waiting.append(job)
         self._metrics.waiting = len(self._waiting)
@@ -170,6 +190,7 @@ class Batches:
                 await self._work(batch)
                 self.served_at = trio.current_time()
         finally:
+            self._is_over = True
             for job in (*batch, *self._waiting):
                 job.done.set()
 
@@ -244,7 +265,7 @@ class Batches:
         numbers = [job.asked for job in look_ups if isinstance(job.asked, str)]
         try:
             persons: list[Person | Damaged | None] = [*self._writer.look_up(numbers)]
-        except DamagedError:
+        except DirectoryError:  # the changes beside them are durable, and are answered
             persons = [self._look_up_alone(number) for number in numbers]
         version = self._writer.version
         for job, person in zip(look_ups, persons, strict=True):
@@ -267,5 +288,5 @@ class Batches:
     def _look_up_alone(self, number: str) -> Person | Damaged | None:
         try:
             return self._writer.look_up([number])[0]
-        except DamagedError:
+        except DirectoryError:
             return Damaged()

@@ -8,7 +8,6 @@ not told asks again by the same exchange id, and that is known where the change 
 import signal
 import socket
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from ksz_router.config import Config
 from ksz_router.credentials import Identity
 from ksz_router.daemon import exposition, oplog
 from ksz_router.daemon.control import Begin, Channel, Renew, Report, Stop, stop_seconds
-from ksz_router.daemon.directory_batches import Batches
+from ksz_router.daemon.directory_batches import Batches, guarded_us
 from ksz_router.daemon.directory_metrics import DirectoryMetrics
 from ksz_router.daemon.directory_notices import Notices
 from ksz_router.daemon.directory_services import DirectoryServices
@@ -63,13 +62,14 @@ class DirectoryProgram:
         self._writer = writer
         self._metrics = metrics
         self._channel = channel
-        self._batches = Batches(writer, metrics)
+        now_us = guarded_us()  # one clock for what is forgotten, and for what is too old
+        self._batches = Batches(writer, metrics, now_us)
         own = own_uri(Path(settings.directory.certificate))
         self._keeper = MailboxKeeper(
             settings, writer, self._batches, own_uri=own, metrics=metrics, log=log
         )
         services = DirectoryServices(
-            self._batches, settings.directory.keep_days, lambda: time.time_ns() // 1_000_000
+            self._batches, settings.directory.keep_days, lambda: now_us() // 1000
         )
         identity, router_uri = identity_of(settings), own_uri(Path(settings.tls.certificate))
         self._notices = Notices(
@@ -221,7 +221,9 @@ async def _opened(
     ends_at = trio.current_time() + stop_seconds(settings)
 
     def opened() -> Writer:
-        return Writer.open(Path(settings.tables.directory), keep_days=settings.directory.keep_days)
+        # A day longer: an exchange id is as old as a worker's clock says, its note as this one's.
+        keep_days = settings.directory.keep_days + 1
+        return Writer.open(Path(settings.tables.directory), keep_days=keep_days)
 
     is_told = False
     while True:

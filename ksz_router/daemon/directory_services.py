@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
+from ksz_router import limits
 from ksz_router.daemon.directory_batches import Batches, Damaged, Full, TooLate
 from ksz_router.days import is_day
 from ksz_router.directory.change import ANY, WHY, Applied, Change, Operation, Reason, Refused
@@ -70,6 +71,8 @@ _REGISTERS = {
 }
 
 _DAY_MS = 86_400_000
+_PAYLOAD_BYTES_MAX = 512
+"""Several times what a service needs: payloads are held while what they ask waits."""
 
 Struct = TypeVar("Struct", bound=msgspec.Struct)
 
@@ -100,12 +103,14 @@ class DirectoryServices:
 
     async def _answer(
         self, work: Callable[[Delivery], Awaitable[Supply]], delivery: Delivery
-    ) -> Supply:
+    ) -> Supply | None:
         try:
             return await work(delivery)
         except Broken as broken:
             return _refusal(str(broken))
         except (Full, TooLate, Damaged) as failure:
+            if delivery.repeat:  # it may stand since the first time: to say that it failed is final
+                return None
             return Supply(Outcome.FAILED, source_code=_FAILURES[type(failure)])
 
     async def _change(self, delivery: Delivery) -> Supply:
@@ -114,13 +119,17 @@ class DirectoryServices:
             raise Broken(TOO_OLD)
         found = await self._batches.change(change, delivery.deadline_ms / 1000)
         if isinstance(found, Refused):
-            return _refusal(found.reason.name, repeated=found.repeated)
+            # The refusal says something of the other number: that it was asked gets its entry.
+            further = tuple(n for n in (change.other,) if is_insz(n) and n != delivery.person)
+            return _refusal(found.reason.name, repeated=found.repeated, further=further)
         if change.line is None:  # who keeps numbers need not learn which sectors know the person
             found = Applied(found.version, (), found.current, found.repeated)
         return _told(delivery, found, change.other)
 
     async def _lines(self, delivery: Delivery) -> Supply:
         role = _role_of(delivery)
+        if delivery.payload:
+            raise Broken(MALFORMED)
         person, version = await self._person(delivery)
         lines = tuple(
             line
@@ -175,6 +184,8 @@ def change_of(delivery: Delivery) -> Change:
         case "directory.remove":
             return _removal(delivery, _decoded(delivery, Removal))
     registration = _decoded(delivery, Registration)
+    if registration.by and registration.event is not Event.REPLACE:
+        raise Broken(MALFORMED)
     return Change(
         exchange=delivery.exchange,
         number=delivery.person or "",
@@ -232,6 +243,8 @@ def _role_of(delivery: Delivery) -> Role:
 
 
 def _decoded(delivery: Delivery, kind: type[Struct]) -> Struct:
+    if len(delivery.payload) > _PAYLOAD_BYTES_MAX:
+        raise Broken(MALFORMED)
     try:
         return msgspec.msgpack.decode(delivery.payload, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -241,7 +254,14 @@ def _decoded(delivery: Delivery, kind: type[Struct]) -> Struct:
 def _told(delivery: Delivery, found: Applied, other: str = "") -> Supply:
     """What is answered where there is something to say; further numbers in it are declared."""
     current = found.current if found.current != delivery.person else ""
-    told = Told(version=found.version, lines=found.lines, current=current, repeated=found.repeated)
+    lines_max = limits.directory_lines_told_max
+    told = Told(
+        version=found.version,
+        lines=found.lines[:lines_max],
+        more=len(found.lines) > lines_max,
+        current=current,
+        repeated=found.repeated,
+    )
     further = tuple(dict.fromkeys(number for number in (current, other) if is_insz(number)))
     return Supply(Outcome.DATA, payload=encode(told), persons=further)
 
@@ -250,11 +270,11 @@ def _nothing(version: int) -> Supply:
     return Supply(Outcome.NO_DATA, payload=encode(Told(version=version)))
 
 
-def _refusal(name: str, *, repeated: bool = False) -> Supply:
+def _refusal(name: str, *, repeated: bool = False, further: tuple[str, ...] = ()) -> Supply:
     """What is answered where a rule is broken; it says nothing of the person."""
     code, why = REFUSALS[name]
     told = Told(version=0, repeated=repeated, reason=name, why=why)
-    return Supply(Outcome.NO_DATA, payload=encode(told), source_code=code)
+    return Supply(Outcome.NO_DATA, payload=encode(told), persons=further, source_code=code)
 
 
 assert all(len(code) <= 16 for code, _ in REFUSALS.values())

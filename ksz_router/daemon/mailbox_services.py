@@ -53,7 +53,9 @@ class MailboxServices:
             (ANSWERS, VERSION): partial(self._answer, self._tell),
         }
 
-    async def _answer(self, work: Callable[[Delivery, Role], Supply], delivery: Delivery) -> Supply:
+    async def _answer(
+        self, work: Callable[[Delivery, Role], Supply], delivery: Delivery
+    ) -> Supply | None:
         if delivery.sector is None or delivery.type is None:
             return _plain_refusal(NO_ROLE)
         role = Role(delivery.sector, delivery.type)
@@ -62,6 +64,8 @@ class MailboxServices:
         except _UNDECODABLE:
             return _plain_refusal(MALFORMED)
         except (MailboxesUnusable, OSError):
+            if delivery.repeat:
+                return None  # the part may stand already: what came of it stays unknown
             return Supply(Outcome.FAILED, source_code=_UNUSABLE)
         if delivery.service == FILE:
             self._woken()

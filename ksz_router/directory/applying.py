@@ -29,11 +29,13 @@ def applied(records: Records, change: Change, today: Day) -> dict[str, Record] |
     if change.operation not in LINE_OPERATIONS:
         return registered(records, change)
     record = records.get(change.number)
-    if record is None:
-        return Refused(Reason.NUMBER_UNKNOWN)
     assert change.line is not None, "a malformed change"
     if change.operation is Operation.INSCRIBE:
+        if record is None:
+            return Refused(Reason.NUMBER_UNKNOWN)
         return _inscribed(records, change.number, change.line, today)
+    if record is None:  # who has no line there does not learn whether the number exists
+        return Refused(Reason.LINE_UNKNOWN)
     if change.operation is Operation.ADJUST:
         return _adjusted(records, change, change.line, today)
     return _removed(records, change, change.line, today)
@@ -55,12 +57,12 @@ def _inscribed(
 def _adjusted(
     records: Records, change: Change, wanted: Line, today: Day
 ) -> dict[str, Record] | Refused:
-    current = current_of(records[change.number], change.number)
-    if records[current].status is NumberStatus.CANCELLED:
-        return Refused(Reason.NUMBER_CANCELLED)
     found = _holder(records, change.number, wanted, change.line_begin or wanted.begin)
     if found is None:
         return Refused(Reason.LINE_UNKNOWN)
+    current = current_of(records[change.number], change.number)
+    if records[current].status is NumberStatus.CANCELLED:
+        return Refused(Reason.NUMBER_CANCELLED)
     holder, former = found
     without = replace(
         records[holder],

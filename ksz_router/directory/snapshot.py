@@ -118,6 +118,7 @@ class Directory:
 
         Raises:
             DamagedError: a value is damaged; nothing that a peer sends causes it.
+            DirectoryError: LMDB cannot read it.
         """
         assert os.getpid() == self._process, "opened before a fork"
         try:
@@ -128,6 +129,10 @@ class Directory:
         except DamagedError as error:
             raise DamagedError(
                 f"{self._folder}: {error}; run `ksz-router directory check` and load it again"
+            ) from error
+        except lmdb.Error as error:
+            raise DirectoryError(
+                f"{self._folder}: LMDB cannot read it ({error}); run `ksz-router directory check`"
             ) from error
 
     def other_numbers(self, number: str) -> tuple[str, ...]:

@@ -80,10 +80,13 @@ class Working:
         if record is None:
             return
         into[number] = record
+        family = {number, *record.others}
         for other in record.others:
             found = self._record(other)
             if found is None:
                 raise DamagedError("a number names another one that is missing")
+            if {other, *found.others} != family:
+                raise DamagedError("the numbers of a person do not all name each other")
             into[other] = found
 
     def apply(self, changes: Sequence[Change]) -> list[Applied | Refused]:

@@ -7,7 +7,7 @@ is not known whether it is, and the same changes may be asked for again after op
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -64,13 +64,19 @@ class Writer:
             NoDirectoryError: there is none.
             NotCheckedError: it was copied or restored, and not checked since.
             FormatError: it is in a format that this program does not write.
-            DirectoryError: another writer or a load is at work, or LMDB refuses it.
+            DirectoryError: another writer or a load is at work, the disk is full, or LMDB
+                refuses it.
         """
         lock = Lock(path)
         try:
             version_folder = folder.current(path)
             marks.check_mark(version_folder)
             return cls(lock, version_folder, keep_days)
+        except OSError as error:
+            lock.release()
+            raise DirectoryError(
+                f"{path}: cannot be opened to be changed ({error.strerror}); see to the disk"
+            ) from error
         except BaseException:
             lock.release()
             raise
@@ -132,10 +138,16 @@ class Writer:
         """Return the person under each number, as :meth:`Directory.look_up` does.
 
         For the process that writes: LMDB lets it open the directory once only.
+
+        Raises:
+            DirectoryError: LMDB cannot read it now. What is changed is not touched by that.
         """
         self._assert_usable()
-        with self._environment.begin(self._databases.persons, buffers=True) as transaction:
-            return look_up_in(numbers, transaction.get)
+        try:
+            with self._environment.begin(self._databases.persons, buffers=True) as transaction:
+                return look_up_in(numbers, transaction.get)
+        except lmdb.Error as error:
+            raise DirectoryError(f"{self._folder}: LMDB cannot read it ({error})") from error
 
     def note_of(self, exchange: bytes) -> journal.Note | None:
         """Return what came of an exchange id, or None where it is not known (any more)."""
@@ -177,7 +189,9 @@ class Writer:
         try:
             self._environment.close()
             if not self._is_broken:
-                marks.write_mark(self._folder, marks.make_mark(self._folder, takes_digest=False))
+                mark = marks.make_mark(self._folder, takes_digest=False)
+                with suppress(OSError):  # a full disk: that it was open stays true, and serves
+                    marks.write_mark(self._folder, mark)
         finally:
             self._lock.release()
 

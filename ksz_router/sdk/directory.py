@@ -140,6 +140,8 @@ class Told(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """After a change, or as consulted; ``[sector, type, capacity, phase, begin, end, changed]``."""
     current: str = ""
     """The number in use, where that is another than the one asked and may be known."""
+    more: bool = False
+    """There are more lines than an answer holds; these are the first."""
     repeated: bool = False
     """This very change was settled before, and was not made again."""
     reason: str = ""
@@ -225,7 +227,12 @@ def remove(
     """Make a request that removes lines, or days out of lines.
 
     ``LINE`` needs the ``begin`` of the line, ``PERIOD`` the days that are to go.
+
+    Raises:
+        ValueError: it has none; the request would mean today.
     """
+    if begin is None and removal.what in (What.LINE, What.PERIOD):
+        raise ValueError(f"to remove a {removal.what}, name the day that it begins on")
     return _change(envelope, REMOVE, person, (begin, end), removal)
 
 
@@ -252,7 +259,13 @@ def others(
 def register(
     envelope: Request, person: str, event: Event, *, by: str = "", day: Day | None = None
 ) -> Request:
-    """Make a request that says what became of a number; ``day`` is that of a death."""
+    """Make a request that says what became of a number; ``day`` is that of a death.
+
+    Raises:
+        ValueError: a death has none; the request would mean today.
+    """
+    if day is None and event is Event.DECEASE:
+        raise ValueError("to say that somebody died, name the day")
     payload = Registration(event=event, by=by)
     return _change(envelope, REGISTER, person, (day, day or OPEN), payload)
 

@@ -293,7 +293,7 @@ async def test_a_change_that_the_dead_directory_program_never_made_is_made_by_th
 
 
 @on_trio
-@pytest.mark.parametrize("victim", ["workers", "directory"])
+@pytest.mark.parametrize("victim", ["workers", "directory", "router"])
 async def test_no_change_is_lost_or_made_twice_over_kills(stand: Town, victim: str) -> None:
     """Many at once, each told of exactly one version of its own; retries by ticket find it."""
     person = PERSONS["adjacent"]
@@ -307,9 +307,10 @@ async def test_no_change_is_lost_or_made_twice_over_kills(stand: Town, victim: s
         async def change() -> None:
             while not is_over:
                 number = next(numbers)
-                year = 1900 + number if victim == "workers" else 1850 + number
+                year = 1850 + number
+                capacity = {"workers": 3, "directory": 4, "router": 7}[victim]
                 asked = d.inscribe(
-                    envelope(capacity=3 if victim == "workers" else 4), person,
+                    envelope(capacity=capacity), person,
                     begin=year * 10_000 + 101, end=year * 10_000 + 1231,
                 )  # fmt: skip
                 if year > 2150:
@@ -322,6 +323,11 @@ async def test_no_change_is_lost_or_made_twice_over_kills(stand: Town, victim: s
             nursery.start_soon(change)
         for goal in (10, 30):
             await until(lambda goal=goal: len(versions) >= goal)  # type: ignore[misc]
+            if victim == "router":  # told to stop, with all of it in flight
+                stand.signal(signal.SIGTERM)
+                assert await trio.to_thread.run_sync(stand.ended) == 0
+                await trio.to_thread.run_sync(stand.start)
+                continue
             await until(stand.worker_pids if victim == "workers" else partial(directory_pid, stand))
             pid = stand.worker_pids()[0] if victim == "workers" else directory_pid(stand)
             os.kill(pid, signal.SIGKILL)
