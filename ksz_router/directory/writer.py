@@ -106,7 +106,6 @@ class Writer:
         try:
             with self._environment.begin(write=True) as transaction:
                 working = Working(transaction, self._databases, self._meta, now_us)
-                working.read_ahead(changes)
                 verdicts = working.apply(changes)
                 working.trim(now_us - self._keep_us, 2 * len(changes) + _TRIMMED_MAX)
                 meta = working.write()
@@ -125,7 +124,7 @@ class Writer:
         For the process that writes: LMDB lets it open the directory once only.
         """
         self._assert_usable()
-        with self._environment.begin(self._databases.persons, buffers=True) as transaction:
+        with self._environment.begin(self._databases.persons) as transaction:
             return look_up_in(numbers, transaction.get)
 
     def note_of(self, exchange: bytes) -> journal.Note | None:
