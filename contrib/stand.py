@@ -227,6 +227,7 @@ class Stand:
             "listen": {"port": self.port},
             "tls": {},
             "tables": {"rulebook": "rulebook", "directory": "directory"},
+            "directory": {"mailboxes": "mailboxes"},
             "ledger": {"path": "ledger"},
             "privacy_log": {"path": "privacylog", "file_bytes": 4 * 1024 * 1024},
             "archive": {

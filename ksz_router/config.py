@@ -79,6 +79,7 @@ class Directory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     certificate: str = "tls/directory.crt"
     key: str = "tls/directory.key"
     keep_days: int = 35
+    mailboxes: str = "/var/lib/ksz-router/mailboxes"
 
 
 class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -171,7 +172,7 @@ _PATHS = {
     "tables": ("rulebook", "rulebook_signer", "directory"),
     "privacy_log": ("path", "keys"),
     "archive": ("path", "last_checkpoint", "keys"),
-    "directory": ("certificate", "key"),
+    "directory": ("certificate", "key", "mailboxes"),
     "ledger": ("path",),
     "admin": ("socket",),
 }

@@ -12,6 +12,7 @@ from ksz_router.cli import (
     OK,
     UsageError,
     add_config,
+    directory_apply,
     directory_backup,
     directory_history,
 )
@@ -47,6 +48,9 @@ _EXAMPLES = """examples:
 
   # what the directory holds on one person; the number on standard input, where nobody sees it
   ksz-router directory show - --purpose "complaint 2026/118" < number
+
+  # a file of changes that came from an institution; run it again where it was stopped
+  ksz-router directory apply zandbergen-4711.csv --purpose "mailbox 4711, by courier"
 
   # a copy while it serves; and back, brought forward to a moment before a mistake
   ksz-router directory backup /backup/directory-monday
@@ -85,6 +89,7 @@ def add(parser: ArgumentParser) -> None:
     _add_place(action)
     _add_json(action)
 
+    directory_apply.add(actions, _add_json, add_config)
     directory_backup.add(actions, _add_place, _add_json)
     directory_history.add(actions, _add_place, _add_json)
 
@@ -116,6 +121,8 @@ def run(arguments: Namespace) -> int:
     try:
         if arguments.action == "history":
             return directory_history.run(arguments)
+        if arguments.action == "apply":
+            return directory_apply.run(arguments)
         if arguments.action in directory_backup.ACTIONS:
             return directory_backup.run(arguments, _target(arguments))
         return actions[arguments.action](arguments)

@@ -5,9 +5,10 @@ comes meanwhile waits for the next. So the flush of a batch is the window in whi
 gathers, and no timer is needed. Look-ups go the same way, and see every change before them.
 """
 
+import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
 import trio
@@ -18,6 +19,10 @@ from ksz_router.directory.change import Applied, Change, Refused
 from ksz_router.directory.packing import DamagedError
 from ksz_router.directory.writer import Writer
 from ksz_router.model import Person
+
+Spare: TypeAlias = Callable[[], Awaitable[float | None]]
+"""Does a bounded piece of work and returns after how many seconds it may do the next; None where
+there is nothing left to do, until :meth:`Batches.wake`. Nobody else uses the writer meanwhile."""
 
 
 class Full(Exception):
@@ -73,6 +78,12 @@ class Batches:
         self._waiting: deque[_Job] = deque()
         self._to_do = trio.Event()
         self._is_closing = False
+        self.spare: Spare | None = None
+        """Work that uses the writer while nothing waits; see :data:`Spare`."""
+        self._spare_at = -math.inf
+        self._is_woken = False
+        self.served_at = -math.inf
+        """When somebody last waited for the writer; Trio's time."""
 
     async def change(self, change: Change, seconds: float) -> Applied | Refused:
         """Have a change made; what came of it is durable when this returns.
@@ -124,8 +135,7 @@ class Batches:
         try:
             while self._waiting or not self._is_closing:
                 if not self._waiting:
-                    self._to_do = trio.Event()
-                    await self._to_do.wait()
+                    await self._idle()
                     continue
                 batch = [
                     self._waiting.popleft()
@@ -133,9 +143,36 @@ class Batches:
                 ]
                 self._metrics.waiting = len(self._waiting)
                 await self._work(batch)
+                self.served_at = trio.current_time()
         finally:
             for job in (*batch, *self._waiting):
                 job.done.set()
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Changes or look-ups wait for the writer."""
+        return bool(self._waiting)
+
+    def wake(self) -> None:
+        """There is spare work, which is begun when a pause is over."""
+        self._is_woken = True
+        if self._spare_at == math.inf:
+            self._spare_at = -math.inf
+            self._to_do.set()
+
+    async def _idle(self) -> None:
+        """Wait for changes, and do spare work until there are some."""
+        self._to_do = trio.Event()
+        with trio.move_on_at(self._spare_at if self.spare is not None else math.inf):
+            await self._to_do.wait()
+        if self.spare is None or self._to_do.is_set() or self._is_closing:
+            return
+        self._is_woken = False
+        pause_s = await self.spare()
+        if pause_s is not None:
+            self._spare_at = trio.current_time() + pause_s
+        elif not self._is_woken:
+            self._spare_at = math.inf
 
     def close(self) -> None:
         """Let :meth:`run` return once nothing is left."""

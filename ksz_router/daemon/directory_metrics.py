@@ -21,6 +21,8 @@ class DirectoryMetrics(Collector):
         self.turned_away = 0
         self.look_ups = 0
         self.answered_s = 0.0
+        self.mailbox_lines = 0
+        self.mailbox_seconds = 0.0
         self._changes: Counter[tuple[Operation, str]] = Counter()
         self._batch = Histogram(RECORDS)
         self._commit = Histogram(SECONDS)
@@ -42,6 +44,11 @@ class DirectoryMetrics(Collector):
         for operation, verdict in settled:
             outcome = "repeated" if verdict.repeated else type(verdict).__name__.lower()
             self._changes[operation, outcome] += 1
+
+    def mailbox_step(self, lines: int, seconds: float) -> None:
+        """So many lines of a mailbox have their verdicts."""
+        self.mailbox_lines += lines
+        self.mailbox_seconds += seconds
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family; called by Prometheus' client."""
@@ -70,6 +77,16 @@ class DirectoryMetrics(Collector):
             "ksz_router_directory_turned_away",
             "Changes and look-ups that found no room to wait.",
             value=self.turned_away,
+        )
+        yield CounterMetricFamily(
+            "ksz_router_directory_mailbox_lines",
+            "Lines of mailboxes that have their verdict.",
+            value=self.mailbox_lines,
+        )
+        yield CounterMetricFamily(
+            "ksz_router_directory_mailbox_seconds",
+            "Time that they took.",
+            value=self.mailbox_seconds,
         )
         sizes = HistogramMetricFamily("ksz_router_directory_batch_changes", "Changes of a batch.")
         sizes.add_metric([], self._batch.buckets(), self._batch.total)

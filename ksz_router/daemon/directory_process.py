@@ -25,6 +25,7 @@ from ksz_router.daemon.control import Begin, Channel, Renew, Report, Stop, stop_
 from ksz_router.daemon.directory_batches import Batches
 from ksz_router.daemon.directory_metrics import DirectoryMetrics
 from ksz_router.daemon.directory_services import DirectoryServices
+from ksz_router.daemon.mailbox_keeper import MailboxKeeper
 from ksz_router.directory.packing import DirectoryError
 from ksz_router.directory.writer import Writer
 from ksz_router.sdk.provider import Provider
@@ -62,13 +63,17 @@ class DirectoryProgram:
         self._metrics = metrics
         self._channel = channel
         self._batches = Batches(writer, metrics)
+        own = own_uri(Path(settings.directory.certificate))
+        self._keeper = MailboxKeeper(
+            settings, writer, self._batches, own_uri=own, metrics=metrics, log=log
+        )
         services = DirectoryServices(
             self._batches, settings.directory.keep_days, lambda: time.time_ns() // 1_000_000
         )
         self._provider = Provider(
             identity_of(settings),
             router_uris={own_uri(Path(settings.tls.certificate))},
-            services=services.handlers(),
+            services={**services.handlers(), **self._keeper.handlers},
         )
         metrics.version = writer.version
 
@@ -79,9 +84,16 @@ class DirectoryProgram:
             DirectoryError: a batch could not be written.
             OSError: the address cannot be listened on.
         """
+        try:
+            await self._work()
+        finally:
+            self._keeper.close()
+
+    async def _work(self) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._batches.run)
             nursery.start_soon(self._clear_readers)
+            nursery.start_soon(self._keeper.look)
             served = trio.Event()
             await nursery.start(self._serve, served)
             await self._channel.send(self._report("ready"))

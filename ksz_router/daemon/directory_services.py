@@ -74,7 +74,7 @@ _DAY_MS = 86_400_000
 Struct = TypeVar("Struct", bound=msgspec.Struct)
 
 
-class _Broken(Exception):
+class Broken(Exception):
     """A rule of the services themselves is broken; ``args[0]`` names it."""
 
 
@@ -103,7 +103,7 @@ class DirectoryServices:
     ) -> Supply:
         try:
             return await work(delivery)
-        except _Broken as broken:
+        except Broken as broken:
             return _refusal(str(broken))
         except (Full, TooLate, Damaged) as failure:
             return Supply(Outcome.FAILED, source_code=_FAILURES[type(failure)])
@@ -111,7 +111,7 @@ class DirectoryServices:
     async def _change(self, delivery: Delivery) -> Supply:
         change = change_of(delivery)
         if made_ms(delivery.exchange) < self._wall_ms() - self._keep_ms:
-            raise _Broken(TOO_OLD)
+            raise Broken(TOO_OLD)
         found = await self._batches.change(change, delivery.deadline_ms / 1000)
         if isinstance(found, Refused):
             return _refusal(found.reason.name, repeated=found.repeated)
@@ -135,7 +135,7 @@ class DirectoryServices:
         role, asked = _role_of(delivery), _decoded(delivery, Consultation)
         begin, end = asked.begin, OPEN if asked.end is None else asked.end
         if not is_day(begin) or (end != OPEN and not is_day(end)) or end < begin:
-            raise _Broken(MALFORMED)
+            raise Broken(MALFORMED)
         person, version = await self._person(delivery)
         lines = tuple(
             line
@@ -161,7 +161,7 @@ def change_of(delivery: Delivery) -> Change:
     """Return the change that a delivery asks for.
 
     Raises:
-        _Broken: it asks for none.
+        Broken: it asks for none.
     """
     match delivery.service:
         case "directory.inscribe":
@@ -192,7 +192,7 @@ def _removal(delivery: Delivery, removal: Removal) -> Change:
         and (not removal.every_capacity or is_period)
     )
     if not fits:  # else a wish would be left out in silence, and too much removed
-        raise _Broken(MALFORMED)
+        raise Broken(MALFORMED)
     phase = ANY if removal.phase is None else removal.phase
     line = _line(delivery, phase, is_wide=removal.sector_wide)
     if removal.every_capacity:
@@ -204,7 +204,7 @@ def _made(
     delivery: Delivery, operation: Operation, line: Line, line_begin: int | None = None
 ) -> Change:
     if line_begin is not None and not is_day(line_begin):
-        raise _Broken(MALFORMED)
+        raise Broken(MALFORMED)
     return Change(
         exchange=delivery.exchange,
         number=delivery.person or "",
@@ -218,7 +218,7 @@ def _line(delivery: Delivery, phase: int, *, is_wide: bool) -> Line:
     """The line that the envelope of a change names."""
     role = _role_of(delivery)
     if is_wide and SECTOR_WIDE not in delivery.groups:
-        raise _Broken(NOT_SECTOR_WIDE)
+        raise Broken(NOT_SECTOR_WIDE)
     assert delivery.capacity is not None, "a role comes with a capacity"
     kind = ANY_TYPE if is_wide else role.type
     end = OPEN if delivery.end is None else delivery.end
@@ -227,7 +227,7 @@ def _line(delivery: Delivery, phase: int, *, is_wide: bool) -> Line:
 
 def _role_of(delivery: Delivery) -> Role:
     if delivery.sector is None or delivery.type is None or delivery.capacity is None:
-        raise _Broken(NO_ROLE)
+        raise Broken(NO_ROLE)
     return Role(delivery.sector, delivery.type)
 
 
@@ -235,7 +235,7 @@ def _decoded(delivery: Delivery, kind: type[Struct]) -> Struct:
     try:
         return msgspec.msgpack.decode(delivery.payload, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise _Broken(MALFORMED) from None
+        raise Broken(MALFORMED) from None
 
 
 def _told(delivery: Delivery, found: Applied, other: str = "") -> Supply:

@@ -5,7 +5,7 @@
     settle    what came of a destination is handed to the recorder
     expire    what did not come in time is settled without it
 
-This is the only place where a request is decided on, and where one is forwarded or answered.
+This is the only place where a request is forwarded or answered; it is decided on in ``judging``.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,6 +18,7 @@ from ksz_router.daemon import answers
 from ksz_router.daemon.admission import Admission
 from ksz_router.daemon.deadlines import Deadlines
 from ksz_router.daemon.entries import EntryMaker
+from ksz_router.daemon.judging import Judged, judge
 from ksz_router.daemon.metrics import Metrics
 from ksz_router.daemon.opened import Dispatch, Errand, Exchange, Release
 from ksz_router.daemon.recorder import Recorded, Recorder
@@ -26,8 +27,7 @@ from ksz_router.daemon.submissions import Submissions
 from ksz_router.daemon.tables import Tables
 from ksz_router.daemon.upstream import Failed, Upstream
 from ksz_router.days import brussels_day
-from ksz_router.decision import Forward, Refusal, decide
-from ksz_router.identifiers import Kbo
+from ksz_router.decision import Forward, Refusal
 from ksz_router.ledger import NOT_SENT, UNKNOWN, Earlier
 from ksz_router.limits import source_code_chars_max
 from ksz_router.link import Link
@@ -96,21 +96,10 @@ class Exchanges:
         begun_ns = self._clock_ns()
         looked_up = self._tables.look_up(batch, wall_ns // 1_000_000)
         checked_ns = self._clock_ns()
-        new_id, exchanges = self._new_id, []
-        for (session, request), facts in zip(batch, looked_up, strict=True):
-            verdict = decide(request, facts, today)
-            destinations: tuple[Kbo, ...] = ()
-            allowed_ms = 0
-            if isinstance(verdict, Forward):
-                destinations = tuple([found.kbo for found in verdict.put_to])
-                longest_ms = verdict.service.deadline_ms
-                allowed_ms = min(request.deadline_ms or longest_ms, longest_ms)
-            exchange = Exchange(
-                new_id(), session, request, now_ns, now_ns + allowed_ms * 1_000_000,
-                facts, verdict, generation, destinations,
-            )  # fmt: skip
-            session.inflight[request.id] = exchange
-            exchanges.append(exchange)
+        ids = (self._new_id() for _ in batch)
+        exchanges = judge(batch, looked_up, ids, Judged(today, generation, now_ns))
+        for exchange in exchanges:
+            exchange.session.inflight[exchange.request.id] = exchange
         decided_ns = self._clock_ns()
         self._submissions.claim(exchanges)
         for exchange in exchanges:

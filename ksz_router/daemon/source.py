@@ -69,7 +69,7 @@ class SourceLink:
         """
         self._last_number = self._last_number % 0xFFFF_FFFF + 1  # ids run through 32 bits
         errand.number = self._last_number
-        self.link.connection.send(_delivery(errand, now_ns))
+        self.link.connection.send(delivery_of(errand, now_ns))
         errand.link, errand.sent_ns = self, now_ns
         self.pending[errand.number] = errand
 
@@ -233,7 +233,8 @@ class Source:
                 self.breaker = routing.after_not_sending(self.breaker)
 
 
-def _delivery(errand: Errand, now_ns: int) -> Delivery:
+def delivery_of(errand: Errand, now_ns: int) -> Delivery:
+    """Return what a destination is given of a request that passed the control."""
     exchange = errand.exchange
     request, verdict = exchange.request, exchange.verdict
     assert isinstance(verdict, Forward), "only what passed the control is delivered"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import msgspec
 
@@ -10,6 +10,7 @@ from ksz_router.daemon.entries import EntryMaker
 from ksz_router.days import brussels_day
 from ksz_router.decision import Facts, Standing, stand, standing_key
 from ksz_router.directory.snapshot import Directory
+from ksz_router.directory.writer import Writer
 from ksz_router.identifiers import Kbo
 from ksz_router.limits import standings_kept_max
 from ksz_router.messages import Request
@@ -35,14 +36,16 @@ class Tables:
     Args:
         store: The rulebook's store of generations.
         generation: Which of them to start with; it was verified before.
-        directory: The person directory.
+        directory: The person directory: its folder, or its writer in the process that has it open.
         entries: Is told which versions its entries rest on.
 
     Raises:
         RulebookError, DirectoryError: a table cannot be opened; the message says what to do.
     """
 
-    def __init__(self, store: Path, generation: str, directory: Path, entries: EntryMaker) -> None:
+    def __init__(
+        self, store: Path, generation: str, directory: Path | Writer, entries: EntryMaker
+    ) -> None:
         self._store = store
         self._entries = entries
         self._snapshot = Snapshot.open(store, generation)
@@ -50,7 +53,8 @@ class Tables:
         self._remembered: dict[tuple[str | int | None, ...], _Remembered] = {}
         self._today: Day = 0
         """The day on which they hold."""
-        self.directory = Directory.open(directory)
+        self._own = Directory.open(directory) if isinstance(directory, Path) else None
+        self.directory: Directory | Writer = self._own or cast("Writer", directory)
         self.loaded_unix_s = 0.0
         """When a table last changed."""
         self._note_versions()
@@ -112,6 +116,16 @@ class Tables:
         institution = self._snapshot.institution(kbo)
         return institution.endpoints if institution is not None else ()
 
+    def uri_of(self, kbo: Kbo) -> str:
+        """The first SAN URI of an institution; empty where it has none, or is not registered."""
+        institution = self._snapshot.institution(kbo)
+        return institution.uris[0] if institution is not None and institution.uris else ""
+
+    def kbo_of(self, uri: str) -> Kbo | None:
+        """Whose certificates carry this SAN URI."""
+        institution = self._snapshot.institution_by_uri(uri)
+        return institution.kbo if institution is not None else None
+
     def open(self, generation: str) -> Snapshot:
         """Open another generation beside the one in force; may be called in another thread.
 
@@ -130,7 +144,7 @@ class Tables:
 
     def refresh_directory(self) -> bool:
         """Go over to a newer person directory, if one was loaded; say whether there was one."""
-        changed = self.directory.refresh()
+        changed = self._own is not None and self._own.refresh()
         self.directory.look_up(())  # so that who asks nothing knows the newest version too
         if changed:
             self._note_versions()
@@ -139,7 +153,8 @@ class Tables:
     def close(self) -> None:
         """Give the mappings back."""
         self._snapshot.close()
-        self.directory.close()
+        if self._own is not None:
+            self._own.close()
 
     def _note_versions(self) -> None:
         self.loaded_unix_s = self._entries.now_us() / 1e6

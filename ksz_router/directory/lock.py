@@ -8,13 +8,18 @@ from typing import Self
 from ksz_router.directory.packing import DirectoryError
 
 
+class DirectoryBusy(DirectoryError):
+    """Somebody else changes the directory at this moment."""
+
+
 class Lock:
     """The lock ``write.lock`` of a directory, taken when this is made.
 
     The kernel frees it when the process ends, however it ends.
 
     Raises:
-        DirectoryError: somebody else holds it.
+        DirectoryBusy: somebody else holds it.
+        DirectoryError: there is no such folder, or it may not be written.
     """
 
     def __init__(self, target: Path) -> None:
@@ -28,7 +33,7 @@ class Lock:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._file.close()
-            raise DirectoryError(
+            raise DirectoryBusy(
                 f"{target}: is being changed by a writer, a load or a restore; wait for its end, "
                 "or stop the directory program first"
             ) from error
