@@ -9,7 +9,8 @@ import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeAlias
+from enum import Enum, auto, unique
+from typing import NamedTuple, TypeAlias
 
 import trio
 
@@ -25,37 +26,42 @@ Spare: TypeAlias = Callable[[], Awaitable[float | None]]
 there is nothing left to do, until :meth:`Batches.wake`. Nobody else uses the writer meanwhile."""
 
 
-class Full(Exception):
-    """As much waits as may; nothing was done, and it may be asked again."""
+@unique
+class Failure(Enum):
+    """Nothing was done, for a reason that is not the requester's."""
+
+    FULL = auto()
+    """As much waits as may; it may be asked again."""
+    TOO_LATE = auto()
+    """Its time was over before the writer came to it."""
+    DAMAGED = auto()
+    """What the directory holds on this person cannot be read."""
 
 
-class TooLate(Exception):
-    """Its time was over before the writer came to it; nothing was done."""
-
-
-class Damaged(Exception):
-    """What the directory holds on this person cannot be read; nothing was done."""
-
-
-class Found(tuple[Person | None, int]):
+class Found(NamedTuple):
     """What a look-up found, and the version of the directory that it saw."""
 
-    __slots__ = ()
+    person: Person | None
+    version: int
 
 
-_Result: TypeAlias = Applied | Refused | Found | TooLate | Damaged
+Verdict: TypeAlias = Applied | Refused | Failure
 
 
-class _Job:
-    """A change or a look-up, and who waits for it."""
+class _Change(NamedTuple):
+    """A change that waits, and who is told what came of it."""
 
-    __slots__ = ("asked", "done", "ends_at", "result")
+    change: Change
+    ends_at: float
+    done: Callable[[Verdict], None]
 
-    def __init__(self, asked: Change | str, ends_at: float) -> None:
-        self.asked = asked
-        self.ends_at = ends_at
-        self.done = trio.Event()
-        self.result: _Result | None = None
+
+class _LookUp(NamedTuple):
+    """A look-up that waits, and who is told what it found."""
+
+    number: str
+    ends_at: float
+    done: Callable[[Found | Failure], None]
 
 
 class Batches:
@@ -75,7 +81,7 @@ class Batches:
         self._writer = writer
         self._metrics = metrics
         self._wall_us = wall_us
-        self._waiting: deque[_Job] = deque()
+        self._waiting: deque[_Change | _LookUp] = deque()
         self._to_do = trio.Event()
         self._is_closing = False
         self.spare: Spare | None = None
@@ -85,44 +91,37 @@ class Batches:
         self.served_at = -math.inf
         """When somebody last waited for the writer; Trio's time."""
 
-    async def change(self, change: Change, seconds: float) -> Applied | Refused:
-        """Have a change made; what came of it is durable when this returns.
+    def change(self, change: Change, seconds: float, done: Callable[[Verdict], None]) -> None:
+        """Have a change made; ``done`` is told what came of it, which is durable by then.
 
-        Cancelling does not take it back: it waits until what came of it is known.
+        Nothing takes it back. Where the program ends without knowing, ``done`` is told nothing.
 
         Args:
             change: What is asked.
             seconds: How long it may wait for its batch.
-
-        Raises:
-            Full, TooLate, Damaged: nothing was changed.
+            done: Called on the loop, and at once where there is no room; may not raise.
         """
-        result = await self._result(change, seconds)
-        assert isinstance(result, (Applied, Refused))
-        return result
+        if self._has_room():
+            self._add(_Change(change, trio.current_time() + seconds, done))
+        else:
+            done(Failure.FULL)
 
-    async def look_up(self, number: str, seconds: float) -> tuple[Person | None, int]:
-        """Return the person under a number, and the version of the directory; errors as above."""
-        result = await self._result(number, seconds)
-        assert isinstance(result, Found)
-        return result
+    def look_up(self, number: str, seconds: float, done: Callable[[Found | Failure], None]) -> None:
+        """Look up the person under a number, after the changes that wait; the rest as above."""
+        if self._has_room():
+            self._add(_LookUp(number, trio.current_time() + seconds, done))
+        else:
+            done(Failure.FULL)
 
-    async def _result(self, asked: Change | str, seconds: float) -> _Result:
-        if len(self._waiting) >= limits.directory_waiting_max:
-            self._metrics.turned_away += 1
-            raise Full
-        job = _Job(asked, trio.current_time() + seconds)
+    def _has_room(self) -> bool:
+        has_room = len(self._waiting) < limits.directory_waiting_max
+        self._metrics.turned_away += not has_room
+        return has_room
+
+    def _add(self, job: _Change | _LookUp) -> None:
         self._waiting.append(job)
         self._metrics.waiting = len(self._waiting)
         self._to_do.set()
-        with trio.CancelScope(shield=True):
-            await job.done.wait()
-        if job.result is None:  # the program ends without knowing; so must the answer be
-            await trio.sleep_forever()
-        if isinstance(job.result, Exception):
-            raise job.result
-        assert job.result is not None
-        return job.result
 
     async def run(self) -> None:
         """Work until :meth:`close` was called and nothing is left.
@@ -131,22 +130,17 @@ class Batches:
             DirectoryError: a batch could not be written. It is not known whether it stands; who
                 waits for it is not answered, and asks again by the same exchange id.
         """
-        batch: list[_Job] = []
-        try:
-            while self._waiting or not self._is_closing:
-                if not self._waiting:
-                    await self._idle()
-                    continue
-                batch = [
-                    self._waiting.popleft()
-                    for _ in range(min(len(self._waiting), limits.directory_batch_max))
-                ]
-                self._metrics.waiting = len(self._waiting)
-                await self._work(batch)
-                self.served_at = trio.current_time()
-        finally:
-            for job in (*batch, *self._waiting):
-                job.done.set()
+        while self._waiting or not self._is_closing:
+            if not self._waiting:
+                await self._idle()
+                continue
+            batch = [
+                self._waiting.popleft()
+                for _ in range(min(len(self._waiting), limits.directory_batch_max))
+            ]
+            self._metrics.waiting = len(self._waiting)
+            await self._work(batch)
+            self.served_at = trio.current_time()
 
     @property
     def is_waited_for(self) -> bool:
@@ -179,58 +173,61 @@ class Batches:
         self._is_closing = True
         self._to_do.set()
 
-    async def _work(self, batch: Sequence[_Job]) -> None:
+    async def _work(self, batch: Sequence[_Change | _LookUp]) -> None:
         now = trio.current_time()
-        in_time = []
+        changes: list[_Change] = []
+        look_ups: list[_LookUp] = []
         for job in batch:
             if now > job.ends_at:  # who asked was told that nothing is known; let it stay undone
-                job.result = TooLate()
-                job.done.set()
+                job.done(Failure.TOO_LATE)
+            elif isinstance(job, _Change):
+                changes.append(job)
             else:
-                in_time.append(job)
-        changes = [job for job in in_time if isinstance(job.asked, Change)]
-        look_ups = [job for job in in_time if isinstance(job.asked, str)]
-        if not in_time:
+                look_ups.append(job)
+        if not changes and not look_ups:
             return
         began = time.perf_counter()
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(self._in_thread, changes, look_ups)
+            verdicts, found = await trio.to_thread.run_sync(
+                self._in_thread, [job.change for job in changes], [job.number for job in look_ups]
+            )
         settled = [
-            (job.asked.operation, job.result)
-            for job in changes
-            if isinstance(job.asked, Change) and isinstance(job.result, (Applied, Refused))
+            (job.change.operation, verdict)
+            for job, verdict in zip(changes, verdicts, strict=True)
+            if not isinstance(verdict, Failure)
         ]
         took_s = time.perf_counter() - began
         self._metrics.committed(settled, look_ups=len(look_ups), took_s=took_s)
-        for job in in_time:
-            job.done.set()
+        for change, verdict in zip(changes, verdicts, strict=True):
+            change.done(verdict)
+        for look_up, seen in zip(look_ups, found, strict=True):
+            look_up.done(seen)
 
-    def _in_thread(self, changes: Sequence[_Job], look_ups: Sequence[_Job]) -> None:
-        asked = [job.asked for job in changes if isinstance(job.asked, Change)]
+    def _in_thread(
+        self, changes: Sequence[Change], numbers: Sequence[str]
+    ) -> tuple[Sequence[Verdict], Sequence[Found | Failure]]:
         try:
-            verdicts: Sequence[_Result] = self._writer.apply(asked, self._wall_us())
+            verdicts: Sequence[Verdict] = self._writer.apply(changes, self._wall_us())
         except DamagedError:  # of one person; the others must not suffer for it
-            verdicts = [self._apply_alone(change) for change in asked]
-        for job, verdict in zip(changes, verdicts, strict=True):
-            job.result = verdict
-        numbers = [job.asked for job in look_ups if isinstance(job.asked, str)]
+            verdicts = [self._apply_alone(change) for change in changes]
         try:
-            persons: list[Person | Damaged | None] = [*self._writer.look_up(numbers)]
+            persons: Sequence[Person | Failure | None] = self._writer.look_up(numbers)
         except DamagedError:
             persons = [self._look_up_alone(number) for number in numbers]
-        version = self._writer.version
-        for job, person in zip(look_ups, persons, strict=True):
-            job.result = person if isinstance(person, Damaged) else Found((person, version))
-        self._metrics.version = version
+        version = self._metrics.version = self._writer.version
+        found = [
+            person if isinstance(person, Failure) else Found(person, version) for person in persons
+        ]
+        return verdicts, found
 
-    def _apply_alone(self, change: Change) -> _Result:
+    def _apply_alone(self, change: Change) -> Verdict:
         try:
             return self._writer.apply([change], self._wall_us())[0]
         except DamagedError:
-            return Damaged()
+            return Failure.DAMAGED
 
-    def _look_up_alone(self, number: str) -> Person | Damaged | None:
+    def _look_up_alone(self, number: str) -> Person | Failure | None:
         try:
             return self._writer.look_up([number])[0]
         except DamagedError:
-            return Damaged()
+            return Failure.DAMAGED

@@ -26,6 +26,7 @@ from ksz_router.daemon.directory_batches import Batches
 from ksz_router.daemon.directory_metrics import DirectoryMetrics
 from ksz_router.daemon.directory_services import DirectoryServices
 from ksz_router.daemon.mailbox_keeper import MailboxKeeper
+from ksz_router.daemon.uncollected import uncollected
 from ksz_router.directory.packing import DirectoryError
 from ksz_router.directory.writer import Writer
 from ksz_router.sdk.provider import Provider
@@ -73,7 +74,8 @@ class DirectoryProgram:
         self._provider = Provider(
             identity_of(settings),
             router_uris={own_uri(Path(settings.tls.certificate))},
-            services={**services.handlers(), **self._keeper.handlers},
+            services=self._keeper.handlers,
+            takers=services.takers(),
         )
         metrics.version = writer.version
 
@@ -176,7 +178,10 @@ async def _main(control: socket.socket) -> int:
         _serve_metrics(settings, metrics)
         writer = await _opened(settings, channel, log)
         if writer is not None:
-            program = DirectoryProgram(settings, writer, metrics=metrics, channel=channel, log=log)
+            with uncollected():
+                program = DirectoryProgram(
+                    settings, writer, metrics=metrics, channel=channel, log=log
+                )
             await program.run()
     except* (DirectoryError, TlsFilesError, OSError) as failures:
         failure: BaseException = failures

@@ -5,13 +5,13 @@ role in the delivery and of no other, and each consultation those that its grant
 ``docs/directory-services.md`` is the specification.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import msgspec
 
-from ksz_router.daemon.directory_batches import Batches, Damaged, Full, TooLate
+from ksz_router.daemon.directory_batches import Batches, Failure, Found, Verdict
 from ksz_router.days import is_day
 from ksz_router.directory.change import ANY, WHY, Applied, Change, Operation, Reason, Refused
 from ksz_router.identifiers import is_insz
@@ -37,7 +37,7 @@ from ksz_router.sdk.directory import (
     encode,
     group_of,
 )
-from ksz_router.sdk.provider import Handler, Supply
+from ksz_router.sdk.provider import Supply, Taker
 
 MALFORMED = "PAYLOAD_MALFORMED"
 NO_ROLE = "ROLE_MISSING"
@@ -52,7 +52,11 @@ REFUSALS: Mapping[str, tuple[str, str]] = {
 } | {reason.name: (f"DIR-{int(reason)}", why) for reason, why in WHY.items()}
 """Name of the rule → source code, and the rule in words. Never renumber."""
 
-_FAILURES = {Full: "DIR-FULL", TooLate: "DIR-LATE", Damaged: "DIR-DAMAGED"}
+_FAILURES = {
+    Failure.FULL: "DIR-FULL",
+    Failure.TOO_LATE: "DIR-LATE",
+    Failure.DAMAGED: "DIR-DAMAGED",
+}
 """Source codes where nothing was changed, and it is not the requester's to mend."""
 
 _REMOVES = {
@@ -71,6 +75,7 @@ _REGISTERS = {
 
 _DAY_MS = 86_400_000
 
+Answer: TypeAlias = Callable[[Supply], None]
 Struct = TypeVar("Struct", bound=msgspec.Struct)
 
 
@@ -92,64 +97,88 @@ class DirectoryServices:
         self._keep_ms = keep_days * _DAY_MS
         self._wall_ms = wall_ms
 
-    def handlers(self) -> dict[tuple[str, int], Handler]:
+    def takers(self) -> dict[tuple[str, int], Taker]:
         """By service name and version, for a ``Provider``."""
         changes = dict.fromkeys((INSCRIBE, ADJUST, REMOVE, REGISTER), self._change)
         works = {**changes, LINES: self._lines, OTHERS: self._others}
-        return {(name, VERSION): partial(self._answer, work) for name, work in works.items()}
+        return {(name, VERSION): partial(_take, work) for name, work in works.items()}
 
-    async def _answer(
-        self, work: Callable[[Delivery], Awaitable[Supply]], delivery: Delivery
-    ) -> Supply:
-        try:
-            return await work(delivery)
-        except Broken as broken:
-            return _refusal(str(broken))
-        except (Full, TooLate, Damaged) as failure:
-            return Supply(Outcome.FAILED, source_code=_FAILURES[type(failure)])
-
-    async def _change(self, delivery: Delivery) -> Supply:
+    def _change(self, delivery: Delivery, answer: Answer) -> None:
         change = change_of(delivery)
         if made_ms(delivery.exchange) < self._wall_ms() - self._keep_ms:
             raise Broken(TOO_OLD)
-        found = await self._batches.change(change, delivery.deadline_ms / 1000)
-        if isinstance(found, Refused):
-            return _refusal(found.reason.name, repeated=found.repeated)
-        if change.line is None:  # who keeps numbers need not learn which sectors know the person
-            found = Applied(found.version, (), found.current, found.repeated)
-        return _told(delivery, found, change.other)
 
-    async def _lines(self, delivery: Delivery) -> Supply:
+        def done(verdict: Verdict) -> None:
+            answer(_changed(delivery, change, verdict))
+
+        self._batches.change(change, delivery.deadline_ms / 1000, done)
+
+    def _lines(self, delivery: Delivery, answer: Answer) -> None:
         role = _role_of(delivery)
-        person, version = await self._person(delivery)
-        lines = tuple(
-            line
-            for line in (person.lines if person is not None else ())
-            if line.sector == role.sector and line.type in (role.type, ANY_TYPE)
-        )
-        if person is None or not lines:
-            return _nothing(version)
-        return _told(delivery, Applied(version, lines, person.current))
 
-    async def _others(self, delivery: Delivery) -> Supply:
+        def seen(person: Person, version: int) -> Supply:
+            lines = tuple(
+                line
+                for line in person.lines
+                if line.sector == role.sector and line.type in (role.type, ANY_TYPE)
+            )
+            found = Applied(version, lines, person.current)
+            return _told(delivery, found) if lines else _nothing(version)
+
+        self._look_up(delivery, seen, answer)
+
+    def _others(self, delivery: Delivery, answer: Answer) -> None:
         role, asked = _role_of(delivery), _decoded(delivery, Consultation)
         begin, end = asked.begin, OPEN if asked.end is None else asked.end
         if not is_day(begin) or (end != OPEN and not is_day(end)) or end < begin:
             raise Broken(MALFORMED)
-        person, version = await self._person(delivery)
-        lines = tuple(
-            line
-            for line in (person.lines if person is not None else ())
-            if line.sector != role.sector
-            and (not delivery.groups or group_of(line.sector) in delivery.groups)
-            and line.begin <= end
-            and line.end >= begin
-        )
-        return _told(delivery, Applied(version, lines, "")) if lines else _nothing(version)
 
-    async def _person(self, delivery: Delivery) -> tuple[Person | None, int]:
+        def seen(person: Person, version: int) -> Supply:
+            lines = tuple(
+                line
+                for line in person.lines
+                if line.sector != role.sector
+                and (not delivery.groups or group_of(line.sector) in delivery.groups)
+                and line.begin <= end
+                and line.end >= begin
+            )
+            return _told(delivery, Applied(version, lines, "")) if lines else _nothing(version)
+
+        self._look_up(delivery, seen, answer)
+
+    def _look_up(
+        self, delivery: Delivery, seen: Callable[[Person, int], Supply], answer: Answer
+    ) -> None:
+        """Answer what ``seen`` makes of the person, at a version of the directory."""
         assert delivery.person is not None, "the services are about persons"
-        return await self._batches.look_up(delivery.person, delivery.deadline_ms / 1000)
+
+        def done(found: Found | Failure) -> None:
+            if isinstance(found, Failure):
+                answer(_failed(found))
+            elif found.person is None:
+                answer(_nothing(found.version))
+            else:
+                answer(seen(found.person, found.version))
+
+        self._batches.look_up(delivery.person, delivery.deadline_ms / 1000, done)
+
+
+def _take(work: Callable[[Delivery, Answer], None], delivery: Delivery, answer: Answer) -> None:
+    try:
+        work(delivery, answer)
+    except Broken as broken:
+        answer(_refusal(str(broken)))
+
+
+def _changed(delivery: Delivery, change: Change, verdict: Verdict) -> Supply:
+    """What is answered to a change, by what came of it."""
+    if isinstance(verdict, Failure):
+        return _failed(verdict)
+    if isinstance(verdict, Refused):
+        return _refusal(verdict.reason.name, repeated=verdict.repeated)
+    if change.line is None:  # who keeps numbers need not learn which sectors know the person
+        verdict = Applied(verdict.version, (), verdict.current, verdict.repeated)
+    return _told(delivery, verdict, change.other)
 
 
 def made_ms(exchange: bytes) -> int:
@@ -248,6 +277,10 @@ def _told(delivery: Delivery, found: Applied, other: str = "") -> Supply:
 
 def _nothing(version: int) -> Supply:
     return Supply(Outcome.NO_DATA, payload=encode(Told(version=version)))
+
+
+def _failed(failure: Failure) -> Supply:
+    return Supply(Outcome.FAILED, source_code=_FAILURES[failure])
 
 
 def _refusal(name: str, *, repeated: bool = False) -> Supply:
