@@ -318,6 +318,7 @@ def test_a_kill_at_any_moment_changes_nothing_in_the_end(tmp_path: Path, made: R
         ground.apply(content, part_bytes=256)
         assert (ground.answers(CENTRE, 7), ground.persons()) == wanted, f"moment {moment}"
         check_laws(ground)
+        assert not list((ground.folder / "mailboxes").glob("*.lines")), "they name persons"
     assert moment > 60, "there is something to be killed in"
 
 

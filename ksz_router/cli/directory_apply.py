@@ -72,6 +72,7 @@ def run(arguments: Namespace) -> int:
         mailbox = _taken_in(arguments.file, head, digest, mailboxes)
         with drawn() as progress:
             mailbox = _applied(mailbox, mailboxes, settings, progress)
+        mailboxes.forget_lines(mailbox)  # a kill may have left them
         answers = _answers(mailbox, mailboxes, arguments)
     except (MailboxRefused, RulebookError, TlsFilesError, OSError) as error:
         print(f"ksz-router: {arguments.file}: {error}", file=sys.stderr)

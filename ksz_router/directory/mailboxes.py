@@ -193,10 +193,12 @@ class Mailboxes:
                     transaction.delete(key, db=self._receiving)
                 self.lines_file(mailbox).unlink(missing_ok=True)
                 count += 1
-            elif mailbox.state is State.DONE and mailbox.done_ms < moment_ms:
+            elif mailbox.state in (State.DONE, State.REFUSED):
+                self.forget_lines(mailbox)  # which a kill may have left
                 file = self.answers_file(mailbox)
-                count += file.exists()
-                file.unlink(missing_ok=True)
+                if mailbox.done_ms < moment_ms and file.exists():
+                    file.unlink()
+                    count += 1
         return count
 
     def _all(self) -> Iterator[Mailbox]:
