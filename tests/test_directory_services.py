@@ -164,6 +164,14 @@ def test_only_lines_of_the_role_change_and_others_are_never_told(writer: Writer)
     assert not [line for line in person.lines if line.sector == 17]
 
 
+def test_a_change_tells_the_lines_of_all_numbers_of_the_person(writer: Writer) -> None:
+    """Asked under the number that was replaced, too: the role's lines are under the other one."""
+    asked = d.inscribe(ENVELOPE, FORMER, begin=20100101, end=20101231)
+    (_, made), (_, again) = answers(writer, delivered(asked), delivered(asked, repeat=True))
+    assert lines_of(made) == [(17, 1, 2, 0, 20100101, 20101231), OWN]
+    assert (again.lines, again.repeated, again.current) == (made.lines, True, NEIGHBOUR)
+
+
 def test_a_line_without_type_takes_a_grant_that_says_so(writer: Writer) -> None:
     """It fits every type of the sector, so it is not one institution's alone."""
     envelope = msgspec.structs.replace(ENVELOPE, sector=18, type=0, capacity=1)
