@@ -20,7 +20,7 @@ STAMP := $(ENVIRONMENT)/made-$(shell { cat requirements/dev.txt; echo '$(CURDIR)
 CHECKED := ksz_router tests $(wildcard bench/*.py contrib/*.py contrib/*/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz lint format lock wheel bench-router bench-peers bench-crash bench-reload bench-abuse bench-soak bench-idle bench-decide bench-start bench-privacylog bench-log-faults clean environment
+.PHONY: help demo test fuzz lint format lock wheel bench-router bench-peers bench-crash bench-reload bench-abuse bench-soak bench-idle bench-decide bench-start bench-privacylog bench-directory bench-log-faults clean environment
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,6 +85,9 @@ bench-start: environment ## time from exec to ready, with ten million persons
 
 bench-privacylog: environment ## the privacy log: sustained, sealed, verified, asked over ten years; 30 GB of disk
 	@$(RUN)/python -m bench.privacylog $(PRIVACYLOG)
+
+bench-directory: environment ## 25 million persons: built, looked up, opened, changed, checked; 30 GB of disk
+	@$(RUN)/python -m bench.directory $(DIRECTORY)
 
 lock: ## take the newest versions that pyproject.toml allows into requirements/*.txt (needs uv)
 	@command -v $(UV) >/dev/null || { echo 'make lock needs uv: pipx install uv, or make lock UV=path'; exit 1; }

@@ -237,23 +237,29 @@ def request_frame(payload_bytes: int, *, submits: bool = False) -> tuple[bytes, 
     """
     service, version = SUBMISSION if submits else CONSULTATION
     request = Request(
-        id=_ID,
+        id=0,
         service=service,
         version=version,
-        ticket=_TICKET,
+        ticket="",
         user=USER,
         means="eid",
         level=4,
         sector=SECTOR,
         type=TYPE,
         capacity=CAPACITY,
-        person=_PERSON,
         payload=bytes(payload_bytes),
     )
+    frame, places = framed(request)
+    number = {"number_at": len(frame) - payload_bytes} if submits else {}
+    return frame, number | places
+
+
+def framed(request: Request) -> tuple[bytes, dict[str, int]]:
+    """Return the frame of a request with another id, ticket and person put in, and where."""
+    request = msgspec.structs.replace(request, id=_ID, ticket=_TICKET, person=_PERSON)
     body = msgspec.msgpack.encode(request)
     frame = len(body).to_bytes(frame_length_bytes, "big") + body
-    number = {"number_at": len(frame) - payload_bytes} if submits else {}
-    return frame, number | {
+    return frame, {
         "id_at": frame.index(_ID.to_bytes(4, "big")),
         "ticket_at": frame.index(_TICKET.encode()) + len("bench-"),
         "person_at": frame.index(_PERSON.encode()),

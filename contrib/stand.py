@@ -23,6 +23,8 @@ ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "config" / "rulebook-example"
 ROUTER_URI = "urn:ksz-router:test:router"
 ORIGIN = "stand.example/log"
+CROSSROADS_BANK = "0999020618"
+"""The router's own institution in the example: its directory program answers for it."""
 READY_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 60.0
 
@@ -36,7 +38,7 @@ class Stand:
 
     Attributes:
         port: Where institutions connect.
-        metrics_port: Of worker 0; the others follow, then the sequencer and the sealer.
+        metrics_port: Of worker 0; the others follow, then sequencer, sealer and directory.
         log: The privacy log's folder.
         archive: Of its order, tree and sealed files.
     """
@@ -68,6 +70,7 @@ class Stand:
         seed: int = 1,
         text: Path = EXAMPLE,
         options: Mapping[str, Mapping[str, object]] | None = None,
+        serves_directory: bool = False,
     ) -> "Stand":
         """Make everything a router needs, and start nothing.
 
@@ -81,10 +84,19 @@ class Stand:
             text: Folder of the rulebook's text; copied, with the endpoints put in.
             options: Sections and fields of the configuration that differ. Without any, nothing
                 is sealed.
+            serves_directory: Whether the directory program runs, so that institutions can change
+                the directory.
         """
         stand = cls(folder)
         folder.mkdir(parents=True, exist_ok=True)
         names = [f"--institution={kbo}=urn:kbo:{kbo}" for kbo in institutions]
+        if serves_directory:
+            names.append(f"--institution=directory=urn:kbo:{CROSSROADS_BANK}")
+            port = free_ports(1)[0]
+            endpoints = {CROSSROADS_BANK: port, **endpoints}
+            serving = {"serving": True, "port": port}
+            telling = {"application": "00901000303", "legal_framework": "KSZ:NUMBERS"}
+            options = {"directory": serving, "notices": telling, **(options or {})}
         stand.command("keys", "testpki", folder / "tls", *names)
         stand.command("keys", "signer", "--out", folder / "keys" / "rulebook-signer")
         stand.command("keys", "quarter", "--folder", stand.keys)
@@ -210,12 +222,13 @@ class Stand:
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def _write_config(self, workers: int, options: Mapping[str, Mapping[str, object]]) -> None:
-        self.port, self.metrics_port = free_ports(1)[0], free_ports(workers + 2)[0]
+        self.port, self.metrics_port = free_ports(1)[0], free_ports(workers + 3)[0]
         sections: dict[str, dict[str, object]] = {
             "node": {"name": "stand", "workers": workers},
             "listen": {"port": self.port},
             "tls": {},
             "tables": {"rulebook": "rulebook", "directory": "directory"},
+            "directory": {"mailboxes": "mailboxes"},
             "ledger": {"path": "ledger"},
             "privacy_log": {"path": "privacylog", "file_bytes": 4 * 1024 * 1024},
             "archive": {

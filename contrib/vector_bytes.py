@@ -30,7 +30,7 @@ MESSAGES: dict[str, tuple[int, Fields]] = {
         "user": None, "application": None, "means": "", "level": 0, "kbo": None, "sector": None,
         "type": None, "capacity": None, "legal_framework": None, "member": None,
         "final_client": None, "person": None, "enterprise": None, "begin": None, "end": None,
-        "source": None, "deadline_ms": 0, "payload": b"",
+        "source": None, "deadline_ms": 0, "payload": b"", "unchanged": False,
     }),
     "Answer": (17, {
         "id": REQUIRED, "exchange": REQUIRED, "code": REQUIRED, "stage": REQUIRED,
@@ -57,7 +57,7 @@ MESSAGES: dict[str, tuple[int, Fields]] = {
 }  # fmt: skip
 ITEM: Fields = {
     "service": REQUIRED, "version": REQUIRED, "person": None, "enterprise": None, "begin": None,
-    "end": None, "source": None, "ticket": "", "payload": b"",
+    "end": None, "source": None, "ticket": "", "payload": b"", "unchanged": False,
 }  # fmt: skip
 UNREADABLE: Fields = {"service": "", "version": 0}
 
@@ -223,6 +223,7 @@ MOST = {
     "type": 999, "capacity": 998, "legal_framework": "é" * 64, "member": MEMBER,
     "final_client": "1999999943", "person": PERSON, "enterprise": SOURCE, "begin": 19000101,
     "end": 99991231, "source": SOURCE, "deadline_ms": 60000, "payload": bytes(range(256)) * 2,
+    "unchanged": True,
 }  # fmt: skip
 ANSWER = {
     "id": 1, "exchange": EXCHANGE, "code": 10001, "stage": 10, "official": "MSG00000",

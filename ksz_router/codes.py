@@ -101,6 +101,9 @@ class Code(IntEnum):
     PERSON_NOT_INTEGRATED = 5001
     PHASE_TOO_LOW = 5002
     PERIOD_NOT_COVERED = 5003
+    SECTORAL_NOT_INTEGRATED = 5004
+    SECTORAL_PHASE_TOO_LOW = 5005
+    SECTORAL_PERIOD_NOT_COVERED = 5006
 
     PERSON_UNKNOWN = 6001
     PERSON_REPLACED = 6002
@@ -111,8 +114,12 @@ class Code(IntEnum):
     NO_SOURCE_KNOWS_THE_PERSON = 7002
     NO_RECIPIENT_MAY_RECEIVE = 7003
     TOO_MANY_RECIPIENTS = 7004
+    NO_SOURCE_HOLDS_THE_PERIOD = 7005
+    SOURCE_NOT_IN_SECTORAL_DIRECTORY = 7006
+    NO_RECIPIENT_SUBSCRIBED = 7007
 
     ANNOUNCED_OUTAGE = 8001
+    SECTORAL_DIRECTORY_DOWN = 8002
 
     # After the record: routing. The request was recorded; the outcome is recorded too.
     SOURCE_UNREACHABLE = 9001
@@ -136,6 +143,8 @@ class Code(IntEnum):
     ANSWERED_WITH_DATA = 10001
     ANSWERED_WITHOUT_DATA = 10002
     ANSWERED_IN_PART = 10003
+    ANSWERED_NOT_INTEGRATED = 10004
+    ANSWERED_INTEGRATION_REFUSED = 10005
 
     # As numbers: what an Enum brings goes by the name, in Python, and codes are keys everywhere.
     __hash__ = int.__hash__
@@ -202,6 +211,9 @@ MEANINGS: dict[Code, Meaning] = {
     Code.PERSON_NOT_INTEGRATED: Meaning("MSG00012", _NO, _MEND, "the directory does not know this person for you in the capacity"),
     Code.PHASE_TOO_LOW: Meaning("MSG00012", _NO, _MEND, "the directory knows this person for you in too low a phase"),
     Code.PERIOD_NOT_COVERED: Meaning("MSG00012", _NO, _MEND, "the directory knows this person for you, not for the whole period"),
+    Code.SECTORAL_NOT_INTEGRATED: Meaning("MSG00012", _NO, _MEND, "the directory of your network does not know this person for you in the capacity"),
+    Code.SECTORAL_PHASE_TOO_LOW: Meaning("MSG00012", _NO, _MEND, "the directory of your network knows this person for you in too low a phase"),
+    Code.SECTORAL_PERIOD_NOT_COVERED: Meaning("MSG00012", _NO, _MEND, "the directory of your network knows this person for you, not for the whole period"),
     Code.PERSON_UNKNOWN: Meaning("MSG00005", _NO, _MEND, "the INSZ does not exist"),
     Code.PERSON_REPLACED: Meaning("MSG00006", _NO, _MEND, "the INSZ was replaced by another"),
     Code.PERSON_CANCELLED: Meaning("MSG00007", _NO, _MEND, "the INSZ was cancelled"),
@@ -210,7 +222,11 @@ MEANINGS: dict[Code, Meaning] = {
     Code.NO_SOURCE_KNOWS_THE_PERSON: Meaning("MSG00021", _NIL, _NONE, "no source knows this person in a fitting capacity"),
     Code.NO_RECIPIENT_MAY_RECEIVE: Meaning("MSG00021", _NIL, _NONE, "no recipient that knows this person may receive"),
     Code.TOO_MANY_RECIPIENTS: Meaning("MSG00008", _NO, _MEND, "more recipients fit than one distribution may have; name each as source"),
+    Code.NO_SOURCE_HOLDS_THE_PERIOD: Meaning("MSG00021", _NIL, _NONE, "no source holds data of this period"),
+    Code.SOURCE_NOT_IN_SECTORAL_DIRECTORY: Meaning("MSG00021", _NIL, _NONE, "no source knows this person in the directory of its network"),
+    Code.NO_RECIPIENT_SUBSCRIBED: Meaning("MSG00021", _NIL, _NONE, "the message says nothing new, and every recipient subscribed to changes only"),
     Code.ANNOUNCED_OUTAGE: Meaning("MSG00002", _NO, _RETRY, "the source announced an outage"),
+    Code.SECTORAL_DIRECTORY_DOWN: Meaning("MSG00002", _NO, _DOWN, "the directory of a secondary network cannot be read, so who knows the person cannot be said"),
     Code.SOURCE_UNREACHABLE: Meaning("MSG00002", _NO, _DOWN, "the source cannot be reached"),
     Code.SOURCE_BREAKER_OPEN: Meaning("MSG00002", _NO, _RETRY, "the source failed lately and is left in peace for a while"),
     Code.SOURCE_WINDOW_FULL: Meaning("MSG00002", _NO, _RETRY, "the source has as many requests as it takes at once"),
@@ -230,6 +246,8 @@ MEANINGS: dict[Code, Meaning] = {
     Code.ANSWERED_WITH_DATA: Meaning("MSG00000", _DATA, _NONE, "answered"),
     Code.ANSWERED_WITHOUT_DATA: Meaning("MSG00100", _NIL, _NONE, "answered: the source has nothing"),
     Code.ANSWERED_IN_PART: Meaning("HAN20200", _PART, _RETRY, "some sources or recipients could not be reached"),
+    Code.ANSWERED_NOT_INTEGRATED: Meaning("HAN20200", _PART, _RETRY, "answered, but the person directory has not taken the change that follows; send the ticket again"),
+    Code.ANSWERED_INTEGRATION_REFUSED: Meaning("HAN20200", _PART, _MEND, "answered, but the change of the person directory that follows was refused"),
 }
 # fmt: on
 

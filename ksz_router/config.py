@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from ksz_router import limits
+from ksz_router.ranges import RANGES
 
 
 class ConfigError(Exception):
@@ -49,6 +50,7 @@ class Tables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rulebook: str = "/var/lib/ksz-router/rulebook"
     rulebook_signer: str = "keys/rulebook-signer.pub"
     directory: str = "/var/lib/ksz-router/directory"
+    sectoral: str = "/var/lib/ksz-router/sectoral"
 
 
 class PrivacyLog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,6 +72,28 @@ class Archive(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keep_days: float = 7.0
 
 
+class Directory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The directory program: a source, with the certificate of the router's own institution."""
+
+    serving: bool = False
+    host: str = "127.0.0.1"
+    port: int = 7810
+    certificate: str = "tls/directory.crt"
+    key: str = "tls/directory.key"
+    keep_days: int = 35
+    mailboxes: str = "/var/lib/ksz-router/mailboxes"
+
+
+class Notices(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the directory program tells institutions what became of a number: through the router."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    application: str = ""
+    legal_framework: str = ""
+    give_up_hours: float = 168.0
+
+
 class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The submissions of the last hours, so that none is delivered twice."""
 
@@ -79,10 +103,7 @@ class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Worker number n serves ``/metrics`` on ``port + n``, from 0 on; then sequencer and sealer.
-
-    With port 0 none does.
-    """
+    """Worker n, from 0 on, serves ``/metrics`` on ``port + n``, then each program; none with 0."""
 
     host: str = "127.0.0.1"
     port: int = 9464
@@ -138,6 +159,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tables: Tables = Tables()
     privacy_log: PrivacyLog = PrivacyLog()
     archive: Archive = Archive()
+    directory: Directory = Directory()
+    notices: Notices = Notices()
     ledger: Ledger = Ledger()
     metrics: Metrics = Metrics()
     admin: Admin = Admin()
@@ -148,56 +171,20 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 LIVE: dict[str, tuple[str, ...]] = {
-    "windows": ("connection", "institution", "router", "source", "bytes"),
-    "sources": (
-        "connections_per_endpoint",
-        "connect_seconds",
-        "breaker_failures",
-        "breaker_failed_share",
-        "breaker_open_seconds",
-    ),
+    "windows": Windows.__struct_fields__,
+    "sources": Sources.__struct_fields__,
     "stop": ("drain_seconds",),
 }
 """What a reload changes in a running router; every other key needs a restart."""
 
 _PATHS = {
     "tls": ("certificate", "key", "authorities", "revocations"),
-    "tables": ("rulebook", "rulebook_signer", "directory"),
+    "tables": ("rulebook", "rulebook_signer", "directory", "sectoral"),
     "privacy_log": ("path", "keys"),
     "archive": ("path", "last_checkpoint", "keys"),
+    "directory": ("certificate", "key", "mailboxes"),
     "ledger": ("path",),
     "admin": ("socket",),
-}
-
-_RANGES: dict[str, dict[str, tuple[float, float]]] = {
-    "node": {"workers": (1, 64)},
-    "tls": {"revocations_grace_hours": (0, 720)},
-    "listen": {"port": (0, 65_535), "backlog": (1, 65_535)},
-    "metrics": {"port": (0, 65_000)},
-    "privacy_log": {"file_bytes": (2 * limits.MIB, 1024 * limits.MIB)},
-    "archive": {"keep_days": (0, 3660)},
-    "ledger": {"window_hours": (0.1, 720), "tickets_max": (1, 100_000_000)},
-    "connections": {
-        "per_institution": (1, limits.connections_per_worker_max),
-        "pending_per_address": (1, limits.connections_per_worker_max),
-        "handshakes_per_second": (1, 10_000),
-        "handshakes_per_second_per_address": (1, 10_000),
-    },
-    "windows": {
-        "connection": (1, limits.connection_inflight_max),
-        "institution": (1, limits.institution_inflight_max),
-        "router": (1, limits.router_inflight_max),
-        "source": (1, limits.source_inflight_max),
-        "bytes": (limits.MIB, limits.held_bytes_max),
-    },
-    "sources": {
-        "connections_per_endpoint": (1, 16),
-        "connect_seconds": (0.05, 60),
-        "breaker_failures": (1, 1000),
-        "breaker_failed_share": (0.05, 1),
-        "breaker_open_seconds": (0.05, 3600),
-    },
-    "stop": {"drain_seconds": (0, 600)},
 }
 
 
@@ -250,13 +237,18 @@ def merge(running: Config, read: Config) -> tuple[Config, tuple[str, ...]]:
 
 
 def _check_ranges(config: Config, file: Path) -> None:
-    for section, fields in _RANGES.items():
+    for section, fields in RANGES.items():
         for field, (least, most) in fields.items():
             value = getattr(getattr(config, section), field)
             if not least <= value <= most:
                 raise ConfigError(
                     f"{file}: {section}.{field} = {value}: must be from {least} to {most}"
                 )
+    if config.directory.keep_days * 24 < config.ledger.window_hours:
+        raise ConfigError(
+            f"{file}: directory.keep_days: must last as long as ledger.window_hours at least, so "
+            "that no change is made twice"
+        )
     windows = config.windows
     if not windows.connection <= windows.institution <= windows.router:
         raise ConfigError(

@@ -48,6 +48,11 @@ def next_day(day: Day) -> Day:
     return to_day(to_date(day) + timedelta(days=1))
 
 
+def day_before(day: Day) -> Day:
+    """Return the day before ``day``, which is not ``OPEN``."""
+    return day - 1 if day % 100 > 1 else to_day(to_date(day) - timedelta(days=1))
+
+
 def brussels_day(unix_ns: int) -> Day:
     """Return the Brussels calendar day of a moment in Unix nanoseconds."""
     return to_day(datetime.fromtimestamp(unix_ns // 1_000_000_000, _BRUSSELS))

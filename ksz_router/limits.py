@@ -96,6 +96,30 @@ standings_kept_max = 16_384
 person_numbers_max = 16
 person_lines_max = 4_096
 
+# The directory program. What of one transaction waits for its flush; what waits for a transaction:
+# more than the windows of the workers for one source let in, unless there are very many of them.
+directory_batch_max = 1_024
+directory_waiting_max = 16_384
+
+# Lines in an answer of the directory, of 28 bytes at most: those of some numbers that are full.
+directory_lines_told_max = 32_768
+
+# Mailboxes: files of changes. Of one sender so many may be on their way at once, of all so many. A
+# step is what one transaction takes of a mailbox: about as much as can be done in the first time
+# where online changes came lately, which wait for it, and in the second where none did.
+mailbox_bytes_max = 256 * MIB
+mailbox_part_bytes_min = 4 * KIB
+mailbox_part_bytes_max = 768 * KIB
+mailboxes_receiving_max = 8
+mailboxes_unfinished_max = 1_024
+mailbox_step_lines_max = 8_192
+mailbox_step_lines_min = 64
+mailbox_step_seconds_beside = 0.03
+mailbox_step_seconds_alone = 0.1
+
+# What became of numbers, told to institutions: at once of what is new, and of what is left.
+notices_inflight_max = 8
+
 # Privacy log.
 group_records_max = 4_096
 group_bytes_max = 1 * MIB
@@ -120,5 +144,6 @@ assert connection_outgoing_soft_bytes <= connection_outgoing_hard_bytes
 assert first_byte_seconds_max <= handshake_seconds_max
 assert clock_step_seconds_max * 1_000 < deadline_ms_max
 assert clock_hold_seconds * 1_000 > 2 * deadline_ms_max
+assert mailbox_part_bytes_max < payload_bytes_max
 assert payload_bytes_max <= held_bytes_default <= held_bytes_max
 assert deadline_ms_default <= deadline_ms_max

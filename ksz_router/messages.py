@@ -44,6 +44,8 @@ class Request(
     source: str | None = None
     deadline_ms: int = 0
     payload: bytes = b""
+    unchanged: bool = False
+    """It says again what was said before; who subscribed to changes is left out."""
 
     def __repr__(self) -> str:
         return f"Request(id={self.id}, service={self.service!r}, version={self.version})"
@@ -62,6 +64,7 @@ class Item(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False)
     ticket: str = ""
     """Its own reference; empty: the envelope's."""
     payload: bytes = b""
+    unchanged: bool = False
 
     def __repr__(self) -> str:
         return f"Item(service={self.service!r}, version={self.version})"

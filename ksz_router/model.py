@@ -20,6 +20,9 @@ OPEN: Day = 99991231
 ANY_TYPE = -1
 """The institution type of a line or right that fits every type of its sector."""
 
+INSCRIBE_SERVICE, REMOVE_SERVICE = "directory.inscribe", "directory.remove"
+"""Services of the router's own institution by which the person directory is changed, version 1."""
+
 PROVISIONAL = 902
 """The capacity of a provisional inscription (I605); counts only where a grant says so."""
 
@@ -71,6 +74,44 @@ class Direction(IntEnum):
 
 
 @unique
+class Distribution(IntEnum):
+    """Distribution code (verdelingscode) of a service that may go to several recipients."""
+
+    NONE = 0
+    MUTATION = 1
+    """M: the owner of the data pushes it to all, and has reached its end when all have it."""
+    SUBMISSION = 2
+    """Z: it has reached its end when one recipient at least received it and gave an answer."""
+
+    __hash__ = int.__hash__
+
+
+@unique
+class FilledBy(IntEnum):
+    """Who names the destination: the sender, the directory, or whichever does."""
+
+    EITHER = 0
+    SENDER = 1
+    DIRECTORY = 2
+
+
+@unique
+class Party(IntEnum):
+    """Of a message that was forwarded: who sent it, or who received it."""
+
+    SENDER = 0
+    RECIPIENT = 1
+
+
+@unique
+class Inscription(IntEnum):
+    """What an integration by business message does in the person directory."""
+
+    INSCRIBE = 0
+    REMOVE = 1
+
+
+@unique
 class NumberStatus(IntEnum):
     """The state of one INSZ."""
 
@@ -106,6 +147,20 @@ class Institution(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc
     endpoints: tuple[Endpoint, ...] = ()
     begin: Day = 0
     end: Day = OPEN
+    is_sectoral: bool = False
+    """Its secondary network has a directory of its own; joined in when the rulebook is built."""
+
+
+class Integration(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):
+    """A forwarded message inscribes the person for its sender or recipient, or removes them."""
+
+    inscription: Inscription
+    party: Party
+    application: str
+    """The program number under which the router's own institution sends the change."""
+    capacity: int | None = None
+    """None: that of the envelope for the sender, of the deciding line for a recipient."""
+    phase: int = 0
 
 
 class Service(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):
@@ -121,6 +176,12 @@ class Service(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=Fal
     payload_bytes_max: int = 65_536
     deadline_ms: int = 10_000
     """The longest a requester may wait; a shorter wish in the request wins."""
+    distribution: Distribution = Distribution.NONE
+    """Of a distribution ``MUTATION`` or ``SUBMISSION``, of anything else ``NONE``."""
+    filled_by: FilledBy = FilledBy.EITHER
+    integrations: tuple[Integration, ...] = ()
+    any_number: bool = False
+    """The number need not exist, nor be in use: for services that keep the numbers themselves."""
 
 
 class Grant(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):
@@ -170,6 +231,13 @@ class Availability(msgspec.Struct, frozen=True, array_like=True, kw_only=True, g
     """Grants of this role to receive the service; joined in when the rulebook is built."""
     secondary_network: str = ""
     """Of the institution; joined in when the rulebook is built."""
+    data_begin: Day = 0
+    data_end: Day = OPEN
+    """Days of which the source holds data, both included."""
+    changes_only: bool = False
+    """The recipient subscribed to what is new, not to what is said again."""
+    is_sectoral: bool = False
+    """Its network has a directory of its own; joined in when the rulebook is built."""
 
 
 class Outage(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):

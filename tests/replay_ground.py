@@ -130,8 +130,11 @@ ASKED: dict[str, Asked] = {
 
 NOT_ON_THESE_TABLES = {
     Code.ACCESS_RIGHT_NOT_IN_FORCE, Code.ROLE_NOT_IN_ACCESS_RIGHT, Code.PHASE_TOO_LOW,
+    Code.SECTORAL_NOT_INTEGRATED, Code.SECTORAL_PHASE_TOO_LOW, Code.SECTORAL_PERIOD_NOT_COVERED,
+    Code.NO_SOURCE_HOLDS_THE_PERIOD, Code.SOURCE_NOT_IN_SECTORAL_DIRECTORY,
+    Code.NO_RECIPIENT_SUBSCRIBED, Code.SECTORAL_DIRECTORY_DOWN,
 }  # fmt: skip
-"""Codes that the property on drawn cases meets."""
+"""Codes that the property on drawn cases meets, and ``test_routes.py``."""
 
 
 class Somebody:

@@ -30,7 +30,7 @@ LAYOUT = """
  means:text="" level:u16=0 kbo:text?=nil sector:u16?=nil type:u16?=nil capacity:u16?=nil
  legal_framework:text?=nil member:text?=nil final_client:text?=nil person:text?=nil
  enterprise:text?=nil begin:day?=nil end:day?=nil source:text?=nil deadline_ms:u32=0
- payload:bytes=b""
+ payload:bytes=b"" unchanged:boolean=false
 17 Answer id:u32 exchange:bytes code:u16 stage:u16 official:text status:text action:u16
  generation:text detail:{text}={} retry_at_ms:u64?=nil router_us:u64=0 source_us:u64=0
  recipients:[recipient]=[] persons:[text]=[] payload:bytes=b""

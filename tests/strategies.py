@@ -5,25 +5,22 @@ evenly, fewer than one case in a thousand would get past the first rules. What i
 rows from stocks made once: a case costs some twenty draws, so that thousands are tried in seconds.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from ksz_router.codes import Code
-from ksz_router.decision import SECONDARY_NETWORK, Facts, Forward, Refusal, decide
-from ksz_router.identifiers import Kbo
-from ksz_router.messages import Request
+from ksz_router.decision import SECONDARY_NETWORK
 from ksz_router.model import (
     ANY_TYPE,
     OPEN,
     PROVISIONAL,
     AccessRight,
     Availability,
-    Day,
     Direction,
+    FilledBy,
     Grant,
     Institution,
     Kind,
@@ -32,131 +29,35 @@ from ksz_router.model import (
     NumberStatus,
     Outage,
     Person,
-    Role,
-    Service,
     Subject,
 )
-
-TODAY: Day = 20260315
-YESTERDAY: Day = 20260314
-TOMORROW: Day = 20260316
-BEGIN: Day = 20260101
-CALLER, MEMBER, SOURCE, OTHER_SOURCE, STRANGER = map(
-    Kbo, ("0566988259", "0999999922", "1000000021", "1999999943", "1000002197")
+from tests.plain_case import (
+    ASKED,
+    ASKED_PERIODS,
+    CALLER,
+    FRAMEWORK,
+    INSURERS,
+    JOBS,
+    KNOWN_DURING,
+    LINES,
+    MANAGING,
+    MEMBER,
+    NETWORK,
+    NEWER,
+    OTHER_SOURCE,
+    PROGRAM,
+    SOURCE,
+    STRANGER,
+    TODAY,
+    TOMORROW,
+    WELFARE,
+    YESTERDAY,
+    Case,
+    Change,
+    grant,
+    line,
+    plain_case,
 )
-ASKED, NEWER, USER, PROGRAM = "85493099737", "85073099734", "01520599842", "00901234567"
-WELFARE, MANAGING = Role(17, 1), Role(17, 0)
-JOBS, INSURERS = Role(18, 0), Role(11, 1)
-NETWORK = "welfare"
-FRAMEWORK = "SOCIAL_INQUIRY"
-
-PERIODS = [
-    (BEGIN, OPEN), (BEGIN, TOMORROW), (TODAY, TODAY), (BEGIN, YESTERDAY), (TOMORROW, OPEN),
-]  # fmt: skip
-LINES = [
-    Line(sector, kind, capacity, phase, *period)
-    for sector, kind, capacity, phase, period in product(
-        (17, 18, 11), (0, 1, ANY_TYPE), (1, 2, PROVISIONAL), (0, 1, 2), PERIODS
-    )
-]
-KNOWN_DURING = [
-    [(BEGIN, OPEN)],
-    [(BEGIN, YESTERDAY), (TODAY, OPEN)],
-    [(TODAY, OPEN), (BEGIN, TODAY)],
-    [(BEGIN, TOMORROW)],
-    [(TODAY, TODAY)],
-    [(BEGIN, YESTERDAY), (TOMORROW, OPEN)],
-]
-"""Periods in which somebody knows a person; the last one leaves a gap today."""
-
-ASKED_PERIODS = [
-    (None, None), (TODAY, None), (TODAY, TODAY), (BEGIN, TODAY), (YESTERDAY, TOMORROW),
-    (TODAY, 20260331), (BEGIN, None), (TOMORROW, None),
-]  # fmt: skip
-
-
-class Case(NamedTuple):
-    """What :func:`decide` is given."""
-
-    request: Request
-    facts: Facts
-    today: Day = TODAY
-
-    def asking(self, **changes: Any) -> "Case":
-        """Return this case with another request."""
-        return self._replace(request=replace(self.request, **changes))
-
-    def knowing(self, **changes: Any) -> "Case":
-        """Return this case with other facts."""
-        return self._replace(facts=replace(self.facts, **changes))
-
-    def serving(self, **changes: Any) -> "Case":
-        """Return this case with another service."""
-        assert self.facts.service is not None
-        return self.knowing(service=replace(self.facts.service, **changes))
-
-    def granting(self, **changes: Any) -> "Case":
-        """Return this case with every grant changed."""
-        return self.knowing(grants=tuple(replace(row, **changes) for row in self.facts.grants))
-
-    def supplying(self, **changes: Any) -> "Case":
-        """Return this case with every source changed."""
-        return self.knowing(sources=tuple(replace(row, **changes) for row in self.facts.sources))
-
-    def permitting(self, **changes: Any) -> "Case":
-        """Return this case with every access right changed."""
-        return self.knowing(rights=tuple(replace(row, **changes) for row in self.facts.rights))
-
-    def with_lines(self, *lines: Line) -> "Case":
-        """Return this case with other lines of the person."""
-        assert self.facts.person is not None
-        return self.knowing(person=replace(self.facts.person, lines=lines))
-
-
-Change = Callable[[Case], Case]
-
-
-def line(role: Role, capacity: int, begin: Day = BEGIN, end: Day = OPEN, phase: int = 1) -> Line:
-    """Return a line of a role."""
-    return Line(role.sector, role.type, capacity, phase, begin, end)
-
-
-def grant(name: str, direction: Direction = Direction.REQUEST, **fields: Any) -> Grant:
-    """Return a grant for the one service there is."""
-    return Grant(id=name, direction=direction, service="Jobs/get", version=1, **fields)
-
-
-def plain_case() -> Case:
-    """Path A: a welfare centre asks the job office about a person both know; it passes."""
-    row = grant("g1", role=WELFARE, capacities=frozenset({1, 2}), phase=1, basis="26/001")
-    return Case(
-        Request(
-            id=1, service="Jobs/get", version=1, ticket="t", user=USER, sector=17, type=1,
-            capacity=2, person=ASKED,
-        ),
-        Facts(
-            caller=Institution(
-                kbo=CALLER, name="centre", roles=(WELFARE, MANAGING), members=(MEMBER,),
-                secondary_network=NETWORK,
-            ),
-            member=None,
-            service=Service(
-                name="Jobs/get", version=1, kind=Kind.CONSULTATION, subject=Subject.PERSON,
-                payload_bytes_max=10,
-            ),
-            rights=(AccessRight(kbo=CALLER),),
-            grants=(row,),
-            person=Person(
-                NumberStatus.ACTIVE, ASKED, NumberStatus.ACTIVE, (line(WELFARE, 2), line(JOBS, 1))
-            ),
-            sources=(
-                Availability(
-                    service="Jobs/get", version=1, kbo=SOURCE, role=JOBS,
-                    receive=(grant("r1", Direction.RECEIVE),), secondary_network=NETWORK,
-                ),
-            ),
-        ),
-    )  # fmt: skip
 
 
 def person_states() -> list[Person]:
@@ -187,9 +88,14 @@ def source_rows() -> list[Availability]:
         *({"kbo": kbo} for kbo in (OTHER_SOURCE, CALLER)),
         {"role": INSURERS},
         {"secondary_network": ""},
+        *({"data_end": day} for day in (YESTERDAY, TODAY)),
+        *({"data_begin": day} for day in (TODAY, TOMORROW)),
+        {"changes_only": True},
+        {"is_sectoral": True},
     ]
     once = [replace(good, **change) for change in changes]
-    return [replace(row, **change) for row in once for change in changes[-14:]]
+    twice = [replace(row, **change) for row in once for change in changes[-20:]]
+    return [row for row in twice if row.secondary_network or not row.is_sectoral]
 
 
 def access_rights() -> list[AccessRight]:
@@ -224,6 +130,10 @@ kinds = st.sampled_from(
     [
         {"kind": kind, "follow_replaced": follows, "refuse_deceased": refuses}
         for kind, follows, refuses in product(Kind, (True, False), (True, False))
+    ]
+    + [
+        {"kind": kind, "follow_replaced": False, "refuse_deceased": False, "any_number": True}
+        for kind in Kind
     ]
 )
 paths: st.SearchStrategy[Change] = st.sampled_from(
@@ -343,6 +253,7 @@ _REQUEST_WORDS: dict[str, list[Any]] = {
     "source": [SOURCE, OTHER_SOURCE, STRANGER, "rubbish"],
     "deadline_ms": [-1, 60_000, 60_001],
     "payload": [b"x" * 10, b"x" * 11, b"x" * 12],
+    "unchanged": [True] * 3,
 }
 _OUTAGES = [
     tuple(Outage(kbo=kbo, begin_ms=0, end_ms=end_ms) for kbo, end_ms in rows)
@@ -372,6 +283,12 @@ CHANGES_OF_FACTS: list[Change] = [
     *_changes(_member, "end", [TODAY, YESTERDAY]),
     *_changes(Case.knowing, "service", [None] * 2),
     *_changes(_service, "subject", Subject),
+    *_changes(_service, "filled_by", FilledBy),
+    *_changes(_caller, "is_sectoral", [True] * 2),
+    lambda case: case.supplying(is_sectoral=True, secondary_network=NETWORK),
+    *_changes(Case.supplying, "changes_only", [True] * 3),
+    *_changes(Case.supplying, "data_end", [YESTERDAY] * 3),
+    *_changes(Case.supplying, "data_begin", [TOMORROW] * 2),
     *_changes(Case.knowing, "rights", [()]),
     *_changes(Case.permitting, "level", [1, 2]),
     *_changes(Case.permitting, "means", [frozenset({"eID"}), frozenset({"eID", "itsme"})]),
@@ -397,11 +314,33 @@ some_lines = st.lists(st.sampled_from(LINES), max_size=4)
 counts = st.sampled_from([0, 1, 1, 2])
 
 
+def in_network(case: Case, draw: st.DrawFn) -> Case:
+    """Return the case where the network has a directory of its own, which holds much the same."""
+    person = case.facts.person
+    same = person.lines if person is not None else ()
+    low = {NETWORK: tuple(replace(row, phase=0) for row in same)}
+    late = {NETWORK: tuple(replace(row, begin=TOMORROW) for row in same if row.end >= TOMORROW)}
+    held: list[Mapping[str, tuple[Line, ...]] | None] = [
+        {NETWORK: same}, {NETWORK: same}, {NETWORK: ()}, {}, None, low, low, low, late, late,
+        {NETWORK: tuple(row for row in same if row.sector == 17)},
+        {NETWORK: tuple(row for row in same if row.sector != 17)},
+    ]  # fmt: skip
+    case = case.knowing(sectoral=draw(st.sampled_from(held)))
+    if draw(st.integers(0, 3)):
+        case = _caller(case, is_sectoral=True)
+        member = case.facts.member
+        if member is not None:
+            case = case.knowing(member=replace(member, is_sectoral=True))
+    if draw(st.booleans()):
+        case = case.supplying(is_sectoral=True, secondary_network=NETWORK)
+    return case
+
+
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     """Any case: one that mostly passes, with other rows in it or spoilt up to twice."""
     case = draw(passing_cases())
-    match draw(st.integers(0, 5)):
+    match draw(st.integers(0, 9)):
         case 0:
             case = case.knowing(rights=tuple(draw(some_rights)))
         case 1:
@@ -410,18 +349,10 @@ def cases(draw: st.DrawFn) -> Case:
             case = case.with_lines(*draw(some_lines))
         case 3:
             case = case.knowing(sources=tuple(draw(rows_of_sources)))
+        case 4 | 5 | 7:
+            case = in_network(case, draw)
+        case 6:
+            case = case.supplying(changes_only=True).asking(unchanged=draw(st.booleans()))
     for _ in range(draw(counts)):
         case = draw(changes)(case)
     return case
-
-
-def code_of(case: Case) -> Code | None:
-    """The code of the refusal, or None where the case passes."""
-    verdict = decide(*case)
-    return verdict.code if isinstance(verdict, Refusal) else None
-
-
-def forward(case: Case) -> Forward:
-    verdict = decide(*case)
-    assert isinstance(verdict, Forward), verdict
-    return verdict

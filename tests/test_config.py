@@ -111,6 +111,14 @@ def test_windows_out_of_order_are_refused(tmp_path: Path) -> None:
         load(written(tmp_path, "[windows]\nconnection = 200\ninstitution = 100"))
 
 
+def test_what_became_of_a_change_is_kept_as_long_as_its_ticket(tmp_path: Path) -> None:
+    """Else a retry that the ledger still lets through would be made a second time."""
+    file = tmp_path / "router.toml"
+    file.write_text("[ledger]\nwindow_hours = 48\n[directory]\nkeep_days = 1\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="no change is made twice"):
+        load(file)
+
+
 @pytest.mark.parametrize("name", ["", "with space", "a" * 33, "routér", "a/b", "---"])
 def test_a_name_that_cannot_stand_in_a_file_name_is_refused(tmp_path: Path, name: str) -> None:
     """The node's name becomes part of file names and of signatures."""

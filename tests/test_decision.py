@@ -17,21 +17,19 @@ from ksz_router.model import (
     Person,
 )
 from tests.control_table import World, broken
-from tests.strategies import (
+from tests.plain_case import (
     ASKED,
     CALLER,
-    CHANGES_OF_REQUEST,
     NEWER,
     PROGRAM,
     TODAY,
     USER,
     YESTERDAY,
     Case,
-    cases,
     code_of,
-    persons,
     plain_case,
 )
+from tests.strategies import CHANGES_OF_REQUEST, cases, persons
 
 often = settings(max_examples=5 * settings.default.max_examples)  # type: ignore[union-attr]
 CONTROL_CODES = [code for code in Code if 1 <= code.stage <= 8]
@@ -81,6 +79,7 @@ def test_a_forward_says_where_to_and_why(case: Case) -> None:
     assert (verdict.begin, verdict.end) == world.period
     assert verdict.grant is world.grant
     assert verdict.own_violation == world.own_violation
+    assert verdict.sectoral_violation == world.sectoral_violation
     asked = {row.kbo: row for row in reversed(world.reachable)}  # each institution once
     assert [found.kbo for found in verdict.destinations] == [*reversed(asked)]
     assert all(world.is_fair(asked[found.kbo], found) for found in verdict.destinations)
@@ -88,6 +87,8 @@ def test_a_forward_says_where_to_and_why(case: Case) -> None:
     assert list(verdict.in_outage) == [*dict.fromkeys(down)]
     if case.request.person is None:
         assert verdict.person is None
+    elif verdict.service.any_number:
+        assert verdict.person == case.request.person
     else:
         assert case.facts.person is not None
         assert verdict.person == case.facts.person.current
@@ -101,8 +102,10 @@ def test_a_refusal_carries_what_its_code_needs_and_no_more(case: Case) -> None:
     if isinstance(verdict, Forward):
         return
     person = case.facts.person
-    is_replaced = verdict.code is Code.PERSON_REPLACED and not world.own_violation
-    is_deceased = verdict.code is Code.PERSON_DECEASED and not world.own_violation
+    is_of_number = verdict.code in (Code.PERSON_REPLACED, Code.PERSON_DECEASED)
+    is_told = is_of_number and not (world.own_violation or world.sectoral_violation)
+    is_replaced = verdict.code is Code.PERSON_REPLACED and is_told
+    is_deceased = verdict.code is Code.PERSON_DECEASED and is_told
     is_down = verdict.code is Code.ANNOUNCED_OUTAGE
     assert verdict.replaced_by == (person.current if person and is_replaced else "")
     assert verdict.deceased == (person.deceased if person and is_deceased else 0)
@@ -206,6 +209,7 @@ RUBBISH = {
     int: integers,
     str: texts,
     bytes: st.binary(max_size=16),
+    bool: st.booleans(),
     int | None: st.none() | integers,
     str | None: st.none() | texts,
 }
@@ -230,7 +234,7 @@ def drawn() -> Counter[Code | None]:
     """How often each verdict comes up among some thousand cases; None is a Forward."""
     counter: Counter[Code | None] = Counter()
 
-    @settings(max_examples=2_500, phases=[Phase.generate], derandomize=True)
+    @settings(max_examples=3_500, phases=[Phase.generate], derandomize=True)
     @given(cases())
     def count(case: Case) -> None:
         counter[code_of(case)] += 1

@@ -9,7 +9,7 @@ from ksz_router.model import (
     Kind,
     Subject,
 )
-from tests.strategies import (
+from tests.plain_case import (
     ASKED,
     CALLER,
     PROGRAM,

@@ -22,7 +22,7 @@ from ksz_router.model import (
     Person,
     Role,
 )
-from tests.strategies import (
+from tests.plain_case import (
     ASKED,
     BEGIN,
     CALLER,

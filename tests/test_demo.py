@@ -15,8 +15,8 @@ import msgspec
 import pytest
 
 from contrib.demo import audit, table
-from contrib.demo.cast import CENTRE, NIC, PENSIONS, POD_MI, RVA, Step
-from contrib.demo.conversation import Told, faults_of
+from contrib.demo.cast import CENTRE, NIC, POD_MI, RVA, Step
+from contrib.demo.conversation import UNSEEN, Told, faults_of
 from contrib.demo.sources import Sources, payload
 from contrib.demo.story import chapters
 from ksz_router.codes import MEANINGS, Code, Stage
@@ -45,7 +45,7 @@ def answer(code: Code, went_to: tuple[str, ...] = (), **fields: Any) -> Answer:
 def as_expected(step: Step) -> tuple[Answer, Sources]:
     """The answer that a step expects, and sources that saw what they must."""
     sources = Sources()
-    for kbo in set(step.went_to) - {PENSIONS}:
+    for kbo in set(step.went_to) - UNSEEN:
         sources.delivered[EXCHANGE, kbo] = step.delivered or step.request.person
         sources.times[EXCHANGE, kbo] += 1
     has_payload = len(step.went_to) == 1 and step.expected is Code.ANSWERED_WITH_DATA

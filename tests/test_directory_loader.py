@@ -3,16 +3,11 @@
 import fcntl
 from itertools import pairwise
 from pathlib import Path
-from random import Random
-from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ksz_router.directory import Directory, DirectoryError, folder
 from ksz_router.directory.loader import REASONS_MAX, Loaded, LoadRefusedError, load
-from ksz_router.directory.sorting import Sorter
 from ksz_router.limits import person_lines_max, person_numbers_max
 from ksz_router.model import ANY_TYPE, OPEN, Line, NumberStatus, Person
 from tests.directory_files import HEADING, A, B, C, D, line, loaded, number, person, written
@@ -225,8 +220,8 @@ def test_what_a_killed_load_left_behind_is_removed(tmp_path: Path) -> None:
     assert loaded(tmp_path, person(A)).version == 5
     assert sorted(path.name for path in target.iterdir()) == [
         "current",
-        "load.lock",
         "version-00000005",
+        "write.lock",
     ]
 
 
@@ -234,9 +229,9 @@ def test_two_loads_do_not_run_at_once(tmp_path: Path) -> None:
     """The second is refused at once."""
     target = tmp_path / "directory"
     target.mkdir()
-    with (target / "load.lock").open("w") as lock:
+    with (target / "write.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(DirectoryError, match="another load is running"):
+        with pytest.raises(DirectoryError, match="a writer, a load or a restore"):
             loaded(tmp_path, person(A))
     assert loaded(tmp_path, person(A)).version == 1
 
@@ -268,26 +263,6 @@ def test_several_numbers_of_one_person_are_one_family(tmp_path: Path) -> None:
         assert found is not None
         assert (found.current, found.current_status) == (D, NumberStatus.ACTIVE)
         assert sorted(row.capacity for row in found.lines) == [1, 2, 3, 4]
-
-
-@given(st.lists(st.binary(min_size=3, max_size=3), max_size=40), st.integers(1, 7), st.randoms())
-def test_the_sorter_sorts(records: list[bytes], run: int, random: Random) -> None:
-    """Any records, any size of a run; nothing lost, nothing doubled."""
-    with TemporaryDirectory() as name:
-        sorter = Sorter(Path(name), 3, run)
-        for record in records:
-            sorter.add(record)
-        assert list(sorter.sorted()) == sorted(records)
-        assert sorter.count == len(records)
-
-
-def test_a_sorted_input_is_one_run(tmp_path: Path) -> None:
-    """Nothing is merged where nothing needs to be."""
-    sorter = Sorter(tmp_path, 2, 10)
-    for n in range(100):
-        sorter.add(n.to_bytes(2, "big"))
-    assert len(list(sorter.sorted())) == 100
-    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_the_example_of_the_document_loads_as_it_says(tmp_path: Path) -> None:

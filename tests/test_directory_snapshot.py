@@ -2,6 +2,7 @@
 
 import multiprocessing
 import shutil
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ksz_router.directory import DamagedError, Directory, DirectoryError, folder
+from ksz_router.directory import DamagedError, Directory, DirectoryError, folder, marks
 from ksz_router.directory.check import check
 from ksz_router.directory.packing import Record, pack, pack_key
 from ksz_router.model import OPEN, Line, NumberStatus, Person
@@ -140,7 +141,7 @@ def test_a_new_version_that_cannot_be_used_leaves_the_old_one_serving(tmp_path: 
     loaded(tmp_path, person(B))
     (tmp_path / "directory/version-00000002/complete").unlink()
     for _ in range(2):
-        with pytest.raises(folder.NotCheckedError):
+        with pytest.raises(marks.NotCheckedError):
             directory.refresh()
     assert directory.look_up([A]) != [None]
     directory.close()
@@ -202,7 +203,7 @@ def test_a_copy_is_refused_until_it_was_checked(tmp_path: Path) -> None:
     loaded(tmp_path, person(A), line(A))
     copy = tmp_path / "copy"
     shutil.copytree(tmp_path / "directory", copy)
-    with pytest.raises(folder.NotCheckedError, match="ksz-router directory check"):
+    with pytest.raises(marks.NotCheckedError, match="ksz-router directory check"):
         Directory.open(copy)
     assert check(copy) == []
     directory = Directory.open(copy)
@@ -223,7 +224,7 @@ def test_one_changed_bit_is_found_anywhere(tmp_path: Path, place: str) -> None:
     content[{"first": 20, "middle": len(content) // 2, "last": -1}[place]] ^= 1
     data.write_bytes(content)
     for _ in range(2):
-        with pytest.raises(folder.NotCheckedError):
+        with pytest.raises(marks.NotCheckedError):
             Directory.open(tmp_path / "directory")
         problems = check(tmp_path / "directory")
         assert [str(data) in problem for problem in problems] == [True]
@@ -234,7 +235,7 @@ def test_a_file_that_was_cut_is_found(tmp_path: Path) -> None:
     loaded(tmp_path, person(A), line(A))
     data = data_of(tmp_path / "directory")
     data.write_bytes(data.read_bytes()[:-4096])
-    with pytest.raises(folder.NotCheckedError):
+    with pytest.raises(marks.NotCheckedError):
         Directory.open(tmp_path / "directory")
     assert check(tmp_path / "directory")
 
@@ -243,37 +244,38 @@ def test_without_its_mark_a_version_never_serves(tmp_path: Path) -> None:
     """No mark means that it was never completely written."""
     loaded(tmp_path, person(A))
     (tmp_path / "directory/version-00000001/complete").write_text("{}")
-    with pytest.raises(folder.NotCheckedError, match="mark of completion"):
+    with pytest.raises(marks.NotCheckedError, match="mark of completion"):
         Directory.open(tmp_path / "directory")
-    with pytest.raises(folder.NotCheckedError, match="mark of completion"):
+    with pytest.raises(marks.NotCheckedError, match="mark of completion"):
         check(tmp_path / "directory")
 
 
 def tampered(target: Path, key: bytes, value: bytes, database: bytes = folder.PERSONS) -> None:
     """Write as somebody would who knows the format, marks included."""
     place = target / "version-00000001"
-    with lmdb.open(str(place), max_dbs=2, map_size=1 << 20) as environment:
+    with lmdb.open(str(place), max_dbs=4, map_size=1 << 20) as environment:
         handle = environment.open_db(database)
         with environment.begin(handle, write=True) as transaction:
             transaction.put(key, value)
-    folder.write_mark(place, folder.make_mark(place))
+    marks.write_mark(place, marks.make_mark(place))
 
 
 @pytest.mark.parametrize(
-    ("content", "error"),
+    ("key", "content", "error"),
     [
-        ({"format": 2, "version": 1, "numbers": 1, "lines": 0}, folder.FormatError),
-        ({"format": 1, "version": 7, "numbers": 1, "lines": 0}, DamagedError),
-        ({"format": 1}, DamagedError),
+        (folder.META, b'{"format":1}', folder.FormatError),
+        (folder.META, b'{"format":', DamagedError),
+        (folder.STATE, struct.pack(">QQQ", 0, 1, 0), DamagedError),
+        (folder.STATE, b"cut", DamagedError),
     ],
 )
 def test_another_format_or_a_damaged_description_is_refused(
-    tmp_path: Path, content: dict[str, int], error: type[DirectoryError]
+    tmp_path: Path, key: bytes, content: bytes, error: type[DirectoryError]
 ) -> None:
     """The error names the folder and the mend; the process can open it again after that."""
     loaded(tmp_path, person(A))
     target = tmp_path / "directory"
-    tampered(target, folder.META, msgspec.json.encode(content), folder.META)
+    tampered(target, key, content, folder.META)
     for _ in range(2):
         with pytest.raises(error, match="load the directory again") as caught:
             Directory.open(target)
@@ -288,7 +290,7 @@ def a_line(begin: int, end: int = OPEN, sector: int = 17) -> Line:
     ("value", "problem"),
     [
         (b"\xff" * 7, "cut off or out of range"),
-        (pack(Record(status=NumberStatus.ACTIVE, others=(B,))), "do not name each other"),
+        (pack(Record(status=NumberStatus.ACTIVE, others=(B,))), "names a number that is missing"),
         (pack(Record(status=NumberStatus.DECEASED)), "day of death"),
         (
             pack(Record(status=NumberStatus.ACTIVE, lines=(a_line(20260101, 20250101),))),

@@ -1,16 +1,17 @@
 """Persons who do not exist: always the same ones, loadable, and with the properties promised."""
 
 import io
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from ksz_router import official
-from ksz_router.days import covers
+from ksz_router.days import covers, next_day
 from ksz_router.directory import Directory
 from ksz_router.directory.check import check
 from ksz_router.directory.loader import load
-from ksz_router.directory.synthesise import PERSONS_MIN, landmarks, write_csv
+from ksz_router.directory.synthesise import PERSONS_MIN, landmarks, write_csv, write_parquet
 from ksz_router.identifiers import is_insz
 from ksz_router.model import ANY_TYPE, OPEN, PROVISIONAL, NumberStatus, Person
 
@@ -93,14 +94,59 @@ def test_the_file_is_as_varied_as_a_real_one(rows: list[list[str]]) -> None:
     """Some ten lines a person; open and closed, untyped, provisional; all states of a number."""
     lines = [row for row in rows if not row[1]]
     states = [row[1] for row in rows if row[1]]
-    assert 8 <= len(lines) / PERSONS <= 12
+    assert 9.5 <= len(lines) / PERSONS <= 10.5
     assert {"active", "replaced", "cancelled", "deceased"} == set(states)
-    assert states.count("active") > len(states) * 0.8
+    assert states.count("active") > len(states) * 0.6
+    assert 0.1 < sum(number[2] in "2345" for number, *_ in rows) / len(rows) < 0.3, "BIS numbers"
     for column, value in ((5, ""), (6, str(PROVISIONAL)), (9, "")):
         share = sum(row[column] == value for row in lines) / len(lines)
         assert 0.001 < share < 0.9
     targets = {row[2] for row in rows if row[2]}
     assert any(row[1] == "replaced" and row[0] in targets for row in rows), "a chain of two"
+
+
+def test_lives_fit_their_dates(rows: list[list[str]]) -> None:
+    """Nothing begins before birth, of the dead hardly anything goes on; periods join or not."""
+    dead = {row[0]: row[3] for row in rows if row[3]}
+    born: dict[str, int] = {}
+    for insz in {row[0] for row in rows[200:] if not row[1]}:
+        late = int("2" + insz[:9]) % 97 + int(insz[9:]) == 97
+        born[insz] = (2000 if late else 1900) + int(insz[:2])
+    assert all(int(row[8][:4]) >= born[row[0]] for row in rows if row[0] in born and row[8])
+    of_dead = [row[9] > dead[row[0]] or not row[9] for row in rows if row[8] and row[0] in dead]
+    assert 0 < sum(of_dead) / len(of_dead) < 0.1, "somebody forgot to close a line"
+    neighbours = [
+        (before[9], after[8])
+        for before, after in pairwise(rows)
+        if after[0] == before[0] and after[4:7] == before[4:7] and before[9] and after[8]
+    ]
+    joined = sum(
+        next_day(int(end.replace("-", ""))) == int(begin.replace("-", ""))
+        for end, begin in neighbours
+    )
+    assert 0.2 < joined / len(neighbours) < 0.8
+
+
+def test_a_line_may_stand_under_two_numbers_of_one_person(rows: list[list[str]]) -> None:
+    """Institutions inscribe whom they have under one number already under the other, too."""
+    current = {row[0]: row[2] for row in rows if row[2]}
+    under = {(row[0], *row[4:]) for row in rows if not row[1]}
+    doubled = [row for row in under if (current.get(row[0], ""), *row[1:]) in under]
+    assert doubled
+
+
+def test_parquet_holds_the_same_rows(tmp_path: Path) -> None:
+    """And loads into the same directory."""
+    (tmp_path / "persons.csv").write_text(text_of(300, SEED))
+    write_parquet(tmp_path / "persons.parquet", persons=300, seed=SEED)
+    for suffix in ("csv", "parquet"):
+        load(tmp_path / f"persons.{suffix}", tmp_path / suffix)
+    numbers = [row.split(",")[0] for row in text_of(300, SEED).splitlines()[2:]]
+    csv, parquet = (Directory.open(tmp_path / suffix) for suffix in ("csv", "parquet"))
+    assert csv.look_up(numbers) == parquet.look_up(numbers)
+    assert csv.lines_count == parquet.lines_count > 2_000
+    csv.close()
+    parquet.close()
 
 
 def test_who_is_answered_is_known_to_all(people: dict[str, Person | None]) -> None:

@@ -10,6 +10,7 @@ import pytest
 from ksz_router import __version__
 from ksz_router.cli import VERBS
 from ksz_router.codes import MEANINGS, Action, Code, Stage
+from ksz_router.report.directory_findings import Finding
 
 ROOT = Path(__file__).parents[1]
 DECISIONS = ROOT / "docs" / "decisions"
@@ -95,7 +96,8 @@ def test_every_code_that_a_document_names_exists(name: str) -> None:
     """A code that is gone or misspelt would be looked for in vain."""
     text = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
     statuses = {meaning.status for meaning in MEANINGS.values()}
-    known = {member.name for names in (Code, Action, Stage) for member in names} | statuses
+    names = (Code, Action, Stage, Finding)
+    known = {member.name for each in names for member in each} | statuses
     assert set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)`", text)) <= known
 
 

@@ -57,7 +57,7 @@ def calls() -> dict[str, set[str]]:
 @pytest.mark.parametrize(
     ("name", "modules"),
     [
-        ("decide", {"daemon.exchange", "replay.again"}),  # a replay forwards and answers nothing
+        ("decide", {"daemon.judging", "replay.again"}),  # a replay forwards and answers nothing
         ("forward", {"daemon.exchange"}),
         ("release", {"daemon.exchange"}),
         ("Dispatch", {"daemon.exchange"}),
@@ -74,13 +74,15 @@ def test_one_place_decides_forwards_and_answers(name: str, modules: set[str]) ->
 
 def test_every_request_that_is_taken_is_decided_on() -> None:
     """Law 1: the one call of ``decide`` hangs on no condition, so no option turns it off."""
-    assert hangs_on("decide") == ("_judge", [ast.Assign, ast.For])
-    assert hangs_on("self._judge") == ("take", [ast.Expr, ast.For])
+    assert hangs_on("decide", "judging") == ("judge", [ast.Assign, ast.For])
+    assert hangs_on("judge", "exchange") == ("_judge", [ast.Assign])
+    assert hangs_on("self._judge", "exchange") == ("take", [ast.Expr, ast.For])
+    assert hangs_on("judge", "mailbox_step") == ("judged", [ast.Assign])
 
 
-def hangs_on(called: str) -> tuple[str, list[type[ast.AST]]]:
+def hangs_on(called: str, module: str) -> tuple[str, list[type[ast.AST]]]:
     """The function that holds the one call of a name, and the statements around the call."""
-    tree = ast.parse((PACKAGE / "daemon" / "exchange.py").read_text(encoding="utf-8"))
+    tree = ast.parse((PACKAGE / "daemon" / f"{module}.py").read_text(encoding="utf-8"))
     parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
     (call,) = [
         node

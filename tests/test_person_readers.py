@@ -33,6 +33,7 @@ READS: dict[str, tuple[str, ...]] = {
     "explain": ("explain", "--as", worlds.uri(worlds.CENTRE), "--person", "-",
                 "--service", "UnemploymentData", "--service-version", "3", "--sector", "17",
                 "--type", "1", "--capacity", "2", "--user", worlds.USER_A),
+    "directory history": ("directory", "history", "--person", "-"),
     "log query": ("log", "query", "--person", "-"),
 }  # fmt: skip
 """The verbs that read a person, each with a command line that does; the number on stdin."""
@@ -42,6 +43,14 @@ BY_EXCHANGE: dict[str, tuple[str, ...]] = {
     "log replay": ("log", "replay", "--exchange", "019a91e0-7a3b-7c11-9d52-0b7f6f3c2a10"),
 }
 """The verbs that show what is about a person whom they only meet in what they find."""
+
+EVERYBODY = {"report directory": ("--work-lists", "lists")}
+"""The verbs that read everybody, and the words with which they name some: then a purpose is asked.
+Whom is not known before; one entry is made, without person (tests/test_report_cli.py)."""
+RECORDS: dict[str, str] = {
+    "directory apply": "a READING names whose file it is, and each of its lines has entries",
+}
+"""The verbs that show no person, and record who ran them and why all the same."""
 
 OTHERS = {
     "run": "serves: each exchange has its entries",
@@ -53,6 +62,8 @@ OTHERS = {
     "rulebook show": "institutions, services and grants; no right of a user",
     "rulebook user-key": "computes a name from the number it is given, and looks nobody up",
     "directory load": "writes; a refusal names rows of the file and no person",
+    "directory backup": "copies the file; shows a version and counts",
+    "directory restore": "copies and checks; a problem names a place, as that of check",
     "directory check": "a problem names the place of a number in the file, not the number",
     "directory synthesise": "nobody: its persons do not exist",
     "send": "asks a router as an institution: the router records it",
@@ -75,9 +86,10 @@ OTHERS = {
 MAY_READ = {
     "ksz_router.directory.snapshot": {"reading", "check_config"},
     "ksz_router.directory.Directory": set[str](),
-    "ksz_router.privacylog.query": {"log_query"},
+    "ksz_router.directory.scan": {"report_directory"},
+    "ksz_router.privacylog.query": {"log_query", "directory_history"},
     "ksz_router.privacylog.live": set[str](),
-    "ksz_router.privacylog.archive.assemble": {"log_query"},
+    "ksz_router.privacylog.archive.assemble": {"log_query", "directory_history"},
     "ksz_router.privacylog.archive.search": set[str](),
     "ksz_router.privacylog.hotlog": set[str](),
     "ksz_router.privacylog.recovery": set[str](),
@@ -169,7 +181,7 @@ def run(
 
 def test_every_verb_is_known_to_read_a_person_or_not_to() -> None:
     """A verb that is new is put in one of the two tables above, and tested if it reads."""
-    assert sorted(commands()) == sorted([*READS, *BY_EXCHANGE, *OTHERS])
+    assert sorted(commands()) == sorted([*READS, *BY_EXCHANGE, *EVERYBODY, *RECORDS, *OTHERS])
 
 
 def test_a_verb_that_can_be_given_a_person_is_one_that_reads_or_says_why_not() -> None:
@@ -178,7 +190,8 @@ def test_a_verb_that_can_be_given_a_person_is_one_that_reads_or_says_why_not() -
         options = {option for action in leaf._actions for option in action.option_strings}
         words = options | {action.dest for action in leaf._actions}
         takes_person = bool(words & {"--person", "person", "insz", "--insz"})
-        assert ({"--purpose", "--reader"} <= options) == (name in READS or name in BY_EXCHANGE)
+        is_recorded = name in READS | BY_EXCHANGE or name in EVERYBODY or name in RECORDS
+        assert ({"--purpose", "--reader"} <= options) == is_recorded
         assert not takes_person or name in READS or name == "send", name
 
 
@@ -231,6 +244,26 @@ def test_the_entry_is_durable_before_the_person_is_looked_up(
     assert run(desk, monkeypatch, verb) == cli.NOT_IN_ORDER
     assert capsys.readouterr().out == ""
     assert len(desk.entries()) == 1
+
+
+@pytest.mark.parametrize(("verb", "naming"), EVERYBODY.items())
+def test_who_reads_everybody_says_why_where_it_names_some(
+    desk: Desk, capsys: pytest.CaptureFixture[str], verb: str, naming: Sequence[str]
+) -> None:
+    """Without a purpose nothing is read; with one the entry is there before the first look."""
+    out = desk.folder / "out"
+    words = [*verb.split(), "--quarter", "2020Q1", "--out", str(out), "--config", str(desk.config)]
+    named = [naming[0], str(desk.folder / naming[1])]
+    assert cli.main([*words, *named]) == cli.USAGE
+    assert desk.entries() == []
+    gone = ("--directory", str(desk.folder / "none"), "--purpose", "complaint 7", "--reader", "dpo")
+    assert cli.main([*words, *named, *gone]) == cli.NOT_IN_ORDER
+    (entry,) = desk.entries()
+    assert (entry.kind, entry.service, entry.reader, entry.purpose, entry.person) == (
+        Kind.READING, verb, "dpo", "complaint 7", None,
+    )  # fmt: skip
+    assert capsys.readouterr().out == ""
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("verb", BY_EXCHANGE)

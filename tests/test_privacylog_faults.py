@@ -86,7 +86,6 @@ def test_every_step_of_the_disk_is_in_the_table(steps: dict[tuple[str, str], int
     assert len(TABLE) == len(steps)
 
 
-@pytest.mark.xdist_group("privacylog faults")
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.call} {row.role}")
 def test_a_step_that_fails_loses_nothing_and_doubles_nothing(

@@ -10,6 +10,7 @@ import pytest
 
 from ksz_router.codes import Code
 from ksz_router.config import Config
+from ksz_router.daemon.directory_metrics import DirectoryMetrics
 from ksz_router.daemon.metrics import SECONDS, Metrics, blame
 from ksz_router.daemon.sequencer_metrics import SequencerMetrics
 
@@ -27,9 +28,10 @@ def section(alert: str) -> str:
 
 
 def exported() -> set[str]:
-    """Every name that a worker or the sequencer exports, as it is written in a rule."""
+    """Every name that a worker, the sequencer or the directory exports, as rules write it."""
     names = set()
-    for family in (*Metrics().collect(), *SequencerMetrics(Config()).collect()):
+    of_programs = (*SequencerMetrics(Config()).collect(), *DirectoryMetrics().collect())
+    for family in (*Metrics().collect(), *of_programs):
         suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
         names |= {family.name + suffix for suffix in suffixes.get(family.type, ("",))}
     return names | gauges() | {"process_start_time_seconds", "up"}

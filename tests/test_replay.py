@@ -19,7 +19,7 @@ from ksz_router.privacylog.keys import QuarterKeys, Tokens
 from ksz_router.replay import again as again_module
 from ksz_router.replay.again import Replayed, State, decide_again
 from ksz_router.replay.recorded import PastRequest
-from tests.strategies import (
+from tests.plain_case import (
     JOBS,
     OTHER_SOURCE,
     SOURCE,
@@ -27,11 +27,11 @@ from tests.strategies import (
     WELFARE,
     YESTERDAY,
     Case,
-    cases,
     grant,
     line,
     plain_case,
 )
+from tests.strategies import cases
 
 KEYS = QuarterKeys(id="2026Q1-00000000", **{
     name: bytes([number]) * 32

@@ -31,7 +31,18 @@ def test_all_rows_of_a_user_are_found(rights: Rights) -> None:
 
 def test_a_named_user_hides_the_application(rights: Rights) -> None:
     """A user without rights does not get those of the program."""
-    program = [{"UnemploymentData", "A036"}]
+    changes = {
+        f"directory.{verb}"
+        for verb in (
+            "inscribe",
+            "adjust",
+            "remove",
+            "lines",
+            "file",
+            "file.answer",
+        )
+    }
+    program = [{"UnemploymentData", "A036"}, changes]
     assert services(rights.find(w.CENTRE, None, w.PROGRAM)) == program
     assert rights.find(w.CENTRE, "00010199747", w.PROGRAM) == ()
     assert services(rights.find(w.CENTRE, w.USER_A, w.PROGRAM)) == [set()]

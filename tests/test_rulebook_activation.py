@@ -102,7 +102,7 @@ def test_a_manifest_changed_after_signing_is_refused(tmp_path: Path) -> None:
     """The signature covers every byte of the manifest, the counts too."""
     world = make_world(tmp_path)
     manifest = world.store / "generations" / world.name / "manifest.json"
-    change(manifest, lambda b: b.replace(b'"institutions": 15', b'"institutions": 16'))
+    change(manifest, lambda b: b.replace(b'"institutions": 16', b'"institutions": 17'))
     with pytest.raises(GenerationUnsignedError):
         verify(world.store, world.name, world.signer_pub)
 

@@ -65,6 +65,8 @@ FAULTS = [
     Fault(SERVICES, "deadline_ms = 2000", "payload_bytes_max = 1048576", "payload_bytes_max ="),
     Fault(SERVICES, 'subject = "person"\nfollow_replaced = true\nrefuse',
           'subject = "none"\nfollow_replaced = true\nrefuse', "need a person as subject"),
+    Fault(SERVICES, 'subject = "person"\nfollow_replaced = true\nrefuse',
+          'subject = "person"\nany_number = true\nrefuse', "any_number is for a person"),
     Fault(SERVICES, 'source = "none"', 'recipient = "none"', "recipient is for submissions"),
     Fault(SERVICES, 'source = "none"', "", "the control sets no mode"),
     Fault(SERVICES, 'source = "none"', 'source = "off"', "$.source"),

@@ -32,7 +32,7 @@ def test_from_text_to_active_generation(tmp_path: Path, capsys: pytest.CaptureFi
     assert "grant podmi-a036: receive by 16/2" in shown
     assert main(["rulebook", "show", name, *store, "--json"]) == OK
     table = json.loads(capsys.readouterr().out)
-    assert len(table["institutions"]) == 15
+    assert len(table["institutions"]) == 16
 
 
 def test_check_tells_every_finding_and_refuses_on_errors(
@@ -48,7 +48,7 @@ def test_check_tells_every_finding_and_refuses_on_errors(
 
     assert main(words) == NOT_IN_ORDER
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == "15 files: 1 errors, 3 warnings"
+    assert lines[-1] == "19 files: 1 errors, 3 warnings"
     assert (
         "rights/ocmw.toml:13: error: level = 7 is out of range; give a value from 0 to 4" in lines
     )

@@ -99,12 +99,12 @@ def test_the_manifest_says_what_is_in_it(tmp_path: Path) -> None:
     data = (tmp_path / "generations" / manifest.name / "data.mdb").read_bytes()
 
     assert manifest.counts == {
-        "institutions": 15,
-        "services": 11,
-        "grants": 16,
-        "availability": 11,
+        "institutions": 16,
+        "services": 20,
+        "grants": 42,
+        "availability": 21,
         "outages": 1,
-        "rights": 11,
+        "rights": 14,
     }
     assert manifest.data_sha256 == hashlib.sha256(data).hexdigest()
     assert manifest.built_at == "2026-11-21T22:26:40+00:00"

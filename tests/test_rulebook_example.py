@@ -34,6 +34,23 @@ MUTATIONS = {
     "application": w.MUTATIONS_PROGRAM,
 }
 
+REMOVE = {"service": "directory.remove", "version": 1}
+OTHERS = {"service": "directory.others", "version": 1}
+REGISTRATION = {
+    "service": "directory.register",
+    "version": 1,
+    "user": None,
+    "application": w.MUTATIONS_PROGRAM,
+}
+
+NUMBER = {
+    "service": "directory.number",
+    "version": 1,
+    "legal_framework": "KSZ:NUMBERS",
+    "user": None,
+    "application": "00901000303",
+}
+
 
 def person(status: NumberStatus = NumberStatus.ACTIVE, *lines: Line) -> Person:
     return Person(status, w.PERSON, status, lines or w.LINES)
@@ -45,6 +62,7 @@ def lines_but(sector: int, *instead: Line) -> Person:
 
 
 REPLACED = Person(NumberStatus.REPLACED, w.PERSON, NumberStatus.ACTIVE, w.LINES)
+CANCELLED = person(NumberStatus.CANCELLED)
 DECEASED = person(NumberStatus.DECEASED)
 LOW_PHASE = lines_but(17, Line(17, 1, 2, 0, 20200101, 99991231))
 ENDED = lines_but(17, Line(17, 1, 2, 2, 20200101, 20251231))
@@ -70,7 +88,12 @@ REFUSED: list[tuple[str, dict[str, Any], Person | None, Code]] = [
     (w.CENTRE, HANDI, LOW_PHASE, Code.PHASE_TOO_LOW),
     (w.CENTRE, {}, ENDED, Code.PERIOD_NOT_COVERED),
     (w.CENTRE, {}, REPLACED, Code.PERSON_REPLACED),
-    (w.CENTRE, {}, person(NumberStatus.CANCELLED), Code.PERSON_CANCELLED),
+    (w.CENTRE, {}, CANCELLED, Code.PERSON_CANCELLED),
+    (w.CENTRE, {"service": "directory.inscribe", "version": 1}, CANCELLED, Code.PERSON_CANCELLED),
+    (w.CENTRE, {**REMOVE, "user": w.USER_B}, w.KNOWN, Code.SERVICE_NOT_IN_ACCESS_RIGHT),
+    (w.CENTRE, OTHERS, lines_but(17), Code.PERSON_NOT_INTEGRATED),
+    (w.CENTRE, REGISTRATION, w.KNOWN, Code.NO_ACCESS_RIGHT),
+    (w.REGISTER, {**NUMBER, **PATH_B}, w.KNOWN, Code.NO_ACCESS_RIGHT),
     (w.CENTRE, HANDI, DECEASED, Code.PERSON_DECEASED),
     (w.DEPARTMENT, {**DMFA, **PATH_B, "level": 2}, None, Code.PERSON_UNKNOWN),
     (w.CENTRE, {}, lines_but(18), Code.NO_SOURCE_KNOWS_THE_PERSON),
@@ -91,6 +114,15 @@ PASSES: list[tuple[str, dict[str, Any], Person, tuple[str, ...]]] = [
     (w.REGISTER, {**MUTATIONS, **PATH_B}, w.KNOWN, (w.RVA, w.NIC)),
     (w.CENTRE, {"service": "PensionRegister", "version": 1}, w.KNOWN, (w.PENSIONS,)),
     (w.CENTRE, {"service": "OccupationalDisease", "version": 1}, w.KNOWN, (w.DISEASES,)),
+    (w.CENTRE, {"service": "directory.inscribe", "version": 1}, lines_but(17), (w.BANK,)),
+    (w.CENTRE, {"service": "directory.inscribe", "version": 1}, REPLACED, (w.BANK,)),
+    (w.CENTRE, {**REMOVE, "user": None, "application": w.PROGRAM}, CANCELLED, (w.BANK,)),
+    (w.CENTRE, {"service": "directory.lines", "version": 1}, lines_but(17), (w.BANK,)),
+    (w.CENTRE, OTHERS, w.KNOWN, (w.BANK,)),
+    (w.REGISTER, {**REGISTRATION, "sector": 0, "type": 0, "capacity": 0}, CANCELLED, (w.BANK,)),
+    (w.BANK, {**NUMBER, **PATH_B}, w.KNOWN, (w.RVA, w.NIC)),
+    (w.BANK, {**NUMBER, **PATH_B}, CANCELLED, (w.RVA, w.NIC)),
+    (w.BANK, {**NUMBER, **PATH_B}, lines_but(11), (w.RVA,)),
     (w.CENTRE, {"service": "TestConnectionService", "version": 1, "person": None}, w.KNOWN, ()),
 ]
 
@@ -126,6 +158,14 @@ def test_a_request_of_the_table_goes_to_its_sources(
 
     assert isinstance(verdict, Forward), verdict
     assert tuple(found.kbo for found in verdict.destinations) == sources
+
+
+def test_a_number_that_does_not_exist_reaches_who_keeps_the_numbers(snapshot: Snapshot) -> None:
+    """The register makes it known; a line under it can be asked for, and nobody is followed."""
+    own = {**REGISTRATION, "sector": 0, "type": 0, "capacity": 0}
+    for known in (None, REPLACED):
+        verdict = judge(snapshot, w.REGISTER, own, known)
+        assert (verdict.person, verdict.destinations[0].kbo) == (w.PERSON, w.BANK)
 
 
 def test_a_recipient_that_does_not_know_the_person_is_a_logged_violation(

@@ -33,8 +33,6 @@ from tests.integration.stands import (
 from tests.test_tidy import imports
 from tests.test_wire_vectors import FOLDER, INVALID, VALID
 
-pytestmark = pytest.mark.xdist_group("integration-stranger")
-
 FILE = Path(__file__).parent / "stranger.py"
 BYTES = FILE.with_name("stranger_bytes.py")
 ALONE = ("-E", "-s", "-S")

@@ -148,7 +148,8 @@ def test_stages_actions_kinds_speakers_and_outcomes_are_written_down() -> None:
     assert [(row[0], int(row[1])) for row in stages[1:]] == [(n.name, n.value) for n in Stage]
     assert [(row[0], int(row[1])) for row in actions[1:]] == [(n.name, n.value) for n in Action]
     assert [row[0].strip("`") for row in details[1:]] == [
-        "field", "newSSIN", "deceaseDate", "retry", "payloadDigest", "limit",
+        "field", "newSSIN", "deceaseDate", "retry", "payloadDigest", "dataBegin", "dataEnd",
+        "integration", "limit",
     ]  # fmt: skip
     kinds, *_ = tables(section("What a request asks"))
     assert [row[0].upper() for row in kinds[1:]] == [kind.name for kind in Kind]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from contrib.demo.cast import BANK
 from contrib.stand import ROOT, Stand, StandError
 from ksz_router.messages import Answer
 
@@ -35,9 +36,13 @@ def ask(stand: Stand, purpose: str, numbers: Sequence[str] = ()) -> list[Mapping
 
 
 def compare(rows: Sequence[Mapping[str, Any]], answers: Sequence[Answer]) -> tuple[int, list[str]]:
-    """Return how many of the answers the log has with the same outcome, and what is not so."""
+    """Return how many of the answers the log has with the same outcome, and what is not so.
+
+    What the router's own institution told others of numbers was answered to itself.
+    """
     faults = []
-    found = {row["exchange"]: row for row in rows if row["kind"] == "REQUEST"}
+    asked = [row for row in rows if row["kind"] == "REQUEST" and row.get("requester") != BANK]
+    found = {row["exchange"]: row for row in asked}
     logged = 0
     for answer in answers:
         own = answer.detail.get("retry") or answer.exchange.hex()

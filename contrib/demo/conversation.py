@@ -12,7 +12,7 @@ import msgspec
 import trio
 
 from contrib.demo import table
-from contrib.demo.cast import ASKING, Chapter, Step
+from contrib.demo.cast import ASKING, BANK, NAMES, Chapter, Step
 from contrib.demo.sources import DOWN, Sources, payload
 from contrib.demo.story import chapters
 from contrib.demo.terminal import bold, show
@@ -20,6 +20,12 @@ from contrib.stand import ROUTER_URI, Stand, StandError
 from ksz_router.codes import Code
 from ksz_router.messages import Answer
 from ksz_router.sdk import Client, SdkError, open_client
+
+UNSEEN = {DOWN, BANK}
+"""What goes to these is seen by no source of the demonstration: one is not there, the other is the
+router's own directory program."""
+
+_TOLD_SECONDS_MAX = 10.0
 
 
 class Told(msgspec.Struct):
@@ -83,6 +89,19 @@ async def _ask_chapter(
         except SdkError as error:
             found = error
         _tell(step, found, trio.current_time() - begun_at, sources, told)
+        if step.then_told:
+            await _wait_until_told(step, sources, told)
+
+
+async def _wait_until_told(step: Step, sources: Sources, told: Told) -> None:
+    """See that the directory tells the institutions that a step names, once each."""
+    number, names = step.request.person or "", ", ".join(NAMES[kbo] for kbo in step.then_told)
+    with trio.move_on_after(_TOLD_SECONDS_MAX):
+        await sources.all_told(number, step.then_told)
+    counts = {kbo: times for (kbo, of), times in sources.notices.items() if of == number}
+    if counts != dict.fromkeys(step.then_told, 1):
+        told.faults.append(f"exchange {told.sent}: not everybody was told once: {names}")
+    show(f"     and {NAMES[BANK]} tells who knows the person: {names}")
 
 
 def _tell(
@@ -109,7 +128,7 @@ def faults_of(step: Step, answer: Answer, took_s: float, sources: Sources) -> It
     if sorted(asked) != sorted(step.went_to):
         yield f"went to {asked or 'nobody'} instead of {step.went_to or 'nobody'}"
     reached = {kbo for exchange, kbo in sources.delivered if exchange == answer.exchange}
-    if reached != set(step.went_to) - {DOWN}:
+    if reached != set(step.went_to) - UNSEEN:
         yield f"reached {sorted(reached) or 'nobody'}"
     person = step.delivered or step.request.person
     if any(sources.delivered[answer.exchange, kbo] != person for kbo in reached):

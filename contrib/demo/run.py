@@ -100,6 +100,7 @@ def tell(folder: Path, told: Told) -> None:
         persons=PERSONS,
         seed=SEED,
         options={"archive": {"sealing": True}},
+        serves_directory=True,
     )
     try:
         trio.run(_converse, stand, ports, told)

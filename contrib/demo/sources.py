@@ -4,7 +4,7 @@ Six of them answer. One takes what is delivered and never answers; one does not 
 """
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import trio
 
@@ -21,10 +21,11 @@ from contrib.demo.cast import (
 )
 from contrib.stand import ROUTER_URI
 from ksz_router.sdk import Delivery, Identity, Outcome, Provider, Supply
+from ksz_router.sdk.directory import NUMBER, notice_of
 
 SERVICES = {
-    RVA: (("UnemploymentData", 3), ("MutationsSender", 1)),
-    NIC: (("HealthCareInsurance", 1), ("MutationsSender", 1)),
+    RVA: (("UnemploymentData", 3), ("MutationsSender", 1), (NUMBER, 1)),
+    NIC: (("HealthCareInsurance", 1), ("MutationsSender", 1), (NUMBER, 1)),
     HANDICAP: (("Handi", 1),),
     RSZ: (("DmfaConsultationService", 1),),
     REGISTER: (("RetrieveTIGroups", 2),),
@@ -33,6 +34,8 @@ SERVICES = {
 }
 HANGS, DOWN = DISEASES, PENSIONS
 
+_LOOK_SECONDS = 0.05
+
 
 class Sources:
     """All sources, and what was delivered to them.
@@ -40,11 +43,13 @@ class Sources:
     Attributes:
         delivered: INSZ asked for, by exchange id and KBO number of the source.
         times: How often each of these came.
+        notices: Who was told what became of which number.
     """
 
     def __init__(self) -> None:
         self.delivered: dict[tuple[bytes, str], str | None] = {}
         self.times = Counter[tuple[bytes, str]]()
+        self.notices = Counter[tuple[str, str]]()
         self._over = trio.Event()
 
     async def serve(
@@ -74,12 +79,20 @@ class Sources:
             for provider in providers:
                 provider.drain()
 
+    async def all_told(self, number: str, institutions: Iterable[str]) -> None:
+        """Wait until each of them was told what became of a number."""
+        while not all(self.notices[kbo, number] for kbo in institutions):  # noqa: ASYNC110 - a count
+            await trio.sleep(_LOOK_SECONDS)
+
     def end(self) -> None:
         """Answer what is in flight, release what hangs, and stop."""
         self._over.set()
 
     def _handler(self, kbo: str) -> Callable[[Delivery], Awaitable[Supply]]:
         async def answer(delivery: Delivery) -> Supply:
+            if delivery.service == NUMBER:
+                self.notices[kbo, notice_of(delivery).number] += 1
+                return Supply(Outcome.NO_DATA)
             self.delivered[delivery.exchange, kbo] = delivery.person
             self.times[delivery.exchange, kbo] += 1
             if kbo == HANGS:

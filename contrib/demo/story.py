@@ -29,6 +29,7 @@ from contrib.demo.cast import (
     Chapter,
     Step,
 )
+from contrib.demo.keeping import kept
 from ksz_router.codes import Code
 from ksz_router.messages import Request
 from ksz_router.sdk import new_ticket
@@ -88,6 +89,9 @@ def chapters(persons: Mapping[str, str], of_fund: str) -> Iterator[Chapter]:
         "The first broken rule is the answer. What is refused is recorded, and reaches no source.",
         (*_refused_for_who_asks(known), *_refused_for_what_is_known(persons)),
     )
+    unknown_here = _centre("UnemploymentData", 3, persons["not_integrated"])
+    replaced = _centre("UnemploymentData", 3, persons["any_type"])
+    yield from kept(unknown_here, replaced, persons["unknown"])
     yield Chapter(
         "Sources that fail",
         "Checked, recorded, passed; then the source is down, or hangs. The answer comes in time.",

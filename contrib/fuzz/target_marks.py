@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import msgspec
 
 from contrib.fuzz import targets
-from ksz_router.directory.folder import Mark, current, read_mark
+from ksz_router.directory.folder import current
+from ksz_router.directory.marks import Mark, read_mark
 from ksz_router.directory.packing import DirectoryError
 from ksz_router.rulebook.activation import active
 from ksz_router.rulebook.generation import (

@@ -22,6 +22,7 @@ VERBS = {
     "status": "show how a running router is",
     "rulebook": "check, build and activate rulebooks",
     "directory": "load, show and synthesise the person directory",
+    "report": "make the dashboards of a quarter",
     "explain": "run the preventive control on one request and show each rule",
     "send": "send one request to a router and print the answer",
     "log": "query and verify the privacy log",

@@ -10,14 +10,18 @@ from pathlib import Path
 from ksz_router import config
 from ksz_router.cli import BAD_CONFIG, OK, add_config
 from ksz_router.config import Config
+from ksz_router.credentials import Credentials
 from ksz_router.daemon.contexts import Contexts
+from ksz_router.daemon.directory_process import identity_of
 from ksz_router.directory.packing import DirectoryError
+from ksz_router.directory.sectoral import Sectoral
 from ksz_router.directory.snapshot import Directory
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.privacylog.keys import load, quarter_after, quarter_of
 from ksz_router.privacylog.tree.checkpoint import Signer
 from ksz_router.rulebook import activation
 from ksz_router.rulebook.generation import RulebookError
+from ksz_router.rulebook.snapshot import Snapshot
 from ksz_router.tls import TlsFilesError
 
 
@@ -37,11 +41,13 @@ examples:
 def run(arguments: argparse.Namespace) -> int:
     """Check each part and print how it is."""
     settings = config.load(arguments.config)
-    print(f"configuration    ok  {arguments.config}")
+    print(f"configuration     ok  {arguments.config}")
     checks: tuple[tuple[str, Callable[[Config], str]], ...] = (
         ("certificates", _certificates),
         ("rulebook", _rulebook),
         ("directory", _directory),
+        ("sectoral", _sectoral),
+        ("directory program", _directory_program),
         ("log keys", _log_keys),
         ("checkpoint keys", _checkpoint_keys),
         ("archive", _archive),
@@ -52,10 +58,10 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             found = check(settings)
         except (TlsFilesError, RulebookError, DirectoryError, PrivacyLogError, OSError) as error:
-            print(f"{name:<16} NOT OK  {error}")
+            print(f"{name:<17} NOT OK  {error}")
             code = BAD_CONFIG
         else:
-            print(f"{name:<16} ok  {found}")
+            print(f"{name:<17} ok  {found}")
     return code
 
 
@@ -77,6 +83,34 @@ def _directory(settings: Config) -> str:
         return f"version {directory.version}, {directory.numbers_count} numbers"
     finally:
         directory.close()
+
+
+def _sectoral(settings: Config) -> str:
+    """The directories of the secondary networks that the rulebook in force says are hosted here."""
+    store = Path(settings.tables.rulebook)
+    try:
+        snapshot = Snapshot.open(store, activation.active(store))
+    except RulebookError:
+        return "not known without a rulebook"  # which is told of by its own line
+    sectoral = Sectoral(Path(settings.tables.sectoral))
+    try:
+        sectoral.keep(snapshot.sectoral_networks)
+        if sectoral.down:
+            raise DirectoryError("; ".join(sectoral.down.values()))
+        return ", ".join(snapshot.sectoral_networks) or "none"
+    finally:
+        sectoral.close()
+        snapshot.close()
+
+
+def _directory_program(settings: Config) -> str:
+    serving = settings.directory
+    if not serving.serving:
+        return "none; the directory is changed by loading it anew"
+    Credentials(identity_of(settings), time.time)
+    told = settings.notices.application
+    tells = f"tells what became of numbers as {told}" if told else "[notices] tells nobody anything"
+    return f"{serving.certificate}, on {serving.host}, port {serving.port}; {tells}"
 
 
 def _ledger(settings: Config) -> str:

@@ -3,17 +3,33 @@
 import argparse
 import json
 import sys
+import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from ksz_router.cli import NOT_IN_ORDER, OK, UsageError, add_config
+from ksz_router.cli import (
+    NOT_IN_ORDER,
+    OK,
+    UsageError,
+    add_config,
+    directory_apply,
+    directory_backup,
+    directory_history,
+)
+from ksz_router.cli.progress import drawn
 from ksz_router.cli.reading import Reading, add_reading, look_up
 from ksz_router.config import load as load_config
 from ksz_router.days import to_date
 from ksz_router.directory.check import check
 from ksz_router.directory.loader import load
 from ksz_router.directory.packing import DirectoryError
-from ksz_router.directory.synthesise import PERSONS_MAX, PERSONS_MIN, landmarks, write_csv
+from ksz_router.directory.synthesise import (
+    PERSONS_MAX,
+    PERSONS_MIN,
+    landmarks,
+    write_csv,
+    write_parquet,
+)
 from ksz_router.identifiers import is_insz
 from ksz_router.model import ANY_TYPE, OPEN, Day, Line, Person
 from ksz_router.official import capacity_label, sectors
@@ -24,17 +40,31 @@ _EXAMPLES = """examples:
   ksz-router directory synthesise --persons 1000000 --seed 7 --out persons.csv
   ksz-router directory load persons.csv --directory /var/lib/ksz-router/directory
 
+  # 25 million in Parquet, a tenth of the size
+  ksz-router directory synthesise --persons 25000000 --out persons.parquet
+
   # who is who among them: a person to ask about for each verdict
   ksz-router directory synthesise --seed 7 --landmarks
 
   # what the directory holds on one person; the number on standard input, where nobody sees it
   ksz-router directory show - --purpose "complaint 2026/118" < number
 
-  # after a restore: check every byte, and admit the directory if it is sound
+  # a file of changes that came from an institution; run it again where it was stopped
+  ksz-router directory apply zandbergen-4711.csv --purpose "mailbox 4711, by courier"
+
+  # a copy while it serves; and back, brought forward to a moment before a mistake
+  ksz-router directory backup /backup/directory-monday
+  ksz-router directory restore /backup/directory-monday \
+      --journal-of /var/lib/ksz-router/directory --until-time 2026-11-23T14:02+01:00
+
+  # after files were copied: check every byte, and admit the directory if it is sound
   ksz-router directory check
 
-`show` writes an entry to the privacy log first, and refuses if it cannot.
-docs/directory-format.md describes the CSV file.
+  # who changed what of a person, and when
+  ksz-router directory history --person - --purpose "complaint 2026/118" < number
+
+`show` and `history` write an entry to the privacy log first, and refuse if they cannot.
+docs/directory-format.md describes the file. To load one takes ksz-router[audit].
 exit status: 0 done; 1 refused, unknown or not in order; 2 wrong usage.
 """
 
@@ -45,8 +75,8 @@ def add(parser: ArgumentParser) -> None:
     parser.epilog = _EXAMPLES
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
-    action = actions.add_parser("load", help="build a new version from a CSV file and swap it in")
-    action.add_argument("file", type=Path, metavar="FILE.csv")
+    action = actions.add_parser("load", help="build a new version from a file and swap it in")
+    action.add_argument("file", type=Path, metavar="FILE", help="CSV, or FILE.parquet")
     _add_place(action)
 
     action = actions.add_parser("show", help="show what the directory holds on one person")
@@ -59,10 +89,14 @@ def add(parser: ArgumentParser) -> None:
     _add_place(action)
     _add_json(action)
 
-    action = actions.add_parser("synthesise", help="write a CSV file of persons who do not exist")
+    directory_apply.add(actions, _add_json, add_config)
+    directory_backup.add(actions, _add_place, _add_json)
+    directory_history.add(actions, _add_place, _add_json)
+
+    action = actions.add_parser("synthesise", help="write a file of persons who do not exist")
     action.add_argument("--persons", type=int, default=10_000, metavar="N", help="(%(default)s)")
     action.add_argument("--seed", type=int, default=1, metavar="S", help="(%(default)s)")
-    action.add_argument("--out", type=Path, metavar="FILE.csv", help="(default: stdout)")
+    action.add_argument("--out", type=Path, metavar="FILE", help="(default: CSV on stdout)")
     action.add_argument(
         "--landmarks",
         action="store_true",
@@ -85,6 +119,12 @@ def run(arguments: Namespace) -> int:
     """Do it and return the exit code."""
     actions = {"load": _load, "show": _show, "check": _check, "synthesise": _synthesise}
     try:
+        if arguments.action == "history":
+            return directory_history.run(arguments)
+        if arguments.action == "apply":
+            return directory_apply.run(arguments)
+        if arguments.action in directory_backup.ACTIONS:
+            return directory_backup.run(arguments, _target(arguments))
         return actions[arguments.action](arguments)
     except (DirectoryError, PrivacyLogError) as error:
         print(f"ksz-router: {error}", file=sys.stderr)
@@ -98,19 +138,15 @@ def _target(arguments: Namespace) -> Path:
 
 
 def _load(arguments: Namespace) -> int:
-    is_watched = sys.stderr.isatty()
-    loaded = load(arguments.file, _target(arguments), progress=_draw if is_watched else None)
-    if is_watched:
-        print(file=sys.stderr)
+    with drawn() as progress:
+        loaded = load(
+            arguments.file,
+            _target(arguments),
+            now_us=time.time_ns() // 1000,
+            progress=progress,
+        )
     print(f"version {loaded.version}: {loaded.numbers} numbers, {loaded.lines} lines")
     return OK
-
-
-def _draw(what: str, done: int, total: int) -> None:
-    width = 40
-    share = done / total if total else 1.0
-    bar = "#" * int(share * width)
-    print(f"\r{what:>5} [{bar:<{width}}] {share:4.0%}", end="", file=sys.stderr, flush=True)
 
 
 def _show(arguments: Namespace) -> int:
@@ -190,11 +226,16 @@ def _written(day: Day) -> str | None:
 
 def _check(arguments: Namespace) -> int:
     target = _target(arguments)
-    problems = check(target)
+    remarks: list[str] = []
+    with drawn() as progress:
+        problems = check(target, progress=progress, remark=remarks.append)
     if arguments.json:
-        print(json.dumps({"directory": str(target), "problems": problems}))
+        found = {"directory": str(target), "problems": problems, "remarks": remarks}
+        print(json.dumps(found))
     else:
-        print("\n".join(problems) if problems else f"{target}: sound")
+        print("\n".join((*problems, *remarks)))
+        if not problems:
+            print(f"{target}: sound")
     return NOT_IN_ORDER if problems else OK
 
 
@@ -208,8 +249,15 @@ def _synthesise(arguments: Namespace) -> int:
         write_csv(sys.stdout, persons=arguments.persons, seed=arguments.seed)
         return OK
     try:
-        with arguments.out.open("w", encoding="ascii") as stream:
-            write_csv(stream, persons=arguments.persons, seed=arguments.seed)
+        if arguments.out.suffix == ".parquet":
+            write_parquet(arguments.out, persons=arguments.persons, seed=arguments.seed)
+        else:
+            with arguments.out.open("w", encoding="ascii") as stream:
+                write_csv(stream, persons=arguments.persons, seed=arguments.seed)
+    except ImportError as error:
+        raise UsageError(
+            f"{arguments.out}: Parquet is written with ksz-router[audit]; install that extra"
+        ) from error
     except OSError as error:
         raise UsageError(f"{arguments.out}: cannot be written: {error.strerror}") from error
     return OK

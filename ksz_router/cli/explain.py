@@ -18,11 +18,12 @@ from ksz_router.cli.reading import Reading, add_reading, look_up
 from ksz_router.codes import MEANINGS, Code
 from ksz_router.config import load
 from ksz_router.days import brussels_day, is_day
-from ksz_router.decision import Forward, Refusal, Step, Verdict, explain
+from ksz_router.decision import Facts, Forward, Refusal, Step, Verdict, explain, stand
 from ksz_router.directory import DirectoryError
+from ksz_router.directory.sectoral import Sectoral
 from ksz_router.identifiers import is_insz
 from ksz_router.messages import Request
-from ksz_router.model import Kind, Person
+from ksz_router.model import Day, Kind, Person
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.rights import Rights
 from ksz_router.rulebook.activation import active
@@ -53,6 +54,7 @@ class _Tables(NamedTuple):
 
     rulebook: Path
     directory: Path
+    sectoral: Path
     log: Path
     keys: Path
     node: str
@@ -78,6 +80,9 @@ def add(parser: ArgumentParser) -> None:
     tables.add_argument("--store", type=Path, metavar="DIR", help="the rulebook's generations")
     tables.add_argument("--generation", metavar="NAME", help="instead of the active one")
     tables.add_argument("--directory", type=Path, metavar="DIR", help="the person directory")
+    tables.add_argument(
+        "--sectoral", type=Path, metavar="DIR", help="the directories of secondary networks"
+    )
     tables.add_argument("--log", type=Path, metavar="DIR", help="the privacy log")
     tables.add_argument("--keys", type=Path, metavar="DIR", help="the privacy log's keys")
     parser.add_argument("--today", type=int, metavar="YYYYMMDD", help="judge as if on this day")
@@ -103,6 +108,7 @@ def run(arguments: Namespace) -> int:
                 find_rights=Rights(snapshot).find,
                 person=person,
             )
+            facts = _with_sectoral(facts, request, today, snapshot, tables.sectoral)
         finally:
             snapshot.close()
     except (RulebookError, DirectoryError, PrivacyLogError, OSError) as error:
@@ -121,11 +127,13 @@ def _tables(arguments: Namespace) -> _Tables:
     if arguments.config is None:
         if None in own:
             raise UsageError("give --config, or all of --store, --directory, --log and --keys")
-        return _Tables(*own, node="local")
+        sectoral = arguments.sectoral or arguments.directory.with_name("sectoral")
+        return _Tables(*own[:2], sectoral, *own[2:], node="local")
     config = load(arguments.config)
     return _Tables(
         rulebook=arguments.store or Path(config.tables.rulebook),
         directory=arguments.directory or Path(config.tables.directory),
+        sectoral=arguments.sectoral or Path(config.tables.sectoral),
         log=arguments.log or Path(config.privacy_log.path),
         keys=arguments.keys or Path(config.privacy_log.keys),
         node=config.node.name,
@@ -148,6 +156,23 @@ def _read_person(request: Request, directory: Path, reading: Reading) -> Person 
     if found.others:
         reading.record(found.others, user=user)
     return found.person
+
+
+def _with_sectoral(
+    facts: Facts, request: Request, today: Day, snapshot: Snapshot, folder: Path
+) -> Facts:
+    """Add what the directories of secondary networks hold; the person's reading is recorded."""
+    networks = stand(request, facts, today).networks
+    if not networks:
+        return facts
+    sectoral = Sectoral(folder)
+    try:
+        sectoral.keep(set(networks) & set(snapshot.sectoral_networks))
+        return msgspec.structs.replace(
+            facts, sectoral=sectoral.look_up([(request.person, networks)])[0]
+        )
+    finally:
+        sectoral.close()
 
 
 def _request(arguments: Namespace) -> Request:

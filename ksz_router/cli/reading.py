@@ -16,9 +16,9 @@ from ksz_router.model import Day, Person
 from ksz_router.privacylog.reading import record_reading
 
 
-def add_reading(parser: argparse.ArgumentParser) -> None:
+def add_reading(parser: argparse._ActionsContainer, *, required: bool = True) -> None:
     """Add ``--purpose`` and ``--reader``, the same in every verb that reads a person."""
-    parser.add_argument("--purpose", required=True, metavar="TEXT", help="why; it is recorded")
+    parser.add_argument("--purpose", required=required, metavar="TEXT", help="why; it is recorded")
     parser.add_argument("--reader", metavar="NAME", help="who reads (default: the login name)")
 
 

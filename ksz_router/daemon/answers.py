@@ -9,10 +9,10 @@ from ksz_router import __version__
 from ksz_router.codes import MEANINGS, Action, Code
 from ksz_router.daemon.opened import Exchange
 from ksz_router.daemon.well_formed import is_well_formed
-from ksz_router.decision import Forward, Refusal
+from ksz_router.decision import Destination, Forward, Refusal
 from ksz_router.ledger import NO_DIGEST, Earlier
 from ksz_router.messages import Answer, Outcome, RecipientStatus, Reply, Request
-from ksz_router.model import Kind
+from ksz_router.model import OPEN, Distribution, Kind
 from ksz_router.wire import VERSION
 
 RETRY_AFTER_MS = 1_000
@@ -86,7 +86,7 @@ def earlier(exchange: Exchange, held: Earlier, retry_at_ms: Moment) -> Answer:
     assert isinstance(verdict, Forward)
     recipients = _statuses(held.codes) + _spared(exchange)
     codes = [Code(recipient.code) for recipient in recipients]
-    code = _overall(codes) if verdict.service.kind is Kind.DISTRIBUTION else codes[0]
+    code = _overall(codes, verdict) if verdict.service.kind is Kind.DISTRIBUTION else codes[0]
     detail = {"retry": exchange.id.hex()}
     if held.digest != NO_DIGEST:
         detail["payloadDigest"] = held.digest.hex()
@@ -116,20 +116,32 @@ def outcome(exchange: Exchange, retry_at_ms: Moment) -> Answer:
     if verdict.service.kind is Kind.DISTRIBUTION:
         recipients += _spared(exchange)
         recipients += _statuses(granted.earlier) if granted is not None else ()
-        code = _overall([Code(recipient.code) for recipient in recipients])
+        code = _overall([Code(recipient.code) for recipient in recipients], verdict)
         reply = None
     is_retry = granted is not None and granted.first != exchange.id
+    detail = {"retry": exchange.id.hex()} if is_retry else {}
+    for asked in verdict.destinations[:1]:
+        if asked.data_begin > verdict.begin or asked.data_end < verdict.end:
+            detail = detail | _data_period(asked)
     return _answer(
         exchange.request.id,
         granted.first if granted is not None else exchange.id,
         code,
         exchange.generation,
-        detail={"retry": exchange.id.hex()} if is_retry else {},
+        detail=detail,
         retry_at_ms=retry_at_ms(exchange) if code in _RETRIED else None,
         source_us=source_ns // 1000,
         recipients=recipients,
         persons=reply.persons if reply is not None else (),
         payload=reply.payload if reply is not None else b"",
+    )
+
+
+def under(answer: Answer, code: Code) -> Answer:
+    """Return an answer under another code."""
+    plain, stage, official, status, action = _FIXED[code]
+    return msgspec.structs.replace(
+        answer, code=plain, stage=stage, official=official, status=status, action=action
     )
 
 
@@ -166,6 +178,16 @@ def code_of(reply: Reply, asked: str | None) -> Code:
     return _OUTCOMES[reply.outcome]
 
 
+def _data_period(asked: Destination) -> dict[str, str]:
+    """Of which days the source that was asked holds data, where that is not all that was asked."""
+    detail = {}
+    if asked.data_begin:
+        detail["dataBegin"] = str(asked.data_begin)
+    if asked.data_end != OPEN:
+        detail["dataEnd"] = str(asked.data_end)
+    return detail
+
+
 def _if_later(code: Code, exchange: Exchange, retry_at_ms: Moment) -> int | None:
     return retry_at_ms(exchange) if code in _RETRIED else None
 
@@ -181,11 +203,15 @@ def _spared(exchange: Exchange) -> tuple[RecipientStatus, ...]:
     return tuple(RecipientStatus(kbo, code) for kbo in exchange.left_out)
 
 
-def _overall(codes: list[Code]) -> Code:
+def _overall(codes: list[Code], verdict: Forward) -> Code:
     """One code for a distribution: the common one, or that only a part was reached.
 
-    Recipients that took it with something to say and with nothing have both been reached.
+    Recipients that took it with something to say and with nothing have both been reached. Under
+    distribution code Z one that received it and answered is enough.
     """
+    if verdict.service.distribution is Distribution.SUBMISSION:
+        reached = [code for code in codes if code >= Code.ANSWERED_WITH_DATA]
+        codes = reached or codes
     distinct = set(codes)
     if len(distinct) == 1 or distinct == {Code.ANSWERED_WITH_DATA, Code.ANSWERED_WITHOUT_DATA}:
         return min(distinct)

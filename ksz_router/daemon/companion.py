@@ -1,7 +1,8 @@
-"""The programs beside the workers: the sequencer, and the sealer where this machine seals.
+"""The programs beside the workers: sequencer, sealer and directory, where this machine has them.
 
 They are started, watched and started anew as workers are, and neither traffic nor readiness hangs
-on them. They stop after the workers: first the sealer, which writes entries of its own, and last
+on them. They stop after the workers: the directory, which then has answered all it was asked, the
+sealer, which writes entries of its own, and last
 the sequencer, so that everything that was ever recorded is under a checkpoint when the router is
 down. What the sealer cannot finish it begins anew at the next start.
 """
@@ -15,7 +16,7 @@ import trio
 
 from ksz_router import __version__
 from ksz_router.config import Config
-from ksz_router.daemon.control import Ask, Begin, Channel, Report, pair
+from ksz_router.daemon.control import Ask, Begin, Channel, Renew, Report, pair
 from ksz_router.daemon.handle import Backoff, WorkerHandle
 
 _STOP_SECONDS = 5.0
@@ -124,6 +125,11 @@ class Companion(WorkerHandle):
             self._log.error("program_mute", program=self.name)
             self.process.kill()
 
+    async def renew(self) -> None:
+        """Have it read certificates anew, where it has any."""
+        if self.name == "directory" and self.channel is not None:
+            await self.channel.send(Renew())
+
     async def stop(self) -> None:
         """Tell it to finish, and end it where that takes too long."""
         self._is_stopping = True
@@ -142,5 +148,6 @@ class Companion(WorkerHandle):
 
 def companions(settings: Config, log: structlog.typing.FilteringBoundLogger) -> list[Companion]:
     """Return the programs of a router in the order in which they stop."""
-    names = ["sealer"] if settings.archive.sealing else []
-    return [Companion(name, settings, log) for name in (*names, "sequencer")]
+    directory = ["directory"] if settings.directory.serving else []
+    sealer = ["sealer"] if settings.archive.sealing else []
+    return [Companion(name, settings, log) for name in (*directory, *sealer, "sequencer")]

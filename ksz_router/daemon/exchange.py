@@ -5,7 +5,7 @@
     settle    what came of a destination is handed to the recorder
     expire    what did not come in time is settled without it
 
-This is the only place where a request is decided on, and where one is forwarded or answered.
+This is the only place where a request is forwarded or answered; it is decided on in ``judging``.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,20 +18,21 @@ from ksz_router.daemon import answers
 from ksz_router.daemon.admission import Admission
 from ksz_router.daemon.deadlines import Deadlines
 from ksz_router.daemon.entries import EntryMaker
+from ksz_router.daemon.integrations import Derivation, Following, Integrations
+from ksz_router.daemon.judging import Judged, judge
 from ksz_router.daemon.metrics import Metrics
 from ksz_router.daemon.opened import Dispatch, Errand, Exchange, Release
+from ksz_router.daemon.own_answers import OwnAnswers
 from ksz_router.daemon.recorder import Recorded, Recorder
 from ksz_router.daemon.source import SourceLink
 from ksz_router.daemon.submissions import Submissions
 from ksz_router.daemon.tables import Tables
 from ksz_router.daemon.upstream import Failed, Upstream
 from ksz_router.days import brussels_day
-from ksz_router.decision import Forward, Refusal, decide
-from ksz_router.identifiers import Kbo
-from ksz_router.ledger import NOT_SENT, UNKNOWN, Earlier
+from ksz_router.decision import Forward
 from ksz_router.limits import source_code_chars_max
 from ksz_router.link import Link
-from ksz_router.messages import Answer, Reply, Request
+from ksz_router.messages import Reply, Request
 from ksz_router.model import Kind
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ class Exchanges:
         self._wall_ns = wall_ns
         self._new_id = new_id
         self._deadlines = Deadlines()
+        self._own_answers = OwnAnswers(upstream, wall_ns)
+        self._integrations = Integrations(recorder, tables.uri_of_source, self._own_answers.soon_ms)
         self.touched: set[Link] = set()
         """Links that something was queued on, to be flushed at the end of the turn."""
 
@@ -84,33 +87,41 @@ class Exchanges:
         """When :meth:`expire` has something to do; None if nothing is open."""
         return self._deadlines.next_ns
 
-    def take(self, asked: Sequence[tuple["Session", Request]]) -> None:
-        """Judge a batch of requests, and hand each to the recorder."""
-        now_ns, wall_ns = self._clock_ns(), self._wall_ns()
-        batch = [pair for pair in asked if self._admit(*pair, wall_ns)]
-        for begin in range(0, len(batch), _JUDGED_AT_ONCE):
-            self._judge(batch[begin : begin + _JUDGED_AT_ONCE], now_ns, wall_ns)
+    def take(
+        self, asked: Sequence[tuple["Session", Request]], following: Sequence[Following] = ()
+    ) -> None:
+        """Judge a batch of requests, and hand each to the recorder.
 
-    def _judge(self, batch: Sequence[tuple["Session", Request]], now_ns: int, wall_ns: int) -> None:
+        Args:
+            asked: What came in.
+            following: Or changes that follow from messages, and were admitted with these.
+        """
+        now_ns, wall_ns = self._clock_ns(), self._wall_ns()
+        batch: list[tuple[Session | Derivation, Request]]
+        batch = [pair for pair in asked if self._admit(*pair, wall_ns)]
+        batch += [(change.derivation, change.request) for change in following]
+        for begin in range(0, len(batch), _JUDGED_AT_ONCE):
+            end = begin + _JUDGED_AT_ONCE
+            self._judge(batch[begin:end], now_ns, wall_ns, following[begin:end])
+
+    def _judge(
+        self,
+        batch: Sequence[tuple["Session | Derivation", Request]],
+        now_ns: int,
+        wall_ns: int,
+        following: Sequence[Following],
+    ) -> None:
         today, generation = brussels_day(wall_ns), self._tables.generation
         begun_ns = self._clock_ns()
         looked_up = self._tables.look_up(batch, wall_ns // 1_000_000)
         checked_ns = self._clock_ns()
-        new_id, exchanges = self._new_id, []
-        for (session, request), facts in zip(batch, looked_up, strict=True):
-            verdict = decide(request, facts, today)
-            destinations: tuple[Kbo, ...] = ()
-            allowed_ms = 0
-            if isinstance(verdict, Forward):
-                destinations = tuple([found.kbo for found in verdict.put_to])
-                longest_ms = verdict.service.deadline_ms
-                allowed_ms = min(request.deadline_ms or longest_ms, longest_ms)
-            exchange = Exchange(
-                new_id(), session, request, now_ns, now_ns + allowed_ms * 1_000_000,
-                facts, verdict, generation, destinations,
-            )  # fmt: skip
-            session.inflight[request.id] = exchange
-            exchanges.append(exchange)
+        ids = (self._new_id() for _ in batch)
+        exchanges = judge(batch, looked_up, ids, Judged(today, generation, now_ns))
+        for exchange in exchanges:
+            exchange.session.inflight[exchange.request.id] = exchange
+        for exchange, follows in zip(exchanges, following, strict=False):
+            follows.settle(exchange)
+            self._admission.held_bytes += len(exchange.request.payload)
         decided_ns = self._clock_ns()
         self._submissions.claim(exchanges)
         for exchange in exchanges:
@@ -123,7 +134,7 @@ class Exchanges:
         entry = self._entries.request(exchange)
         if isinstance(verdict, Forward) and not verdict.is_spotless:
             self._metrics.violated(verdict.violations)
-        answer = self._own_answer(exchange)
+        answer = self._own_answers.of(exchange)
         # What the directory says of the person was for the control, and is not kept.
         exchange.facts = msgspec.structs.replace(exchange.facts, person=None)
         if answer is None:
@@ -131,38 +142,18 @@ class Exchanges:
             self._recorder.forward_after(entry, Dispatch(exchange))
         else:
             records = [entry, *self._entries.outcome(exchange, Code(answer.code), router_us=0)]
-            self._recorder.release_after(records, Release(exchange, answer, exchange.received_ns))
+            self._end(records, Release(exchange, answer, exchange.received_ns))
 
-    def _own_answer(self, exchange: Exchange) -> Answer | None:
-        """What the router answers without asking anybody; None where it is to be forwarded."""
-        verdict = exchange.verdict
-        if isinstance(verdict, Refusal):
-            return answers.refusal(exchange, verdict)
-        if verdict.service.kind is Kind.TEST:
-            answer = answers.connection_test(exchange, exchange.session.link.describe())
-            fits = exchange.session.takes(answer.payload)
-            return answer if fits else answers.bare(exchange, Code.ANSWER_TOO_LARGE)
-        if exchange.submission is None or exchange.granted is not None:
-            return None
-        held = exchange.submission.held
-        if isinstance(held, Earlier):
-            return answers.earlier(exchange, held, self._retry_at_ms)
-        assert isinstance(held, Code), "what is granted was forwarded"
-        return answers.bare(exchange, held, self._retry_at_ms)
-
-    def _retry_at_ms(self, exchange: Exchange) -> int:
-        """The first moment at which a retry may come to more, by what is known of who lacks it."""
-        soon_ms = self._wall_ns() // 1_000_000
-        moments = [
-            soon_ms + (self._upstream.retry_after_ms(errand.kbo) or answers.RETRY_AFTER_MS)
-            for errand in exchange.errands
-            if errand.code in NOT_SENT or errand.code in UNKNOWN
-        ]
-        moments += [
-            max(outage.end_ms for outage in exchange.facts.outages if outage.kbo == kbo)
-            for kbo in exchange.left_out
-        ]
-        return min(moments, default=soon_ms + answers.RETRY_AFTER_MS)
+    def _end(self, records: Sequence[bytes], release: Release) -> None:
+        """Have an outcome recorded, and then the answer given; changes that follow come between."""
+        exchange = release.exchange
+        service = exchange.facts.service
+        if (service is not None and service.integrations) or isinstance(
+            exchange.session, Derivation
+        ):
+            self._integrations.end(records, release)
+        else:
+            self._recorder.release_after(records, release)
 
     def _admit(self, session: "Session", request: Request, wall_ns: int) -> bool:
         if session.is_at_fault:
@@ -186,6 +177,8 @@ class Exchanges:
 
     def commit(self) -> None:
         """Make what was submitted durable, and go on with it."""
+        if self._integrations.is_waiting:
+            self.take((), self._integrations.take())
         self._submissions.note()
         dispatches, releases = self._recorder.commit()
         self._submissions.settle()
@@ -265,7 +258,7 @@ class Exchanges:
         if exchange.open_errands:
             return
         self._deadlines.remove(exchange)
-        answer = answers.outcome(exchange, self._retry_at_ms)
+        answer = answers.outcome(exchange, self._own_answers.retry_at_ms)
         records = self._entries.outcome(
             exchange,
             Code(answer.code) if is_distribution else code,
@@ -273,17 +266,20 @@ class Exchanges:
             errand=None if is_distribution else errand,
             reply=None if is_distribution else reply,
         )
-        self._recorder.release_after(records, Release(exchange, answer, now_ns))
+        self._end(records, Release(exchange, answer, now_ns))
 
     def _release(self, recorded: Recorded[Release], now_ns: int) -> None:
         release = recorded.value
         exchange, answer = release.exchange, release.answer
         session = exchange.session
         router_us = max(0, (now_ns - exchange.received_ns) // 1000 - answer.source_us)
-        session.release(recorded, router_us)
-        self._admission.leave(session, len(exchange.request.payload))
         exchange.errands.clear()  # they point back: without this only the collector frees them
-        self.touched.add(session.link)
+        if isinstance(session, Derivation):
+            self._admission.held_bytes -= len(exchange.request.payload)
+        else:
+            session.release(recorded, router_us)
+            self._admission.leave(session, len(exchange.request.payload))
+            self.touched.add(session.link)
         service = exchange.facts.service
         self._metrics.answered(
             service.kind if service is not None else None,

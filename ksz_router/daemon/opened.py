@@ -13,6 +13,7 @@ from ksz_router.model import Kind
 from ksz_router.privacylog.keys import Tokens
 
 if TYPE_CHECKING:
+    from ksz_router.daemon.integrations import Derivation
     from ksz_router.daemon.session import Session
     from ksz_router.daemon.source import SourceLink
 
@@ -85,7 +86,8 @@ class Exchange(msgspec.Struct, eq=False):
     """One request and everything that follows from it."""
 
     id: bytes
-    session: "Session"
+    session: "Session | Derivation"
+    """Who asks; a change that follows from a message has no connection."""
     request: Request
     received_ns: int
     deadline_ns: int
@@ -105,6 +107,8 @@ class Exchange(msgspec.Struct, eq=False):
     person_token: bytes | None = None
     """The person's token in the entry of the request, made by ``tokens``."""
     tokens: Tokens | None = None
+    first: bytes = b""
+    """Under which exchange id it goes out, where that is settled from the first attempt on."""
 
     def __repr__(self) -> str:
         return f"Exchange({self.verdict!r}, errands={len(self.errands)})"
@@ -115,6 +119,11 @@ class Exchange(msgspec.Struct, eq=False):
         held = submission.held
         recipients = held.recipients if isinstance(held, Granted) else ()
         self.destinations = cast("tuple[Kbo, ...]", recipients)
+
+    @property
+    def is_made_again(self) -> bool:
+        """It goes out under the id of an earlier attempt, of which the ledger may not know."""
+        return bool(self.first) and self.first != self.id
 
     @property
     def granted(self) -> Granted | None:

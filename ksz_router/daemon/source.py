@@ -69,7 +69,7 @@ class SourceLink:
         """
         self._last_number = self._last_number % 0xFFFF_FFFF + 1  # ids run through 32 bits
         errand.number = self._last_number
-        self.link.connection.send(_delivery(errand, now_ns))
+        self.link.connection.send(delivery_of(errand, now_ns))
         errand.link, errand.sent_ns = self, now_ns
         self.pending[errand.number] = errand
 
@@ -233,7 +233,8 @@ class Source:
                 self.breaker = routing.after_not_sending(self.breaker)
 
 
-def _delivery(errand: Errand, now_ns: int) -> Delivery:
+def delivery_of(errand: Errand, now_ns: int) -> Delivery:
+    """Return what a destination is given of a request that passed the control."""
     exchange = errand.exchange
     request, verdict = exchange.request, exchange.verdict
     assert isinstance(verdict, Forward), "only what passed the control is delivered"
@@ -258,7 +259,7 @@ def _delivery(errand: Errand, now_ns: int) -> Delivery:
         end=None if verdict.end == OPEN else verdict.end,
         grant=grant.id if grant is not None else "",
         groups=grant.groups if grant is not None else (),
-        repeat=granted is not None and errand.kbo in granted.repeats,
+        repeat=granted is not None and (errand.kbo in granted.repeats or exchange.is_made_again),
         deadline_ms=max(1, (exchange.deadline_ns - now_ns) // 1_000_000),
         payload=request.payload,
     )

@@ -75,6 +75,7 @@ class Submissions:
             candidates=tuple(destination.kbo for destination in verdict.destinations),
             is_to_all=verdict.service.kind is Kind.DISTRIBUTION,
             spared=verdict.in_outage,
+            first=exchange.first,
         )
 
     def came(self, exchange: Exchange, errand: Errand, code: Code, reply: Reply | None) -> None:

@@ -124,6 +124,8 @@ class Supervisor:
             self._wanted = trio.Event()
             self._notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
             asked.parts = await reload.reload(self.force, self._file, self._serving)
+            for companion in self.companions:
+                await companion.renew()
             self._tell_of_reload(asked.parts)
             self._notify("READY=1")
             asked.done.set()

@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import msgspec
 
 from ksz_router.daemon.entries import EntryMaker
 from ksz_router.days import brussels_day
 from ksz_router.decision import Facts, Standing, stand, standing_key
+from ksz_router.directory.sectoral import Sectoral
 from ksz_router.directory.snapshot import Directory
+from ksz_router.directory.writer import Writer
 from ksz_router.identifiers import Kbo
 from ksz_router.limits import standings_kept_max
 from ksz_router.messages import Request
@@ -18,6 +20,7 @@ from ksz_router.rights import Rights
 from ksz_router.rulebook.snapshot import Snapshot, outages_at
 
 if TYPE_CHECKING:
+    from ksz_router.daemon.integrations import Derivation
     from ksz_router.daemon.session import Session
 
 
@@ -35,14 +38,22 @@ class Tables:
     Args:
         store: The rulebook's store of generations.
         generation: Which of them to start with; it was verified before.
-        directory: The person directory.
+        directory: The person directory: its folder, or its writer in the process that has it open.
         entries: Is told which versions its entries rest on.
+        sectoral: Holds the directories of secondary networks; one that cannot be opened is down.
 
     Raises:
         RulebookError, DirectoryError: a table cannot be opened; the message says what to do.
     """
 
-    def __init__(self, store: Path, generation: str, directory: Path, entries: EntryMaker) -> None:
+    def __init__(
+        self,
+        store: Path,
+        generation: str,
+        directory: Path | Writer,
+        entries: EntryMaker,
+        sectoral: Path | None = None,
+    ) -> None:
         self._store = store
         self._entries = entries
         self._snapshot = Snapshot.open(store, generation)
@@ -50,7 +61,13 @@ class Tables:
         self._remembered: dict[tuple[str | int | None, ...], _Remembered] = {}
         self._today: Day = 0
         """The day on which they hold."""
-        self.directory = Directory.open(directory)
+        self._own = Directory.open(directory) if isinstance(directory, Path) else None
+        self.directory: Directory | Writer = self._own or cast("Writer", directory)
+        if sectoral is None:
+            assert isinstance(directory, Path), "a writer says of no folder"
+            sectoral = directory.with_name("sectoral")
+        self.sectoral = Sectoral(sectoral)
+        self.sectoral.keep(self._snapshot.sectoral_networks)
         self.loaded_unix_s = 0.0
         """When a table last changed."""
         self._note_versions()
@@ -60,7 +77,9 @@ class Tables:
         """The rulebook in force."""
         return self._snapshot.generation
 
-    def look_up(self, batch: Sequence[tuple["Session", Request]], now_ms: int) -> list[Facts]:
+    def look_up(
+        self, batch: Sequence[tuple["Session | Derivation", Request]], now_ms: int
+    ) -> list[Facts]:
         """Gather what the control needs to judge each request of a batch.
 
         What was gathered and settled for a requester serves its next requests: only the person,
@@ -71,7 +90,9 @@ class Tables:
             self._remembered.clear()
             self._today = today
         persons = self.directory.look_up([request.person for _, request in batch])
-        known, found = self._remembered.get, []
+        self._entries.directory_version = self.directory.version  # which that look-up saw
+        known = self._remembered.get
+        found: list[Facts] = []
         for (session, request), person in zip(batch, persons, strict=True):
             remembered = known((session.uri, *standing_key(request)))
             if remembered is None:
@@ -91,7 +112,21 @@ class Tables:
                     standing=remembered.standing,
                 )
             )
-        return found
+        return self._with_sectoral(found, batch) if self._snapshot.sectoral_networks else found
+
+    def _with_sectoral(
+        self, found: Sequence[Facts], batch: Sequence[tuple["Session | Derivation", Request]]
+    ) -> list[Facts]:
+        """Add what the directories of secondary networks hold, for those that ask for it."""
+        asked = [
+            (request.person, facts.standing.networks if facts.standing is not None else ())
+            for facts, (_, request) in zip(found, batch, strict=True)
+        ]
+        held = self.sectoral.look_up(asked)
+        return [
+            facts if lines is None else msgspec.structs.replace(facts, sectoral=lines)
+            for facts, lines in zip(found, held, strict=True)
+        ]
 
     def _look_up(self, request: Request, uri: str, now_ms: int, person: Person | None) -> Facts:
         """Gather everything, and remember it if the requester may come back with more."""
@@ -111,6 +146,22 @@ class Tables:
         institution = self._snapshot.institution(kbo)
         return institution.endpoints if institution is not None else ()
 
+    def uri_of_source(self, service: str) -> str:
+        """Under which URI the institution that has a service is known; empty: nobody has it."""
+        sources = self._snapshot.sources(service, 1)
+        own = self._snapshot.institution(sources[0].kbo) if sources else None
+        return own.uris[0] if own is not None and own.uris else ""
+
+    def uri_of(self, kbo: Kbo) -> str:
+        """The first SAN URI of an institution; empty where it has none, or is not registered."""
+        institution = self._snapshot.institution(kbo)
+        return institution.uris[0] if institution is not None and institution.uris else ""
+
+    def kbo_of(self, uri: str) -> Kbo | None:
+        """Whose certificates carry this SAN URI."""
+        institution = self._snapshot.institution_by_uri(uri)
+        return institution.kbo if institution is not None else None
+
     def open(self, generation: str) -> Snapshot:
         """Open another generation beside the one in force; may be called in another thread.
 
@@ -124,12 +175,15 @@ class Tables:
         old, self._snapshot = self._snapshot, new
         self._rights = Rights(new)
         self._remembered.clear()
+        self.sectoral.keep(new.sectoral_networks)
         old.close()
         self._note_versions()
 
     def refresh_directory(self) -> bool:
         """Go over to a newer person directory, if one was loaded; say whether there was one."""
-        changed = self.directory.refresh()
+        self.sectoral.refresh()
+        changed = self._own is not None and self._own.refresh()
+        self.directory.look_up(())  # so that who asks nothing knows the newest version too
         if changed:
             self._note_versions()
         return changed
@@ -137,7 +191,9 @@ class Tables:
     def close(self) -> None:
         """Give the mappings back."""
         self._snapshot.close()
-        self.directory.close()
+        if self._own is not None:
+            self._own.close()
+        self.sectoral.close()
 
     def _note_versions(self) -> None:
         self.loaded_unix_s = self._entries.now_us() / 1e6

@@ -89,6 +89,7 @@ class Worker:
             generation,
             Path(settings.tables.directory),
             self.journal.entries,
+            Path(settings.tables.sectoral),
         )
         self.upstream = Upstream(
             settings=settings.sources,
@@ -263,6 +264,11 @@ class Worker:
                     self._log.info("directory_loaded", version=self.tables.directory.version)
             except DirectoryError as error:
                 self._log.error("directory_refused", reason=str(error))
+            for network, reason in self.tables.sectoral.news().items():
+                if reason:
+                    self._log.error("sectoral_directory_down", network=network, reason=reason)
+                else:
+                    self._log.info("sectoral_directory_serves", network=network)
 
     def _summarise(self) -> None:
         if not self.journal.is_open:

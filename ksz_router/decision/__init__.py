@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ksz_router.codes import Stage
-from ksz_router.decision import person, requester
+from ksz_router.decision import person, requester, sectoral, seldom
 from ksz_router.decision.case import (
     SECONDARY_NETWORK,
     Case,
@@ -48,7 +48,7 @@ def decide(request: Request, facts: Facts, today: Day) -> Verdict:
     if standing is None or standing.today != today:
         standing = stand(request, facts, today)
     case = Case(request, facts, standing)
-    for judge in _JUDGES_OF_THE_REST if standing.is_clear else _JUDGES:
+    for judge in _JUDGES_OF_MOST if standing.is_plain else _JUDGES:
         refusal = judge(case)
         if refusal is not None:
             return refusal
@@ -91,8 +91,18 @@ def _forward(case: Case) -> Forward:
         destinations=case.destinations,
         in_outage=case.in_outage,
         own_violation=case.own_violation,
+        sectoral_violation=case.sectoral_violation,
         is_spotless=not case.is_spotted,
     )
+
+
+def _syntax(case: Case) -> Refusal | None:
+    return requester.syntax(case) or seldom.destination_named(case)
+
+
+def _own_integration(case: Case) -> Refusal | None:
+    """The primary directory, then that of the requester's secondary network."""
+    return person.own_integration(case) or sectoral.own_integration(case)
 
 
 class Rule(NamedTuple):
@@ -109,7 +119,7 @@ RULES = (
         "Is this a registered, active institution in a role it holds?",
         requester.identity,
     ),
-    Rule(Stage.SYNTAX, "Is the request well formed, for a service that exists?", requester.syntax),
+    Rule(Stage.SYNTAX, "Is the request well formed, for a service that exists?", _syntax),
     Rule(
         Stage.RIGHT,
         "May this user or application act here, for this service?",
@@ -121,7 +131,7 @@ RULES = (
     Rule(
         Stage.OWN_INTEGRATION,
         "Does the requester's role know the person enough?",
-        person.own_integration,
+        _own_integration,
     ),
     Rule(Stage.PERSON, "Does the number exist, and is it the one to use?", person.person),
     Rule(
@@ -135,9 +145,12 @@ RULES = (
 
 _JUDGES = tuple(rule.judge for rule in RULES)
 
-_JUDGES_OF_THE_REST = tuple(
-    judge
-    for judge in _JUDGES
-    if judge not in (requester.identity, requester.access_right, requester.grant)
+_JUDGES_OF_MOST = (
+    requester.syntax,
+    person.own_integration,
+    person.person,
+    person.source_integration,
+    person.outage,
 )
-"""Those that have something to say where nothing about the requester stands in the way."""
+"""Those that have something to say of most requests: nothing about the requester stands in the
+way, no directory but the primary one is asked, and no row of the service is out of the ordinary."""

@@ -1,5 +1,6 @@
 """What goes into the control and what comes out of it: facts, verdicts, and the case between."""
 
+from collections.abc import Mapping
 from typing import TypeAlias
 
 import msgspec
@@ -8,6 +9,7 @@ from ksz_router.codes import Code
 from ksz_router.identifiers import Kbo
 from ksz_router.messages import Request
 from ksz_router.model import (
+    OPEN,
     AccessRight,
     Availability,
     Day,
@@ -45,6 +47,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Rows of the data availability table for the service, in their order."""
     outages: tuple[Outage, ...] = ()
     """Announced outages that hold at this moment for this service."""
+    sectoral: Mapping[str, tuple[Line, ...]] | None = None
+    """Lines in the directories of secondary networks; of one that is down there is nothing."""
     standing: "Standing | None" = None
     """What was settled before on these rows, for a request that agrees in ``STANDING_FIELDS``."""
 
@@ -59,6 +63,9 @@ class Destination(msgspec.Struct, frozen=True, gc=False):
     """Id of the grant to receive, for a submission or a distribution."""
     violation: bool = False
     """The integration rule is broken and its control mode is ``log``."""
+    data_begin: Day = 0
+    data_end: Day = OPEN
+    """Days of which it holds data."""
 
 
 class Refusal(msgspec.Struct, frozen=True, gc=False):
@@ -94,14 +101,20 @@ class Standing:
     """
 
     __slots__ = (
-        "acting", "caller", "grant", "identity", "is_clear", "no_grant", "no_right", "own", "path",
-        "role", "service", "sources", "syntax", "today",
+        "acting", "caller", "grant", "identity", "is_clear", "is_plain", "networks", "no_grant",
+        "no_right", "own", "own_network", "path", "role", "service", "sources", "syntax", "today",
     )  # fmt: skip
 
     def __init__(self, today: Day) -> None:
         self.today = today
         self.is_clear = False
         """Nothing about the requester stands in the way."""
+        self.is_plain = False
+        """And no rule is to be tried that few services ask for; so it is for most requests."""
+        self.own_network = ""
+        """The secondary network whose own directory must know the person for the requester."""
+        self.networks: tuple[str, ...] = ()
+        """Those whose directories are looked into: the requester's, and those of sources."""
         self.identity: Refusal | None = None
         self.syntax: Refusal | None = None
         """Of the service and of the fields that say who asks, and as what."""
@@ -139,6 +152,8 @@ class Forward(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     in_outage: tuple[Kbo, ...] = ()
     own_violation: Code | None = None
     """What is broken in the own integration, where its control mode is ``log``."""
+    sectoral_violation: Code | None = None
+    """The same of the directory of the requester's secondary network."""
 
     is_spotless: bool = True
     """No integration rule is broken, in mode ``log`` either."""
@@ -156,14 +171,15 @@ class Forward(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """Integration rules that are broken in mode ``log``, as the entry names them.
 
         Control, mode, and what is broken or whose: ``own:log:PHASE_TOO_LOW``,
-        ``recipient:log:0999013688``.
+        ``sectoral:log:SECTORAL_DIRECTORY_DOWN``, ``recipient:log:0999013688``.
         """
         if self.is_spotless:
             return ()
-        own, put_to = self.own_violation, self.put_to
+        own, sectoral, put_to = self.own_violation, self.sectoral_violation, self.put_to
         control = "source" if self.service.kind is Kind.CONSULTATION else "recipient"
         return (
             *((f"own:log:{own.name}",) if own is not None else ()),
+            *((f"sectoral:log:{sectoral.name}",) if sectoral is not None else ()),
             *[f"{control}:log:{found.kbo}" for found in put_to if found.violation],
         )
 
@@ -179,7 +195,7 @@ class Case:
 
     __slots__ = (
         "begin", "destinations", "end", "facts", "in_outage", "is_spotted", "line",
-        "own_violation", "person", "request", "standing",
+        "own_violation", "person", "request", "sectoral_fault", "sectoral_violation", "standing",
     )  # fmt: skip
 
     def __init__(self, request: Request, facts: Facts, standing: Standing) -> None:
@@ -192,5 +208,8 @@ class Case:
         self.destinations: tuple[Destination, ...] = ()
         self.in_outage: tuple[Kbo, ...] = ()
         self.own_violation: Code | None = None
+        self.sectoral_violation: Code | None = None
+        self.sectoral_fault: Code | None = None
+        """What kept a source that the primary directory names from being one."""
         self.is_spotted = False
         """A rule is broken whose control mode is ``log``, for a destination at least."""

@@ -1,5 +1,7 @@
 """The rules about the person, and about who has the data: integrations, number, outage."""
 
+import msgspec
+
 from ksz_router.codes import Code
 from ksz_router.days import covers
 from ksz_router.decision.case import Case, Destination, Refusal
@@ -14,6 +16,7 @@ from ksz_router.model import (
     Line,
     Mode,
     NumberStatus,
+    Person,
 )
 
 
@@ -65,31 +68,36 @@ def person(case: Case) -> Refusal | None:
     may know. A violation that is only logged lets the request go on, but neither the new number nor
     the day of death out.
     """
-    if case.person is None:
-        return None
     known, service = case.facts.person, case.standing.service
+    if case.person is None or service.any_number:
+        return None
     if known is not None and known.status is known.current_status is NumberStatus.ACTIVE:
         return None
     grant = _grant_id(case)
     if known is None:
         return Refusal(Code.PERSON_UNKNOWN, "person", grant)
     if known.status is NumberStatus.REPLACED and not service.follow_replaced:
-        new = "" if case.own_violation is not None else known.current
+        new = "" if _is_stranger(case) else known.current
         return Refusal(Code.PERSON_REPLACED, "person", grant, replaced_by=new)
     if known.current_status is NumberStatus.CANCELLED:
         return Refusal(Code.PERSON_CANCELLED, "person", grant)
     if known.current_status is NumberStatus.DECEASED and service.refuse_deceased:
-        day = 0 if case.own_violation is not None else known.deceased
+        day = 0 if _is_stranger(case) else known.deceased
         return Refusal(Code.PERSON_DECEASED, "person", grant, deceased=day)
     case.person = known.current
     return None
+
+
+def _is_stranger(case: Case) -> bool:
+    return case.own_violation is not None or case.sectoral_violation is not None
 
 
 def source_integration(case: Case) -> Refusal | None:
     """The sources or recipients that know this person in a fitting capacity and period.
 
     For a submission or distribution they must also hold a grant to receive it. None is a
-    functional answer of the network (MSG00021), not a refusal of the requester.
+    functional answer of the network (MSG00021), not a refusal of the requester. Where the directory
+    of a source's network cannot be read, that is said, and not that nobody knows the person.
     """
     standing, wished = case.standing, case.request.source
     kind, rows = standing.service.kind, standing.sources
@@ -99,9 +107,20 @@ def source_integration(case: Case) -> Refusal | None:
         rows = tuple([row for row in rows if row.kbo == wished])
     if not rows:
         return Refusal(_none_fits(case, wished), grant=_grant_id(case))
+    if not standing.is_plain:
+        subscribed = _subscribed(rows, case)
+        rows = _holding(subscribed, case)
+        if not rows:
+            lacking = Code.NO_SOURCE_HOLDS_THE_PERIOD
+            return Refusal(
+                lacking if subscribed else Code.NO_RECIPIENT_SUBSCRIBED, grant=_grant_id(case)
+            )
     knowing = [found for row in rows if (found := _destination(row, case)) is not None]
+    fault = case.sectoral_fault
+    if fault is Code.SECTORAL_DIRECTORY_DOWN and (kind is Kind.DISTRIBUTION or not knowing):
+        return Refusal(fault, grant=_grant_id(case))  # whom it would leave out cannot be said
     if not knowing:
-        return Refusal(Code.NO_SOURCE_KNOWS_THE_PERSON, grant=_grant_id(case))
+        return Refusal(fault or Code.NO_SOURCE_KNOWS_THE_PERSON, grant=_grant_id(case))
     if kind is not Kind.CONSULTATION:
         knowing = [found for found in knowing if found.receive]
         if not knowing:
@@ -114,6 +133,26 @@ def source_integration(case: Case) -> Refusal | None:
         # Never a silent cut: who distributes names its recipients one by one instead.
         return Refusal(Code.TOO_MANY_RECIPIENTS, "source", _grant_id(case), limit=recipients_max)
     return None
+
+
+def _subscribed(rows: tuple[Availability, ...], case: Case) -> tuple[Availability, ...]:
+    """Who wants this: who subscribed to changes does not want to hear again what it was told."""
+    if case.standing.service.kind is Kind.CONSULTATION or not case.request.unchanged:
+        return rows
+    return tuple([row for row in rows if not row.changes_only])
+
+
+def _holding(rows: tuple[Availability, ...], case: Case) -> tuple[Availability, ...]:
+    """The rows of who holds data of a day of the period asked.
+
+    Of a consultation those that hold all of the days come first: one source is asked, and of two
+    that hold adjoining periods neither has the whole of it.
+    """
+    begin, end = case.begin, case.end
+    found = [row for row in rows if row.data_begin <= end and row.data_end >= begin]
+    if case.standing.service.kind is Kind.CONSULTATION:
+        found.sort(key=lambda row: not (row.data_begin <= begin and end <= row.data_end))
+    return tuple(found)
 
 
 def _none_fits(case: Case, wished: str | None) -> Code:
@@ -135,12 +174,15 @@ def _destination(row: Availability, case: Case) -> Destination | None:
     violation = False
     if case.person is not None and row.mode is not Mode.NONE:
         lines = _known_by(row, case)
+        if row.is_sectoral and lines:
+            lines = _known_in_network(row, case, lines)
         violation = not lines
         if violation and row.mode is Mode.BLOCK:
             return None
         case.is_spotted = case.is_spotted or violation
     if kind is Kind.CONSULTATION:
-        return Destination(row.kbo, row.role, lines[0] if lines else None, "", violation)
+        line = lines[0] if lines else None
+        return Destination(row.kbo, row.role, line, "", violation, row.data_begin, row.data_end)
     # Any line may be the one that a grant to receive covers.
     for line in lines or (None,):
         for grant in row.receive:
@@ -176,6 +218,30 @@ def _known_by(row: Availability, case: Case) -> list[Line]:
         and line.begin <= end
         and line.end >= begin
     ]
+
+
+def _known_in_network(row: Availability, case: Case, lines: list[Line]) -> list[Line]:
+    """The lines of the primary directory, if that of the source's network has fitting ones too.
+
+    The primary directory is asked first: who is not known there is not looked for elsewhere.
+    """
+    sectoral = (case.facts.sectoral or {}).get(row.secondary_network)
+    if sectoral is None:
+        case.sectoral_fault = Code.SECTORAL_DIRECTORY_DOWN
+        return []
+    if _known_by(row, in_directory(case, sectoral)):
+        return lines
+    case.sectoral_fault = case.sectoral_fault or Code.SOURCE_NOT_IN_SECTORAL_DIRECTORY
+    return []
+
+
+def in_directory(case: Case, lines: tuple[Line, ...]) -> Case:
+    """The same case, as it would stand if the directory held these lines."""
+    number = case.person or ""
+    person = Person(NumberStatus.ACTIVE, number, NumberStatus.ACTIVE, lines)
+    other = Case(case.request, msgspec.structs.replace(case.facts, person=person), case.standing)
+    other.person, other.begin, other.end = case.person, case.begin, case.end
+    return other
 
 
 def outage(case: Case) -> Refusal | None:

@@ -15,6 +15,7 @@ from ksz_router.decision.case import (
     Refusal,
     Standing,
 )
+from ksz_router.decision.seldom import settle
 from ksz_router.identifiers import is_application, is_insz, is_kbo
 from ksz_router.limits import (
     deadline_ms_max,
@@ -74,6 +75,7 @@ def stand(request: Request, facts: Facts, today: Day) -> Standing:
     )
     refusals = (standing.path, standing.no_right, standing.no_grant)
     standing.is_clear = refusals == (None, None, None)
+    settle(standing)
     return standing
 
 

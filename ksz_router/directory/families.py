@@ -8,7 +8,7 @@ from typing import Self
 
 import lmdb
 
-from ksz_router.directory.packing import KEY_BYTES, pack_key, unpack_key
+from ksz_router.directory.packing import KEY_BYTES
 from ksz_router.directory.rows import RowError
 from ksz_router.limits import MIB, person_numbers_max
 
@@ -41,19 +41,18 @@ class Families:
         self._transaction.abort()
         self._environment.close()
 
-    def add(self, key: bytes, current: str, row: int) -> None:
-        """Note that the number of ``key`` was replaced, in which row of the file."""
-        target = pack_key(current)
+    def add(self, key: bytes, target: bytes, row: int) -> None:
+        """Note that one number was replaced by another, in which row of the file; both as keys."""
         self._transaction.put(key, target + _ROW.pack(row), db=self._next)
         self._transaction.put(target, key, db=self._former)
         self._waiting += 1
-        if self._waiting == 10_000:  # a write transaction keeps its pages in memory
+        if self._waiting == 1_000:  # a write transaction keeps its pages in memory
             self._transaction.commit()
             self._transaction = self._environment.begin(write=True)
             self._waiting = 0
 
-    def others(self, key: bytes, row: int) -> tuple[str, ...]:
-        """Return the person's other numbers; the one in use comes first, if it is another.
+    def others(self, key: bytes, row: int) -> list[bytes]:
+        """Return the person's other numbers as keys; the one in use first, if it is another.
 
         ``row`` is the number row of ``key``, for the error.
 
@@ -74,7 +73,7 @@ class Families:
             family += self._former_of(member)
             if len(family) > person_numbers_max:
                 raise RowError(_TOO_MANY, row)
-        return tuple(unpack_key(member) for member in family if member != key)
+        return [member for member in family if member != key]
 
     def _former_of(self, key: bytes) -> list[bytes]:
         with self._transaction.cursor(self._former) as cursor:
@@ -87,9 +86,21 @@ class Families:
                     break
             return found
 
-    def targets(self) -> Iterator[tuple[bytes, int]]:
-        """Every number that replaced another, and a row that says so."""
+    def replaced(self, begin: bytes, end: bytes) -> Iterator[bytes]:
+        """Every number that was replaced, from ``begin`` up to, not including, ``end``; sorted."""
+        with self._transaction.cursor(self._next) as cursor:
+            if cursor.set_range(begin):
+                for key in cursor.iternext(values=False):
+                    if key >= end:
+                        return
+                    yield key
+
+    def targets(self, begin: bytes, end: bytes) -> Iterator[tuple[bytes, int]]:
+        """Every number in the range that replaced another, and a row that says so; sorted."""
         with self._transaction.cursor(self._former) as cursor:
-            for key in cursor.iternext_nodup():
-                link = self._transaction.get(cursor.value(), b"", db=self._next)
-                yield key, _ROW.unpack(link[KEY_BYTES:])[0]
+            if cursor.set_range(begin):
+                for key in cursor.iternext_nodup():
+                    if key >= end:
+                        return
+                    link = self._transaction.get(cursor.value(), b"", db=self._next)
+                    yield key, _ROW.unpack(link[KEY_BYTES:])[0]

@@ -2,26 +2,30 @@
 
     directory/
       current             text: the name of the folder that serves
-      load.lock           held by a load while it runs
+      write.lock          held by who changes the directory
       version-00000007/   data.mdb, lock.mdb and ``complete``, the mark of its writer
 
-A version's folder is complete before it gets its name, and never written again. ``complete``
-names the very file it was made for: a copied or restored one has another inode, and is refused
-until it was checked in full, since a damaged LMDB file may end the process that reads it.
+A version's folder is complete before it gets its name, which tells the version that it began
+with; the writer changes it in place from then on. ``complete`` names the very file it was made
+for: a copied or restored one has another inode, and is refused until it was checked in full, since
+a damaged LMDB file may end the process that reads it.
 """
 
-import hashlib
 import os
 import re
+import shutil
+import struct
 from pathlib import Path
 
 import lmdb
 import msgspec
 
+from ksz_router.directory import marks
+from ksz_router.directory.marks import UNREADABLE
 from ksz_router.directory.packing import DamagedError, DirectoryError
 from ksz_router.limits import MIB
 
-FORMAT = 1
+FORMAT = 2
 """Of keys and values; a change that an older reader would misread raises it."""
 
 MAP_BYTES = 64 * 1024 * MIB
@@ -30,13 +34,15 @@ MAP_BYTES = 64 * 1024 * MIB
 READERS_MAX = 512
 """Slots of the lock table: 64 workers, during a change of version twice, and commands."""
 
-PERSONS, META = b"persons", b"meta"
+PERSONS, META, CHANGES, APPLIED = b"persons", b"meta", b"changes", b"applied"
+NOTICES = b"notices"
+DATABASES_MAX = 5
 
+STATE = b"state"
+"""The key in ``meta`` of what each transaction changes: version, numbers, lines."""
+
+_STATE = struct.Struct(">QQQ")
 _VERSION = re.compile(r"version-([0-9]{8,})")
-
-
-UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What bytes that are not ours make the decoder raise; the last two are no MsgspecError."""
 
 
 class NoDirectoryError(DirectoryError):
@@ -47,12 +53,8 @@ class FormatError(DirectoryError):
     """The directory was written by another version of this program."""
 
 
-class NotCheckedError(DirectoryError):
-    """The file was copied, restored or touched since it was written, and not checked since."""
-
-
 class Meta(msgspec.Struct, frozen=True, kw_only=True):
-    """What an environment says of itself, under the key ``meta``; written last."""
+    """What an environment says of itself."""
 
     format: int
     version: int
@@ -60,13 +62,21 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
     lines: int
 
 
-class Mark(msgspec.Struct, frozen=True, kw_only=True):
-    """The content of ``complete``: which file was written, and what it held."""
+class _Description(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of it that never changes, under the key ``meta``; written last by a load."""
 
-    inode: int
-    bytes: int
-    modified_ns: int
-    sha256: str
+    format: int
+
+
+class Databases:
+    """The databases of an environment that is open to be written."""
+
+    def __init__(self, environment: lmdb.Environment) -> None:
+        self.persons = environment.open_db(PERSONS)
+        self.meta = environment.open_db(META)
+        self.changes = environment.open_db(CHANGES)
+        self.applied = environment.open_db(APPLIED)
+        self.notices = environment.open_db(NOTICES)
 
 
 def current(target: Path) -> Path:
@@ -118,104 +128,99 @@ def point_to(folder: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     new.replace(target / "current")
-    sync_folder(target)
+    marks.sync_folder(target)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def swap_in(building: Path, target: Path, version: int) -> None:
+    """Mark a version that was built, name it and let it serve, each step durably.
 
-
-def make_mark(folder: Path, sha256: str = "") -> Mark:
-    """Describe the data file as it lies there; ``sha256`` spares reading it."""
-    data = folder / "data.mdb"
-    digest = sha256 or digest_of(data)
-    state = data.stat()
-    return Mark(
-        inode=state.st_ino, bytes=state.st_size, modified_ns=state.st_mtime_ns, sha256=digest
-    )
-
-
-def digest_of(file: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def write_mark(folder: Path, mark: Mark) -> None:
-    """Write ``complete``, durably and in one step."""
-    new = folder / "complete.new"
-    with new.open("wb") as file:
-        file.write(msgspec.json.encode(mark) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(folder / "complete")
-    sync_folder(folder)
-
-
-def read_mark(folder: Path) -> Mark:
-    """Return the mark of a version.
-
-    Raises:
-        NotCheckedError: there is none, or it is not one of ours.
+    The version that served before stays, older ones are removed.
     """
-    try:
-        return msgspec.json.decode((folder / "complete").read_bytes(), type=Mark)
-    except (OSError, *UNREADABLE) as error:
-        raise NotCheckedError(
-            f"{folder}: has no readable mark of completion; load the directory again, "
-            "or restore the folder with all its files"
-        ) from error
+    (building / "lock.mdb").unlink(missing_ok=True)
+    marks.write_mark(building, marks.make_mark(building))
+    former = serving(target)
+    new = folder_of(target, version)
+    building.rename(new)
+    marks.sync_folder(target)
+    point_to(new)
+    for child in target.glob("version-*"):
+        if child not in (new, former):  # a reader may be about to open the one before
+            shutil.rmtree(child, ignore_errors=True)
 
 
-def check_mark(folder: Path) -> None:
-    """See that the data file is the very one that was written or checked.
-
-    Raises:
-        NotCheckedError: it is not.
-    """
-    mark = read_mark(folder)
-    try:
-        state = (folder / "data.mdb").stat()
-    except OSError as error:
-        raise NotCheckedError(f"{folder}: has no data.mdb; load the directory again") from error
-    if (state.st_ino, state.st_size, state.st_mtime_ns) != (
-        mark.inode,
-        mark.bytes,
-        mark.modified_ns,
-    ):
-        raise NotCheckedError(
-            f"{folder}: was copied, restored or touched since it was written; "
-            "run `ksz-router directory check`, which admits it if it is sound"
-        )
-
-
-def open_environment(folder: Path) -> lmdb.Environment:
-    """Open a version to read. The caller has checked its mark.
+def open_environment(folder: Path, *, reads_all: bool = False) -> lmdb.Environment:
+    """Open a version to read, from end to end if ``reads_all``. The caller has checked its mark.
 
     Raises:
         DirectoryError: LMDB refuses it.
     """
+    return _open(folder, readonly=True, readahead=reads_all)
+
+
+def open_to_write(folder: Path, *, durable: bool = True) -> lmdb.Environment:
+    """Open a version to change it. The caller holds the lock.
+
+    Without ``durable`` transactions, for what nobody sees before ``sync``, as a restore.
+
+    Raises:
+        DirectoryError: LMDB refuses it.
+    """
+    return _open(folder, readonly=False, durable=durable)
+
+
+def _open(
+    folder: Path, *, readonly: bool, readahead: bool = False, durable: bool = True
+) -> lmdb.Environment:
     try:
         return lmdb.open(
             str(folder),
             map_size=MAP_BYTES,
             max_readers=READERS_MAX,
-            max_dbs=2,
+            max_dbs=DATABASES_MAX,
             max_spare_txns=1,  # `begin` then renews the one transaction, as `abort` resets it
-            readonly=True,
+            readonly=readonly,
             create=False,
-            readahead=False,
+            readahead=readahead,
+            sync=durable,
         )
     except lmdb.Error as error:
         raise DirectoryError(
             f"{folder}: LMDB cannot open it ({error}); see that this process may write lock.mdb "
             "and has it open once only, else run `ksz-router directory check`"
         ) from error
+
+
+def write_meta(environment: lmdb.Environment, meta: Meta) -> None:
+    """Write what a new environment says of itself; the databases that a writer needs, too."""
+    databases = Databases(environment)
+    with environment.begin(write=True) as transaction:
+        description = _Description(format=meta.format)
+        transaction.put(META, msgspec.json.encode(description), db=databases.meta)
+        write_state(transaction, databases.meta, meta)
+
+
+def write_state(
+    transaction: "lmdb.Transaction[bytes]", database: "lmdb._Database", meta: Meta
+) -> None:
+    """Write the part that a transaction changes."""
+    transaction.put(STATE, _STATE.pack(meta.version, meta.numbers, meta.lines), db=database)
+
+
+def version_in(state: bytes | memoryview | None) -> int:
+    """Return the version in the value of ``STATE``.
+
+    Raises:
+        DamagedError: it is none.
+    """
+    if state is None or len(state) != _STATE.size:
+        raise DamagedError("the description of the directory is damaged")
+    return int.from_bytes(state[:8], "big")
+
+
+def counts_in(state: bytes | memoryview) -> tuple[int, int]:
+    """Return how many numbers and lines the value of ``STATE`` tells of."""
+    _, numbers, lines = _STATE.unpack(state)
+    return numbers, lines
 
 
 def read_meta(folder: Path, environment: lmdb.Environment) -> Meta:
@@ -228,16 +233,37 @@ def read_meta(folder: Path, environment: lmdb.Environment) -> Meta:
     mend = "load the directory again, or restore it and run `ksz-router directory check`"
     try:
         with environment.begin(environment.open_db(META, create=False)) as transaction:
-            meta = msgspec.json.decode(transaction.get(META, b""), type=Meta)
-    except (lmdb.Error, *UNREADABLE) as error:
+            description = msgspec.json.decode(transaction.get(META, b""), type=_Description)
+            state = transaction.get(STATE, b"")
+            if description.format != FORMAT:
+                raise FormatError(
+                    f"{folder}: is in format {description.format}, this program reads {FORMAT}; "
+                    "load the directory again with this program"
+                )
+            version, numbers, lines = _STATE.unpack(state)
+    except (lmdb.Error, struct.error, *UNREADABLE) as error:
         raise DamagedError(
             f"{folder}: its own description is missing or damaged; {mend}"
         ) from error
-    if meta.format != FORMAT:
-        raise FormatError(
-            f"{folder}: is in format {meta.format}, this program reads {FORMAT}; "
-            "load the directory again with this program"
-        )
-    if meta.version != version_of(folder):
-        raise DamagedError(f"{folder}: holds version {meta.version}; {mend}")
-    return meta
+    if version < version_of(folder):
+        raise DamagedError(f"{folder}: holds version {version}; {mend}")
+    return Meta(format=FORMAT, version=version, numbers=numbers, lines=lines)
+
+
+def newest_version(target: Path) -> int:
+    """Return the highest version that any folder here holds, as far as that can be told; or 0."""
+    newest = 0
+    for folder in target.glob("version-*"):
+        newest = max(newest, version_of(folder))
+        try:
+            marks.check_mark(folder)
+            environment = open_environment(folder)
+        except DirectoryError:
+            continue
+        try:
+            newest = max(newest, read_meta(folder, environment).version)
+        except DirectoryError:
+            continue
+        finally:
+            environment.close()
+    return newest

@@ -73,6 +73,11 @@ def order(line: Line) -> tuple[int, int, int, int, int]:
     return line.sector, line.type, line.capacity, line.begin, line.end
 
 
+def current_of(record: Record, number: str) -> str:
+    """Return the number in use of the person whose number has this record."""
+    return record.others[0] if record.status is NumberStatus.REPLACED else number
+
+
 def pack(record: Record) -> bytes:
     """Return the value of a record; its lines are sorted on the way."""
     assert len(record.others) < person_numbers_max, "too many numbers of one person"

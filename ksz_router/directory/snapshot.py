@@ -5,12 +5,12 @@ Nothing here waits, so no read transaction is ever held across an ``await``.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import lmdb
 
-from ksz_router.directory import folder
+from ksz_router.directory import folder, marks
 from ksz_router.directory.packing import (
     KEY_BYTES,
     DamagedError,
@@ -49,12 +49,13 @@ class Directory:
         return cls(path)
 
     def _open(self, version_folder: Path) -> None:
-        folder.check_mark(version_folder)
+        marks.check_mark(version_folder)
         environment = folder.open_environment(version_folder)
         try:
             environment.reader_check()
             meta = folder.read_meta(version_folder, environment)
-            self._persons = environment.open_db(folder.PERSONS, create=False)
+            persons = environment.open_db(folder.PERSONS, create=False)
+            described = environment.open_db(folder.META, create=False)
         except lmdb.Error as error:
             environment.close()
             raise DirectoryError(
@@ -65,27 +66,30 @@ class Directory:
             raise
         self._folder = version_folder
         self._environment = environment
-        self._meta = meta
+        self._persons = persons
+        self._described = described
+        self._version = meta.version
 
     @property
     def version(self) -> int:
-        """The number of this version; each load makes the next."""
-        return self._meta.version
+        """The version that the last look-up saw; each change and each load makes the next."""
+        return self._version
 
     @property
     def numbers_count(self) -> int:
-        """How many numbers the directory knows."""
-        return self._meta.numbers
+        """How many numbers the directory knows now."""
+        return folder.read_meta(self._folder, self._environment).numbers
 
     @property
     def lines_count(self) -> int:
-        """How many lines the directory holds."""
-        return self._meta.lines
+        """How many lines the directory holds now."""
+        return folder.read_meta(self._folder, self._environment).lines
 
     def refresh(self) -> bool:
-        """Go over to a newer version if one was loaded; say whether that happened.
+        """Go over to a newer folder if one was loaded or restored; say whether that happened.
 
-        Costs one ``stat`` where nothing changed. On any error the old version goes on serving.
+        Costs one ``stat`` where nothing changed; changes in place need no refresh. On any error
+        the old version goes on serving.
 
         Raises:
             DirectoryError: the new version cannot be used.
@@ -114,15 +118,21 @@ class Directory:
 
         Raises:
             DamagedError: a value is damaged; nothing that a peer sends causes it.
+            DirectoryError: LMDB cannot read it.
         """
         assert os.getpid() == self._process, "opened before a fork"
         try:
             with self._environment.begin(self._persons, buffers=True) as transaction:
                 get = transaction.get
-                return [_look_up(number, get) for number in numbers]
+                self._version = folder.version_in(get(folder.STATE, db=self._described))
+                return look_up_in(numbers, get)
         except DamagedError as error:
             raise DamagedError(
                 f"{self._folder}: {error}; run `ksz-router directory check` and load it again"
+            ) from error
+        except lmdb.Error as error:
+            raise DirectoryError(
+                f"{self._folder}: LMDB cannot read it ({error}); run `ksz-router directory check`"
             ) from error
 
     def other_numbers(self, number: str) -> tuple[str, ...]:
@@ -149,6 +159,13 @@ def _identity(pointer_file: str) -> tuple[int, int]:
     except OSError:
         return 0, 0
     return state.st_ino, state.st_mtime_ns
+
+
+def look_up_in(
+    numbers: Iterable[str | None], get: Callable[[bytes], memoryview | None]
+) -> list[Person | None]:
+    """Return the person under each number, by the ``get`` of one read transaction."""
+    return [_look_up(number, get) for number in numbers]
 
 
 def _look_up(number: str | None, get: Callable[[bytes], memoryview | None]) -> Person | None:

@@ -7,30 +7,50 @@ may by chance be one that a living person has, and nothing said about it is true
 
 from collections.abc import Iterator
 from datetime import date, timedelta
-from itertools import pairwise
+from itertools import chain, pairwise
+from pathlib import Path
 from random import Random
 from typing import NamedTuple, TextIO
 
 from ksz_router.directory.rows import COLUMNS
 
 _FIRST_DAY = date(1925, 1, 1)
+_LAST_DAY = date(2025, 12, 31)
 _DAYS_COUNT = 36_525  # a century: no two days share their six digits
 _STRIDE = 9_973  # prime to the count of days, so that numbers of neighbours lie apart
 PERSONS_MAX = 30_000_000
-LIVES_COUNT = 4_096
 
 _BIS, _BIS_SEX_KNOWN = 20, 40
 
-# Sector, institution type, capacity and how common; type empty: the line fits every type.
+
+class _File(NamedTuple):
+    """A reason for which an institution knows persons; ``type`` empty: it fits every type."""
+
+    sector: int
+    type: str
+    capacity: int
+    share: int
+    """How many of a hundred persons of that age it ever knows."""
+    first_age: int = 0
+    last_age: int = 120
+
+
 _FILES = (
-    ("0", "0", "0", 100), ("5", "0", "20", 25), ("5", "0", "100", 22), ("7", "1", "101", 25),
-    ("7", "1", "104", 30), ("10", "0", "10", 40), ("11", "", "1", 98), ("11", "1", "2", 15),
-    ("12", "0", "10", 60), ("12", "0", "30", 40), ("13", "0", "10", 12), ("14", "0", "10", 50),
-    ("15", "1", "2", 12), ("15", "1", "3", 6), ("16", "0", "1", 4), ("16", "0", "3", 7),
-    ("17", "1", "1", 3), ("17", "1", "2", 5), ("17", "1", "4", 4), ("17", "", "40", 3),
-    ("17", "1", "902", 1), ("18", "0", "1", 18), ("18", "0", "2", 6), ("18", "0", "4", 14),
-    ("18", "0", "902", 1), ("19", "1", "41", 3), ("1", "0", "10", 4), ("6", "0", "10", 2),
+    _File(0, "0", 0, 100), _File(11, "", 1, 98), _File(11, "1", 2, 20),
+    _File(7, "1", 104, 95, 0, 25), _File(7, "1", 101, 45, 20, 55), _File(14, "0", 10, 50, 18, 66),
+    _File(12, "0", 10, 75, 18, 66), _File(12, "0", 30, 55, 18, 66), _File(10, "0", 10, 50, 18, 66),
+    _File(13, "0", 10, 20, 18, 66), _File(15, "1", 2, 16, 18, 70), _File(15, "1", 3, 8, 20, 60),
+    _File(18, "0", 1, 30, 18, 64), _File(18, "0", 2, 10, 25, 64), _File(18, "0", 4, 25, 16, 66),
+    _File(18, "0", 902, 2, 16, 66), _File(17, "1", 1, 5, 18), _File(17, "1", 2, 7, 18),
+    _File(17, "1", 4, 6, 18), _File(17, "", 40, 5, 18), _File(17, "1", 902, 2, 18),
+    _File(16, "0", 1, 6, 18), _File(16, "0", 3, 8), _File(19, "1", 41, 3, 21, 67),
+    _File(5, "0", 20, 92, 60), _File(5, "0", 100, 88, 62), _File(1, "0", 10, 5, 18, 80),
+    _File(6, "0", 10, 2, 18),
 )  # fmt: skip
+"""Sectors, institution types and capacities are on the official lists."""
+
+_LIVES_COUNT = 48
+"""Of each year of birth so many lives are made, living and dead, and shared by many persons."""
 
 _OPEN = "1,2015-01-01,,2015-01-01"
 _WELFARE = f"17,1,2,{_OPEN}"
@@ -98,32 +118,62 @@ def write_csv(stream: TextIO, *, persons: int, seed: int) -> None:
     Raises:
         ValueError: ``persons`` is out of bounds.
     """
-    if not PERSONS_MIN <= persons <= PERSONS_MAX:
-        raise ValueError(f"persons: must be from {PERSONS_MIN} to {PERSONS_MAX}")
+    texts = _texts(persons, seed)
     stream.write(f"# SYNTHETIC: {persons} persons who do not exist; seed {seed}\n")
     stream.write(",".join(COLUMNS) + "\n")
+    stream.writelines(texts)
+
+
+def write_parquet(file: Path, *, persons: int, seed: int) -> None:
+    """Write the same rows as a Parquet file, which needs the extra ``audit``.
+
+    Raises:
+        ValueError: ``persons`` is out of bounds.
+        ImportError: pyarrow is missing.
+        OSError: the file cannot be written.
+    """
+    from ksz_router.directory.bulk import text  # noqa: PLC0415  pyarrow is an extra
+
+    remark = f"SYNTHETIC: {persons} persons who do not exist; seed {seed}"
+    text.write_parquet(file, _texts(persons, seed), remark)
+
+
+def _texts(persons: int, seed: int) -> Iterator[str]:
+    """Rows as text, one or more persons each."""
+    if not PERSONS_MIN <= persons <= PERSONS_MAX:
+        raise ValueError(f"persons: must be from {PERSONS_MIN} to {PERSONS_MAX}")
     numbers = _Numbers(seed)
-    stream.writelines(_landmark_rows(numbers))
-    stream.writelines(_other_rows(numbers, persons - PERSONS_MIN, Random(seed)))  # noqa: S311  synthetic
+    return chain(_landmark_rows(numbers), _other_rows(numbers, persons - PERSONS_MIN, seed))
 
 
 class _Numbers:
     """Gives out numbers, none of them twice."""
 
     def __init__(self, seed: int) -> None:
-        days = (_FIRST_DAY + timedelta(days=n) for n in range(_DAYS_COUNT))
+        days = [_FIRST_DAY + timedelta(days=n) for n in range(_DAYS_COUNT)]
         self._days = [(day.year >= 2000, int(day.strftime("%y%m%d"))) for day in days]
+        self._years = [day.year for day in days]
         self._offset = Random(seed).randrange(_DAYS_COUNT)  # noqa: S311  synthetic
-        self._index = 0
+        self._index = -1
 
     def take(self, month_raise: int = 0) -> str:
-        """Return the next number; ``month_raise`` makes a BIS number of it."""
-        index = self._index
+        """Return the number of a further person; ``month_raise`` makes a BIS number of it."""
         self._index += 1
-        is_late, day = self._days[(index * _STRIDE + self._offset) % _DAYS_COUNT]
-        body = (day + month_raise * 100) * 1000 + 998 - index // _DAYS_COUNT
+        return self.again(month_raise)
+
+    def again(self, month_raise: int) -> str:
+        """Return another number of the person whose number was taken last."""
+        is_late, day = self._days[self._day()]
+        body = (day + month_raise * 100) * 1000 + 998 - self._index // _DAYS_COUNT
         check = 97 - (body + (2_000_000_000 if is_late else 0)) % 97
         return f"{body:09}{check:02}"
+
+    def year(self) -> int:
+        """Return the year of birth of the person whose number was taken last."""
+        return self._years[self._day()]
+
+    def _day(self) -> int:
+        return (self._index * _STRIDE + self._offset) % _DAYS_COUNT
 
 
 def _landmark_rows(numbers: _Numbers) -> Iterator[str]:
@@ -136,59 +186,90 @@ def _landmark_rows(numbers: _Numbers) -> Iterator[str]:
             yield f"{taken[name]},,,,{line}\n"
 
 
-def _other_rows(numbers: _Numbers, count: int, random: Random) -> Iterator[str]:
+def _other_rows(numbers: _Numbers, count: int, seed: int) -> Iterator[str]:
     """One text a person. Lives are drawn from a stock, which is what makes this quick."""
-    lives = [_life(random) for _ in range(LIVES_COUNT)]
+    random = Random(seed)  # noqa: S311  synthetic
     draw = random.random
+    stock: dict[int, list[_Life]] = {}
     for _ in range(count):
-        life = lives[int(draw() * LIVES_COUNT)]
+        insz = numbers.take()
+        year = numbers.year()
+        lives = stock.get(year)
+        if lives is None:
+            # Of a generator of its own, so that it does not matter who comes first.
+            lives = stock[year] = _lives(year, Random(seed * 10_000 + year))  # noqa: S311
+        life = lives[int(draw() * _LIVES_COUNT)]
         kind = draw()
-        if kind < 0.85:
-            insz = numbers.take()
-            yield f"{insz},active,,,,,,,,,\n" + life.replace("@", insz)
-        elif kind < 0.90:
-            insz = numbers.take(_BIS if draw() < 0.3 else _BIS_SEX_KNOWN)
-            yield f"{insz},active,,,,,,,,,\n" + life.replace("@", insz)
-        elif kind < 0.97:
-            insz = numbers.take()
-            day = f"20{10 + int(draw() * 15)}-{1 + int(draw() * 12):02}-11"
-            yield f"{insz},deceased,,{day},,,,,,,\n" + life.replace("@", insz)
-        elif kind < 0.975:
-            insz = numbers.take()
-            yield f"{insz},cancelled,,,,,,,,,\n" + life.replace("@", insz)
-        else:
-            yield _replaced(numbers, life, random, links=1 if kind < 0.997 else 2)
+        if kind < 0.14:
+            insz = numbers.again(_BIS if kind < 0.04 else _BIS_SEX_KNOWN)
+        elif kind > 0.96:
+            yield _replaced(numbers, insz, life, random, links=1 if kind < 0.995 else 2)
+            continue
+        elif kind > 0.95:
+            yield f"{insz},cancelled,,,,,,,,,\n" + life.lines.replace("@", insz)
+            continue
+        yield (life.number + life.lines).replace("@", insz)
 
 
-def _replaced(numbers: _Numbers, life: str, random: Random, links: int) -> str:
-    """A person with ``links`` former numbers, the lines spread over all of them."""
-    formers = [numbers.take(_BIS if n == 0 else _BIS_SEX_KNOWN) for n in range(links)]
-    chain = [*formers, numbers.take()]
-    rows = [f"{old},replaced,{new},,,,,,,,\n" for old, new in pairwise(chain)]
-    rows.append(f"{chain[-1]},active,,,,,,,,,\n")
-    rows += [line.replace("@", random.choice(chain)) for line in life.splitlines(keepends=True)]
+def _replaced(numbers: _Numbers, insz: str, life: "_Life", random: Random, links: int) -> str:
+    """A person with ``links`` former numbers: lines under any of them, some under two at once."""
+    formers = [numbers.again(_BIS), numbers.again(_BIS_SEX_KNOWN)][-links:]
+    known = [*formers, insz]
+    rows = [f"{old},replaced,{new},,,,,,,,\n" for old, new in pairwise(known)]
+    rows.append(life.number.replace("@", insz))
+    for line in life.lines.splitlines(keepends=True):
+        under = random.sample(known, 2 if random.random() < 0.1 else 1)
+        rows += [line.replace("@", one) for one in under]
     return "".join(rows)
 
 
-def _life(random: Random) -> str:
-    """Lines of one person over a handful of sectors: closed and open ones, some adjacent."""
-    lines = []
-    for sector, kind, capacity, share in _FILES:
-        if random.random() * 100 >= share:
-            continue
-        begin = date(2000, 1, 1) + timedelta(days=random.randrange(6_000))
-        for is_last in _periods(random):
-            phase = random.choice((1, 1, 1, 2, 3))
-            end = begin + timedelta(days=random.randrange(30, 1_200))
-            is_open = is_last and random.random() < 0.6
-            until = "" if is_open else end.isoformat()
-            changed = begin if is_open else end
-            lines.append(f"@,,,,{sector},{kind},{capacity},{phase},{begin},{until},{changed}\n")
-            gap_days = 1 if random.random() < 0.5 else random.randrange(2, 400)
-            begin = end + timedelta(days=gap_days)
-    return "".join(lines)
+class _Life(NamedTuple):
+    """Rows of one person, with ``@`` for the number."""
+
+    number: str
+    lines: str
 
 
-def _periods(random: Random) -> tuple[bool, ...]:
-    """One entry a period of a file, True for the last."""
-    return random.choice(((True,), (False, True), (True,), (False, True), (False, False, True)))
+def _lives(year: int, random: Random) -> list[_Life]:
+    """Lives of persons who were born in a year; of the old more have ended than of the young."""
+    ended = max(0.005, min(0.95, (2015 - year) / 90)) ** 2
+    return [_life(year, random, has_ended=random.random() < ended) for _ in range(_LIVES_COUNT)]
+
+
+def _life(year: int, random: Random, *, has_ended: bool) -> _Life:
+    """Lines over a handful of sectors: closed, open, with gaps, adjacent, some at once."""
+    last = _LAST_DAY
+    if has_ended:
+        earliest = date(max(2001, year + 1), 1, 1)
+        last = earliest + timedelta(days=random.randrange((_LAST_DAY - earliest).days))
+    lines: list[str] = []
+    for file in _FILES:
+        # The registers of the network go back to about 1990, and need some weeks.
+        first = date(max(1990, year + file.first_age), 12, 31)
+        until = min(last, date(min(2100, year + file.last_age), 12, 31))
+        if (until - first).days >= 100 and random.random() * 100 < file.share:
+            lines += _periods(file, first, until, random, is_closed=until < _LAST_DAY)
+    number = f"@,deceased,,{last},,,,,,,\n" if has_ended else "@,active,,,,,,,,,\n"
+    return _Life(number, "".join(lines))
+
+
+def _periods(
+    file: _File, first: date, until: date, random: Random, *, is_closed: bool
+) -> Iterator[str]:
+    """The lines of one file. What should be closed is at times left open: somebody forgot."""
+    begin = first + timedelta(days=random.randrange((until - first).days - 60))
+    for rest in range(random.choice((0, 0, 0, 1, 2)), -1, -1):
+        end = begin + timedelta(days=random.randrange(30, 1_200))
+        is_open = end >= until or (rest == 0 and random.random() < 0.6)
+        if is_open and (not is_closed or random.random() < 0.03):
+            written, changed = "", begin
+        else:
+            end = min(end, until)
+            written, changed = end.isoformat(), end
+        phase = random.choice((1, 1, 1, 2, 3))
+        yield (
+            f"@,,,,{file.sector},{file.type},{file.capacity},{phase},{begin},{written},{changed}\n"
+        )
+        begin = end + timedelta(days=1 if random.random() < 0.5 else random.randrange(2, 400))
+        if is_open or (until - begin).days < 30:
+            return

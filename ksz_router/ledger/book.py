@@ -146,7 +146,7 @@ class Ledger:
             if transaction.stat(self.tickets)["entries"] >= self.rows_max:
                 return Code.LEDGER_FULL
             row, found_as = Row.new(content), key
-            row.first = claim.exchange
+            row.first = claim.first or claim.exchange
         if claim.is_to_all and len({*row.codes, *claim.candidates, *claim.spared}) > recipients_max:
             return Code.TOO_MANY_RECIPIENTS  # the answer has to name them all
         recipients = recipients_of(row, claim)

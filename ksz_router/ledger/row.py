@@ -59,6 +59,8 @@ class Claim(NamedTuple):
     """A distribution goes to all of them, a submission to one."""
     spared: tuple[str, ...] = ()
     """Recipients of a distribution that this attempt leaves out; its answer names them too."""
+    first: bytes = b""
+    """Under which exchange id a new ticket goes out; empty: under that of this attempt."""
 
 
 class Granted(NamedTuple):

@@ -96,7 +96,7 @@ def record_reading(
     finally:
         writer.close()
     if os.geteuid() == 0:
-        _leave_to_owner(log, writer.file.parent)
+        leave_to_owner(log, writer.file.parent)
 
 
 def _open_free_slot(log: Path, keys_folder: Path, *, node: str, now_ns: int) -> Writer:
@@ -116,8 +116,12 @@ def _open_free_slot(log: Path, keys_folder: Path, *, node: str, now_ns: int) -> 
     raise ReadingRefused(f"{log}: no slot to record this reading in is free; try again")
 
 
-def _leave_to_owner(log: Path, slot_folder: Path) -> None:
-    """What root wrote belongs to whom the log belongs to, or the router could not read its log."""
+def leave_to_owner(log: Path, slot_folder: Path) -> None:
+    """Leave what root wrote to whom ``log`` belongs to, or the router could not read its own files.
+
+    Raises:
+        ReadingRefused: it cannot be left.
+    """
     owner = log.stat()
     try:
         for path in (slot_folder, *slot_folder.iterdir()):

@@ -14,6 +14,7 @@ from ksz_router.model import OPEN, Availability, Day
 from ksz_router.privacylog.entry import Entry
 from ksz_router.replay.compare import Difference, differences, insufficient, problem, taken_from
 from ksz_router.replay.persons import (
+    KNOWN_TO_ONE,
     Lines,
     Period,
     Search,
@@ -29,6 +30,7 @@ from ksz_router.replay.recorded import (
     with_sources,
     with_withheld,
 )
+from ksz_router.replay.seldom import sectoral, with_periods
 
 LookUp: TypeAlias = Callable[[Request, int], Facts]
 """What the archived rulebook said at a moment (Unix milliseconds), without the person."""
@@ -126,10 +128,11 @@ def _attempts(
         kbos = tuple(dict.fromkeys(row.kbo for row in facts.sources))
         for plain in with_withheld(first, entry, facts.rights):
             for variant in with_sources(plain, entry, kbos):
-                for attempted in _with_persons(recorded, variant, facts, today, control):
-                    verdict = control.decide(variant.request, attempted, today)
-                    taken = (*variant.taken, *taken_from(entry, verdict))
-                    yield _Found(differences(entry, verdict), taken)
+                for likely in with_periods(variant, entry, facts.sources):
+                    for attempted in _with_persons(recorded, likely, facts, today, control):
+                        verdict = control.decide(likely.request, attempted, today)
+                        taken = (*likely.taken, *taken_from(entry, verdict))
+                        yield _Found(differences(entry, verdict), taken)
 
 
 def _with_persons(
@@ -150,7 +153,11 @@ def _with_persons(
 
     def ask(lines: Lines, sources: Sequence[Availability]) -> Verdict:
         asked = msgspec.structs.replace(
-            facts, sources=tuple(sources), outages=(), person=person_with(recorded, lines)
+            facts,
+            sources=tuple(sources),
+            outages=(),
+            person=person_with(recorded, lines),
+            sectoral=dict.fromkeys(standing.networks, lines),
         )
         return control.decide(request, asked, today)
 
@@ -160,7 +167,10 @@ def _with_persons(
     for own in list(own_lines(entry, standing, period)) or [()]:
         for wished in list(wishes(entry, service.kind, kbos, out, standing.acting.kbo)) or [{}]:
             lines = search.lines(own, wished)
-            is_unheard = entry.code == Code.NO_RECIPIENT_MAY_RECEIVE
+            is_unheard = entry.code in KNOWN_TO_ONE
             for tried in search.one_more(lines) if is_unheard else (lines,):
                 person = person_with(recorded, tried)
-                yield msgspec.structs.replace(facts, person=person, standing=standing)
+                for held in sectoral(entry, standing, tried):
+                    yield msgspec.structs.replace(
+                        facts, person=person, sectoral=held, standing=standing
+                    )

@@ -64,7 +64,11 @@ def taken_from(entry: Entry, verdict: Verdict) -> tuple[str, ...]:
         return ()
     if not isinstance(verdict, Forward):
         return _TAKEN.get(verdict.code.stage, ())
-    taken = ["the number was replaced" if entry.asked is not None else "the number was in use"]
+    taken = []
+    if not verdict.service.any_number:
+        taken.append(
+            "the number was replaced" if entry.asked is not None else "the number was in use"
+        )
     if verdict.line is not None:
         taken.append("the directory held the deciding line")
     taken += [

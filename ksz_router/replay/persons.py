@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from enum import Enum, auto
 from typing import NamedTuple
 
-from ksz_router.codes import Code, Stage
+from ksz_router.codes import Code
 from ksz_router.days import next_day
 from ksz_router.decision import Forward, Refusal, Standing, Verdict
 from ksz_router.model import (
@@ -33,7 +33,11 @@ Ask = Callable[[Lines, Sequence[Availability]], Verdict]
 """What the control says where the directory holds these lines, and these are all the sources."""
 
 _NO_DAY: Day = 0
+_OWN_CODES = {Code.PERSON_NOT_INTEGRATED, Code.PHASE_TOO_LOW, Code.PERIOD_NOT_COVERED}
 _OWN = "own:log:"
+_WITHHELD_CODES = {Code.SOURCE_NOT_IN_SECTORAL_DIRECTORY, Code.SECTORAL_DIRECTORY_DOWN}
+KNOWN_TO_ONE = _WITHHELD_CODES | {Code.NO_RECIPIENT_MAY_RECEIVE}
+"""Codes of which some source knew the person, and does not stand in the entry."""
 _ABSENT_CODES = {Code.NO_SOURCE_KNOWS_THE_PERSON, Code.NO_RECIPIENT_MAY_RECEIVE}
 
 
@@ -105,8 +109,7 @@ def own_lines(entry: Entry, standing: Standing, period: Period) -> Iterator[Line
 def broken_own(entry: Entry) -> Code | None:
     """Return what the entry says was broken in the own integration, refused or logged."""
     if entry.code:
-        code = Code(entry.code)
-        return code if code.stage is Stage.OWN_INTEGRATION else None
+        return Code(entry.code) if entry.code in _OWN_CODES else None
     names = [name[len(_OWN) :] for name in entry.violations if name.startswith(_OWN)]
     return Code[names[0]] if names and names[0] in Code.__members__ else None
 
@@ -124,7 +127,12 @@ def wishes(
         acting: Who asks, and is never sent its own distribution.
     """
     code = entry.code
-    if code in _ABSENT_CODES:
+    if code in _WITHHELD_CODES:  # known to the primary directory: to one of them at least
+        yield {}
+        yield {kbo: Wish.THERE for kbo in kbos if kbo != acting}
+        for one in kbos:
+            yield {kbo: Wish.THERE if kbo == one else Wish.ABSENT for kbo in kbos}
+    elif code in _ABSENT_CODES:
         yield dict.fromkeys(kbos, Wish.ABSENT)
     elif code == Code.TOO_MANY_RECIPIENTS:
         yield {kbo: Wish.THERE for kbo in kbos if kbo != acting}
@@ -142,7 +150,11 @@ def wishes(
 def _wishes_of_passed(
     entry: Entry, kind: Kind, kbos: Sequence[str], out: frozenset[str], acting: str
 ) -> Iterator[Wishes]:
-    violated = {name.rpartition(":")[2] for name in entry.violations if not name.startswith(_OWN)}
+    violated = {
+        name.rpartition(":")[2]
+        for name in entry.violations
+        if not name.startswith((_OWN, "sectoral:"))
+    }
     sent = set(entry.destinations)
     wish = dict.fromkeys(sent, Wish.KNOWN) | dict.fromkeys(violated, Wish.VIOLATED)
     is_retry = is_told_elsewhere(entry)

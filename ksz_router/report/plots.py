@@ -100,6 +100,72 @@ def flat_bars(name: str, title: str, labels: Sequence[str], values: Sequence[int
         return _inline(figure, name, title)
 
 
+def flow(
+    name: str,
+    title: str,
+    labels: Sequence[str],
+    up: tuple[str, Sequence[int]],
+    down: tuple[str, Sequence[int]],
+) -> Markup:
+    """Return bars that stand for what came, and that hang for what went, one pair a label."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _axes(3.4)
+        places = range(len(labels))
+        for (legend, values), sign, colour in ((up, 1, FIRST), (down, -1, SECOND)):
+            axes.bar(
+                places,
+                [sign * value for value in values],
+                color=colour,
+                width=0.7,
+                label=_clean(legend),
+            )
+        axes.axhline(0, color=QUIET, linewidth=0.8)
+        shown = EngFormatter(sep="")
+        axes.yaxis.set_major_formatter(lambda value, _: shown(abs(value)))
+        axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+        _mark_labels(axes, labels)
+        axes.spines["bottom"].set_visible(False)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
+        return _inline(figure, name, title)
+
+
+def courses(
+    name: str, title: str, labels: Sequence[str], series: Sequence[tuple[str, Sequence[int]]]
+) -> Markup:
+    """Return small plots beside each other, one a series, each with a scale of its own.
+
+    Args:
+        name: Of the plot within its page: letters only.
+        title: What it shows, for who hears the page.
+        labels: Of the points, in their order; the first and the last are shown.
+        series: Name and one value for each label.
+    """
+    with mpl.rc_context(_STYLE):
+        columns = 3
+        rows = -(-len(series) // columns) or 1
+        figure = Figure(figsize=(_WIDTH_INCHES, 0.2 + 1.5 * rows), layout="constrained")
+        figure.set_layout_engine("constrained", hspace=0.14)
+        figure.patch.set_alpha(0)
+        panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+        for axes in panels:
+            axes.set_axis_off()
+            axes.patch.set_alpha(0)
+        shown = EngFormatter(places=1, sep="")
+        for axes, (legend, values) in zip(panels, series, strict=False):
+            last = len(values) - 1
+            axes.plot(range(len(values)), values, color=FIRST, linewidth=2)
+            axes.plot([last], values[-1:], color=FIRST, marker="o", ms=5)
+            axes.margins(x=0.04, y=0.35)
+            axes.set_title(_cut(legend), loc="left", fontsize=11, color=INK)
+            for place, side in ((0, "left"), (last, "right")):
+                axes.annotate(
+                    f"{shown(values[place])}  {_clean(labels[place])}",
+                    (place, 0), xycoords=("data", "axes fraction"), ha=side, va="top",
+                    xytext=(0, 2), textcoords="offset points", fontsize=9, color=QUIET,
+                )  # fmt: skip
+        return _inline(figure, name, title)
+
+
 def shares(
     name: str,
     title: str,

@@ -17,15 +17,18 @@ from ksz_router.limits import (
 )
 from ksz_router.model import Day
 from ksz_router.rulebook.check_grants import check_grants
+from ksz_router.rulebook.check_integrations import check_integrations
 from ksz_router.rulebook.check_rights import check_rights
-from ksz_router.rulebook.index import Index, Period, common_days, institution_days
+from ksz_router.rulebook.index import Index, common_days, institution_days
 from ksz_router.rulebook.rows import (
+    AvailabilityRow,
     Finding,
     InstitutionRow,
     OutageRow,
     Place,
     Placed,
     Text,
+    period_of,
 )
 
 _BRUSSELS = ZoneInfo("Europe/Brussels")
@@ -44,8 +47,10 @@ def check(text: Text, today: Day | None = None) -> list[Finding]:
     index = Index(text, today)
     _check_institutions(index)
     _check_services(index)
+    _check_networks(index)
     _check_controls(index)
     _check_availability(index)
+    check_integrations(index)
     check_grants(index)
     for outage in text.outages:
         _check_outage(index, outage)
@@ -133,10 +138,31 @@ def _check_services(index: Index) -> None:
         if row.subject != "person" and (row.follow_replaced or row.refuse_deceased):
             reason = "follow_replaced and refuse_deceased need a person as subject"
             index.error(place, reason, "leave them out, or set subject")
+        if row.any_number and (
+            row.subject != "person" or row.follow_replaced or row.refuse_deceased
+        ):
+            reason = "any_number is for a person as subject, without the other rules on its number"
+            index.error(place, reason, "leave out any_number, or the others")
         if (row.name, row.version) not in granted and row.kind != "test":
             index.warn(
                 place, f"no grant allows {row.name} version {row.version}", "add a [[grant]]"
             )
+
+        if row.distribution is not None and row.kind != "distribution":
+            reason = f"a {row.kind} has no distribution code"
+            index.error(place, reason, "leave distribution out, or set kind")
+
+
+def _check_networks(index: Index) -> None:
+    used = {row.secondary_network for row, _ in index.text.institutions}
+    seen: set[str] = set()
+    for row, place in index.text.networks:
+        if row.name in seen:
+            index.error(place, f"network {row.name} stands here twice", "keep one of the rows")
+        seen.add(row.name)
+        if row.name not in used:
+            reason = f"no institution is in the secondary network {row.name!r}"
+            index.error(place, reason, "mend the name, or set secondary_network")
 
 
 def _check_controls(index: Index) -> None:
@@ -164,11 +190,16 @@ def _check_controls(index: Index) -> None:
 
 
 def _check_availability(index: Index) -> None:
-    seen: dict[tuple[str, int, str, str], list[Period]] = {}
+    seen: dict[tuple[str, int, str, str], list[AvailabilityRow]] = {}
     for row, place in index.text.availability:
-        index.check_service(place, row.service, row.version)
+        service = index.check_service(place, row.service, row.version)
         role = index.check_role(place, "role", row.role)
         period = index.check_period(place, row.begin, row.end)
+        index.check_period(place, row.data_begin, row.data_end)
+        is_consultation = service is not None and service.kind == "consultation"
+        if row.subscribes == "changes" and is_consultation:
+            reason = "nobody subscribes to a consultation"
+            index.error(place, reason, "leave subscribes out")
         index.check_number(place, "phase", row.phase, (0, 999))
         index.check_number(place, "order", row.order, (0, 999))
         if role is not None:
@@ -185,9 +216,9 @@ def _check_availability(index: Index) -> None:
                 reason = "the source is never active in this period"
                 index.error(place, reason, "mend the period of the row or of the institution")
         same = seen.setdefault((row.service, row.version, row.kbo, row.role), [])
-        if any(common_days(period, other) for other in same):
+        if any(_overlap(row, other) for other in same):
             index.error(place, "overlaps another row of this source", "join them in one row")
-        same.append(period)
+        same.append(row)
     for service, place in index.text.services:
         rows = index.availability.get((service.name, service.version), ())
         recipients = {recipient.kbo for recipient in rows}
@@ -195,6 +226,18 @@ def _check_availability(index: Index) -> None:
             reason = f"{service.name} has {len(recipients)} recipients"
             mend = f"a request that more than {recipients_max} fit is refused"
             index.warn(place, reason, mend)
+
+
+def _overlap(row: AvailabilityRow, other: AvailabilityRow) -> bool:
+    """On some day both are in force for a capacity, and hold data of a day in common."""
+    in_force = common_days(period_of(row.begin, row.end), period_of(other.begin, other.end))
+    data = common_days(
+        period_of(row.data_begin, row.data_end), period_of(other.data_begin, other.data_end)
+    )
+    capacities = not (row.capacities and other.capacities) or bool(
+        {*row.capacities} & {*other.capacities}
+    )
+    return bool(in_force and data and capacities)
 
 
 def _check_outage(index: Index, placed: Placed[OutageRow]) -> None:

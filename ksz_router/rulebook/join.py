@@ -15,13 +15,19 @@ from ksz_router.identifiers import Kbo
 from ksz_router.model import (
     AccessRight,
     Availability,
+    Day,
     Direction,
+    Distribution,
     Endpoint,
+    FilledBy,
     Grant,
+    Inscription,
     Institution,
+    Integration,
     Kind,
     Mode,
     Outage,
+    Party,
     Role,
     Service,
     Subject,
@@ -32,6 +38,7 @@ from ksz_router.rulebook.rows import (
     GrantRow,
     Placed,
     RightRow,
+    ServiceRow,
     Text,
     basis_period,
     period_of,
@@ -47,7 +54,7 @@ TEST_CONNECTION = Service(
 def join(text: Text) -> Rows:
     """Return the rows, each list sorted by its key."""
     institutions = sorted(_institutions(text), key=lambda row: row.kbo)
-    networks = {row.kbo: row.secondary_network for row in institutions}
+    networks = {row.kbo: (row.secondary_network, row.is_sectoral) for row in institutions}
     grants: dict[tuple[str, int], list[Grant]] = {}
     for deliberation in text.deliberations:
         for placed in deliberation.grants:
@@ -55,10 +62,7 @@ def join(text: Text) -> Rows:
             grants.setdefault((grant.service, grant.version), []).append(grant)
     services = [ServiceRows(TEST_CONNECTION)]
     for row, _ in text.services:
-        declared = msgspec.structs.asdict(row)
-        declared["kind"] = Kind[row.kind.upper()]
-        declared["subject"] = Subject[row.subject.upper()]
-        service = Service(**declared)
+        service = _service(row, text)
         own = grants.get((service.name, service.version), [])
         asking = [g for g in own if g.direction is not Direction.RECEIVE]
         receiving = [g for g in own if g.direction is Direction.RECEIVE]
@@ -73,6 +77,7 @@ def join(text: Text) -> Rows:
 
 
 def _institutions(text: Text) -> Iterable[Institution]:
+    sectoral = {network.name for network, _ in text.networks}
     for row, _ in text.institutions:
         begin, end = period_of(row.begin, row.end)
         yield Institution(
@@ -85,6 +90,7 @@ def _institutions(text: Text) -> Iterable[Institution]:
             endpoints=tuple(Endpoint(e.host, e.port, e.uri) for e in row.endpoint),
             begin=begin,
             end=end,
+            is_sectoral=row.secondary_network in sectoral,
         )
 
 
@@ -115,7 +121,7 @@ def _grant(row: GrantRow, deliberation: Deliberation, text: Text) -> Grant:
 
 
 def _sources(
-    service: Service, receiving: list[Grant], networks: dict[Kbo, str], text: Text
+    service: Service, receiving: list[Grant], networks: dict[Kbo, tuple[str, bool]], text: Text
 ) -> list[Availability]:
     side: Literal["source", "recipient"] = (
         "source" if service.kind is Kind.CONSULTATION else "recipient"
@@ -125,7 +131,9 @@ def _sources(
         if (row.service, row.version) != (service.name, service.version):
             continue
         begin, end = period_of(row.begin, row.end)
+        data_begin, data_end = period_of(row.data_begin, row.data_end)
         role, kbo = _roles((row.role,))[0], Kbo(row.kbo)
+        network, is_sectoral = networks[kbo]
         may_receive = [g for g in receiving if role == g.role or kbo == g.kbo]
         found.append(
             Availability(
@@ -140,10 +148,44 @@ def _sources(
                 end=end,
                 mode=_mode(text, row.service, row.version, row.role, side),
                 receive=tuple(sorted(may_receive, key=_holder)),
-                secondary_network=networks[kbo],
+                secondary_network=network,
+                data_begin=data_begin,
+                data_end=data_end,
+                changes_only=row.subscribes == "changes",
+                is_sectoral=is_sectoral,
             )
         )
-    return sorted(found, key=lambda row: (row.order, row.kbo, row.role, row.begin))
+    return sorted(found, key=_in_order)
+
+
+def _in_order(row: Availability) -> tuple[int, Kbo, Role, Day, Day, list[int]]:
+    return row.order, row.kbo, row.role, row.begin, row.data_begin, sorted(row.capacities)
+
+
+def _service(row: ServiceRow, text: Text) -> Service:
+    declared = msgspec.structs.asdict(row)
+    declared["kind"] = kind = Kind[row.kind.upper()]
+    declared["subject"] = Subject[row.subject.upper()]
+    declared["filled_by"] = FilledBy[row.filled_by.upper()]
+    code = row.distribution or ("M" if kind is Kind.DISTRIBUTION else "")
+    declared["distribution"] = _DISTRIBUTIONS[code]
+    declared["integrations"] = tuple(
+        Integration(
+            inscription=Inscription[found.does.upper()],
+            party=Party[found.of.upper()],
+            application=found.application,
+            capacity=found.capacity,
+            phase=found.phase,
+        )
+        for found, _ in text.integrations
+        if (found.service, found.version) == (row.name, row.version)
+    )
+    return Service(**declared)
+
+
+_DISTRIBUTIONS = {
+    "": Distribution.NONE, "M": Distribution.MUTATION, "Z": Distribution.SUBMISSION
+}  # fmt: skip
 
 
 def _mode(

@@ -62,6 +62,28 @@ class ServiceRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     refuse_deceased: bool = False
     payload_bytes_max: int = 65_536
     deadline_ms: int = 10_000
+    distribution: Literal["M", "Z"] | None = None
+    filled_by: Literal["either", "sender", "directory"] = "either"
+    any_number: bool = False
+
+
+class NetworkRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[[network]]``: a secondary network that keeps a directory of its own, hosted here."""
+
+    name: str
+    directory: Literal["hosted"]
+
+
+class IntegrationRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[[integration]]``: a message, once forwarded, changes the person directory."""
+
+    service: str
+    version: int
+    does: Literal["inscribe", "remove"]
+    of: Literal["sender", "recipient"]
+    application: str
+    capacity: int | None = None
+    phase: int = 0
 
 
 ModeName = Literal["none", "log", "block"]
@@ -129,6 +151,9 @@ class AvailabilityRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     order: int = 0
     begin: dt.date | None = None
     end: dt.date | None = None
+    data_begin: dt.date | None = None
+    data_end: dt.date | None = None
+    subscribes: Literal["all", "changes"] = "all"
 
 
 class OutageRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -167,6 +192,8 @@ class Text(NamedTuple):
     institutions: tuple[Placed[InstitutionRow], ...]
     services: tuple[Placed[ServiceRow], ...]
     controls: tuple[Placed[ControlRow], ...]
+    integrations: tuple[Placed[IntegrationRow], ...]
+    networks: tuple[Placed[NetworkRow], ...]
     deliberations: tuple[Deliberation, ...]
     availability: tuple[Placed[AvailabilityRow], ...]
     outages: tuple[Placed[OutageRow], ...]

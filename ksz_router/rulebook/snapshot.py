@@ -103,6 +103,10 @@ class Snapshot:
                 raise msgspec.ValidationError("a row stands under another row's key")
         self._by_kbo = {row.kbo: row for row in institutions}
         self._by_uri = {uri: row for row in institutions for uri in row.uris}
+        self.sectoral_networks = tuple(
+            sorted({row.secondary_network for row in institutions if row.is_sectoral})
+        )
+        """Secondary networks that keep a directory of their own."""
         self._tables = {
             (rows.service.name, rows.service.version): _Table(
                 rows, tuple(o for o in outages if o.service in ("", rows.service.name))

@@ -23,6 +23,8 @@ from ksz_router.rulebook.rows import (
     Finding,
     GrantRow,
     InstitutionRow,
+    IntegrationRow,
+    NetworkRow,
     OutageRow,
     Place,
     Placed,
@@ -36,8 +38,8 @@ Row = TypeVar("Row", bound=msgspec.Struct)
 Table = dict[str, Any]
 
 _TABLES: dict[str, dict[str, type[msgspec.Struct]]] = {
-    "institutions": {"institution": InstitutionRow},
-    "services": {"service": ServiceRow, "control": ControlRow},
+    "institutions": {"institution": InstitutionRow, "network": NetworkRow},
+    "services": {"service": ServiceRow, "control": ControlRow, "integration": IntegrationRow},
     "deliberations": {"grant": GrantRow},
     "availability": {"availability": AvailabilityRow},
     "outages": {"outage": OutageRow},
@@ -154,6 +156,8 @@ class _Reader:
             institutions=rows(InstitutionRow),
             services=rows(ServiceRow),
             controls=rows(ControlRow),
+            integrations=rows(IntegrationRow),
+            networks=rows(NetworkRow),
             deliberations=tuple(self.deliberations),
             availability=rows(AvailabilityRow),
             outages=rows(OutageRow),

@@ -56,7 +56,9 @@ class Supply(msgspec.Struct, frozen=True):
         return f"Supply({self.outcome.name})"
 
 
-Handler = Callable[[Delivery], Awaitable[Supply]]
+Handler = Callable[[Delivery], Awaitable[Supply | None]]
+"""Answers a delivery. ``None`` is no answer: the router takes for unknown what became of it, and a
+submission may come again, marked as a repeat. To say ``FAILED`` of it instead is final."""
 
 
 class Provider:
@@ -190,12 +192,12 @@ class Provider:
                 self._changed.set()
 
     async def _answer(self, pump: Pump, delivery: Delivery) -> None:
-        """Run the handler within the deadline of the delivery, and reply whatever happens."""
-        supply = Supply(Outcome.FAILED, source_code="NO-HANDLER")
+        """Run the handler within the deadline of the delivery, and reply as far as it is known."""
+        supply: Supply | None = Supply(Outcome.FAILED, source_code="NO-HANDLER")
         handler = self._services.get((delivery.service, delivery.version))
         try:
             if handler is not None:
-                supply = Supply(Outcome.FAILED, source_code="TOO-LATE")
+                supply = None  # cancelled in the midst: nobody can say that nothing was done
                 with trio.move_on_after(delivery.deadline_ms / 1000):
                     supply = await handler(delivery)
         except Exception as error:  # noqa: BLE001 - any fault of a handler is a failed answer
@@ -205,6 +207,8 @@ class Provider:
             self._inflight -= 1
             if not self._inflight:
                 self._changed.set()
+        if supply is None:
+            return
         persons = tuple(dict.fromkeys(n for n in supply.persons if n != delivery.person))
         fault = _fault(supply.payload, persons)
         if fault:

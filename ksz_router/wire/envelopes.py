@@ -68,4 +68,5 @@ def _request(number: int, envelope: Envelope, item: Item) -> Request:
         source=item.source,
         deadline_ms=envelope.deadline_ms,
         payload=item.payload,
+        unchanged=item.unchanged,
     )

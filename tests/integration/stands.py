@@ -144,7 +144,11 @@ class Town(Stand):
     def events(self, name: str = "") -> list[dict[str, Any]]:
         """What the router logged so far, whole lines only, of one name or of all."""
         lines = self.output.read_text(encoding="utf-8").splitlines(keepends=True)
-        found = [json.loads(line) for line in lines if line.endswith("\n")]
+        found = []
+        for line in lines:
+            if line.endswith("\n"):
+                assert line.startswith("{"), f"not an event: {line}"
+                found.append(json.loads(line))
         return [event for event in found if name in ("", event["event"])]
 
     def entries(self) -> list[Entry]:

@@ -24,8 +24,6 @@ from tests.integration.stands import (
     town,
 )
 
-pytestmark = pytest.mark.xdist_group("integration-auditor")
-
 PORT = free_ports(1)[0]
 CHAIN = [PERSONS[name] for name in ("chain_first", "chain_second", "chain_last")]
 FURTHER = landmarks(2)["answered"]

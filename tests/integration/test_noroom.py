@@ -42,8 +42,6 @@ from tests.integration.stands import (
     until,
 )
 
-pytestmark = pytest.mark.xdist_group("integration-noroom")
-
 PORT = free_ports(1)[0]
 FILE_BYTES = 2 * MIB
 TMPFS = 'mount -t tmpfs -o size={size},mode=700 none "{folder}" && exec "$@"'

@@ -31,8 +31,6 @@ from tests.integration.stands import (
     until,
 )
 
-pytestmark = pytest.mark.xdist_group("integration-observed")
-
 PORT = free_ports(1)[0]
 NAMES = (
     "ksz_router_build_info",

@@ -39,8 +39,6 @@ from tests.integration.stands import (
     until,
 )
 
-pytestmark = pytest.mark.xdist_group("integration-reload")
-
 PORT = free_ports(1)[0]
 RIGHT = 'user_key = "8a504b0e42e77932dd81c93801986144"'
 

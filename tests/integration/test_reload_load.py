@@ -35,8 +35,6 @@ from tests.integration.stands import (
     until,
 )
 
-pytestmark = pytest.mark.xdist_group("integration-reload-load")
-
 PORT = free_ports(1)[0]
 GRANT = "capacities = [1, 2, 3]\nprovisional = true\nbegin = 2019-04-01"
 CONNECTIONS = 4

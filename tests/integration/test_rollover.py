@@ -48,8 +48,6 @@ from tests.integration.stands import (
     until,
 )
 
-pytestmark = pytest.mark.xdist_group("integration-rollover")
-
 PORT = free_ports(1)[0]
 OLD, NEW = make_authority("old"), make_authority("new")
 

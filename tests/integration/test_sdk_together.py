@@ -39,8 +39,6 @@ from tests.integration.stands import (
     until,
 )
 
-pytestmark = pytest.mark.xdist_group("integration-sdk-together")
-
 PORT = free_ports(1)[0]
 WINDOW = 32
 

@@ -24,8 +24,6 @@ from tests.integration.stands import (
     until,
 )
 
-pytestmark = pytest.mark.xdist_group("integration-sources")
-
 PORT, SECOND_PORT = free_ports(2)
 SOURCES = {"breaker_failures": 3, "breaker_open_seconds": 1.0, "connect_seconds": 0.5}
 ENDPOINT = f"""

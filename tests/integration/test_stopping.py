@@ -27,8 +27,6 @@ from tests.integration.stands import (
     until,
 )
 
-pytestmark = pytest.mark.xdist_group("integration-stopping")
-
 PORT = free_ports(1)[0]
 
 

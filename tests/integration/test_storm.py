@@ -27,8 +27,6 @@ from tests.integration.stands import (
     until,
 )
 
-pytestmark = pytest.mark.xdist_group("integration-storm")
-
 PORTS = free_ports(2)
 MUTANTS = 400
 EVIL = 'urn:x\x1b[2J\r\n"}{\x07\x7f' + live.USER

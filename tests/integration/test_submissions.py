@@ -26,8 +26,6 @@ from tests.integration.stands import (
     until,
 )
 
-pytestmark = pytest.mark.xdist_group("integration-submissions")
-
 RECIPIENT = "0999013688"
 PORT = free_ports(1)[0]
 

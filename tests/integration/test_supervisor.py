@@ -18,8 +18,6 @@ from ksz_router.cli import BAD_CONFIG, NOT_IN_ORDER
 from ksz_router.codes import Code
 from tests.integration.stands import Town, asking, connection_test, on_trio, town, until
 
-pytestmark = pytest.mark.xdist_group("integration-supervisor")
-
 AS_SYSTEMD_DOES = """
 import os, sys
 os.dup2(int(sys.argv[1]), 3)
@@ -146,7 +144,7 @@ def test_check_config_names_what_is_missing(stand: Town, part: str, file: str, w
     (line,) = [line for line in lines if "NOT OK" in line]
     assert line.startswith(part)
     assert words in line
-    assert len([line for line in lines if "  ok  " in line]) == 7
+    assert len([line for line in lines if "  ok  " in line]) == 8
 
 
 def test_check_config_names_a_ledger_that_cannot_be_made(stand: Town) -> None:

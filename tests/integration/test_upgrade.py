@@ -32,8 +32,6 @@ from tests.integration.stands import (
     until,
 )
 
-pytestmark = pytest.mark.xdist_group("integration-upgrade")
-
 PORT = free_ports(1)[0]
 NEXT = f"{__version__}.1"
 AS_SYSTEMD_DOES = """

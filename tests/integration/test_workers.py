@@ -12,8 +12,6 @@ from ksz_router.daemon.handle import Backoff
 from ksz_router.daemon.worker_process import LOG_FAILED
 from tests.integration.stands import Town, asking, connection_test, on_trio, town, until
 
-pytestmark = pytest.mark.xdist_group("integration-workers")
-
 
 def test_the_break_grows_to_a_bound_and_is_short_again_after_a_steady_run() -> None:
     """A worker that ran for more than a minute begins anew; a bad start does not."""

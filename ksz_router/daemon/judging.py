@@ -1,0 +1,57 @@
+"""The one place where requests are decided on: those of the wire, and the lines of mailboxes."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from ksz_router.daemon.opened import Exchange
+from ksz_router.decision import Facts, Forward, decide
+from ksz_router.identifiers import Kbo
+from ksz_router.messages import Request
+from ksz_router.model import Day
+
+if TYPE_CHECKING:
+    from ksz_router.daemon.integrations import Derivation
+    from ksz_router.daemon.session import Session
+
+
+class Judged(NamedTuple):
+    """When, and by what."""
+
+    today: Day
+    """The Brussels day."""
+    generation: str
+    """The rulebook in force."""
+    now_ns: int
+    """Monotonic, for the deadline."""
+
+
+def judge(
+    batch: Sequence[tuple["Session | Derivation", Request]],
+    looked_up: Sequence[Facts],
+    ids: Iterable[bytes],
+    judged: Judged,
+) -> list[Exchange]:
+    """Decide on requests, and open the exchange of each.
+
+    Args:
+        batch: Who asks, and what.
+        looked_up: What the tables say of each.
+        ids: Of the exchanges, one for each.
+        judged: What is the same for all of them.
+    """
+    exchanges, now_ns = [], judged.now_ns
+    for (session, request), facts, exchange_id in zip(batch, looked_up, ids, strict=True):
+        verdict = decide(request, facts, judged.today)
+        destinations: tuple[Kbo, ...] = ()
+        allowed_ms = 0
+        if isinstance(verdict, Forward):
+            destinations = tuple([found.kbo for found in verdict.put_to])
+            longest_ms = verdict.service.deadline_ms
+            allowed_ms = min(request.deadline_ms or longest_ms, longest_ms)
+        exchanges.append(
+            Exchange(
+                exchange_id, session, request, now_ns, now_ns + allowed_ms * 1_000_000,
+                facts, verdict, judged.generation, destinations,
+            )
+        )  # fmt: skip
+    return exchanges

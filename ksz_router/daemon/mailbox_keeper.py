@@ -1,0 +1,140 @@
+"""Mailboxes in the directory program: applied while nothing else waits for the writer.
+
+Online changes come first: a step of a mailbox begins only when none waits, takes some hundredths of
+a second, and where some came meanwhile the next one leaves them as long. The workers come first
+too: the thread of the steps is niced.
+"""
+
+import contextlib
+import time
+from pathlib import Path
+
+import structlog
+import trio
+
+from ksz_router import limits
+from ksz_router.config import Config
+from ksz_router.daemon.directory_batches import Batches
+from ksz_router.daemon.directory_metrics import DirectoryMetrics
+from ksz_router.daemon.ids import ExchangeIds
+from ksz_router.daemon.mailbox_lane import MailboxLane, Rulebook, Step
+from ksz_router.daemon.mailbox_record import MailboxRecord
+from ksz_router.daemon.mailbox_services import MailboxServices
+from ksz_router.daemon.mailbox_step import Clocks
+from ksz_router.daemon.niced import NicedThread
+from ksz_router.directory.mailboxes import Mailboxes, MailboxesUnusable
+from ksz_router.directory.packing import DamagedError
+from ksz_router.directory.writer import Writer
+from ksz_router.privacylog import PrivacyLogError
+from ksz_router.rulebook.generation import RulebookError
+
+_NICE = 10
+_LOOK_SECONDS = 1.0
+"""How soon a mailbox is seen that a command put there."""
+_AGAIN_SECONDS = 5.0
+_FORGET_SECONDS = 3600.0
+_QUIET_SECONDS = 2.0
+"""So long after a change or a look-up the next one is expected no more."""
+_DAY_MS = 86_400_000
+
+_MENDED_BY_WAITING = (PrivacyLogError, RulebookError, MailboxesUnusable, DamagedError, OSError)
+"""What keeps mailboxes from being applied, and nothing else from going on."""
+
+
+def lane_of(settings: Config, mailboxes: Mailboxes, writer: Writer, own_uri: str) -> MailboxLane:
+    """Return the lane of this machine: with its clocks, its log and its rulebook."""
+    record = MailboxRecord(settings, time.monotonic_ns, time.time_ns)
+    return MailboxLane(
+        mailboxes,
+        writer,
+        record,
+        Rulebook(
+            Path(settings.tables.rulebook),
+            Path(settings.tables.rulebook_signer),
+            Path(settings.tables.sectoral),
+            own_uri,
+        ),
+        Clocks(time.monotonic_ns, time.time_ns, ExchangeIds(time.time_ns)),
+    )
+
+
+class MailboxKeeper:
+    """Takes mailboxes and applies them.
+
+    Args:
+        batches: That it gives way to; their writer is used between two of them.
+        own_uri: SAN URI of the institution that keeps the directory.
+
+    Raises:
+        MailboxesUnusable: the folder cannot be used.
+    """
+
+    def __init__(
+        self,
+        settings: Config,
+        writer: Writer,
+        batches: Batches,
+        *,
+        own_uri: str,
+        metrics: DirectoryMetrics,
+        log: structlog.typing.FilteringBoundLogger,
+    ) -> None:
+        self._mailboxes = Mailboxes(Path(settings.directory.mailboxes))
+        self._lane = lane_of(settings, self._mailboxes, writer, own_uri)
+        self._keep_ms = settings.directory.keep_days * _DAY_MS
+        self._thread: NicedThread[Step | None] = NicedThread(_NICE)
+        self._batches = batches
+        self._metrics = metrics
+        self._log = log
+        self._trouble = ""
+        services = MailboxServices(
+            self._mailboxes, batches.wake, lambda: time.time_ns() // 1_000_000
+        )
+        self.handlers = services.handlers()
+        batches.spare = self._step
+
+    async def look(self) -> None:
+        """See what was put there by others, and forget what is old; until cancelled."""
+        forgot_at = -_FORGET_SECONDS
+        while True:
+            if await trio.to_thread.run_sync(self._mailboxes.waiting) and not self._trouble:
+                self._batches.wake()
+            if trio.current_time() >= forgot_at + _FORGET_SECONDS:
+                forgot_at = trio.current_time()
+                before_ms = time.time_ns() // 1_000_000 - self._keep_ms
+                await trio.to_thread.run_sync(self._mailboxes.forget_before, before_ms)
+            await trio.sleep(_LOOK_SECONDS)
+
+    def close(self) -> None:
+        """End, once nobody steps any more."""
+        self._thread.end()
+        with contextlib.suppress(PrivacyLogError):  # what is open is settled by the next run
+            self._lane.close()
+        self._mailboxes.close()
+
+    async def _step(self) -> float | None:
+        is_quiet = trio.current_time() - self._batches.served_at > _QUIET_SECONDS
+        self._lane.step_seconds = (
+            limits.mailbox_step_seconds_alone if is_quiet else limits.mailbox_step_seconds_beside
+        )
+        try:
+            step = await self._thread.run(self._lane.step)
+        except _MENDED_BY_WAITING as error:
+            if str(error) != self._trouble:
+                self._trouble = str(error)
+                self._log.error("mailboxes_stand_still", reason=self._trouble)
+            return _AGAIN_SECONDS
+        self._trouble = ""
+        if step is None:
+            return None
+        self._metrics.mailbox_step(step.lines, step.seconds)
+        done = step.mailbox
+        if done.done_ms:
+            self._log.info(
+                "mailbox_done",
+                sender=done.kbo,
+                number=done.number,
+                applied=done.applied,
+                refused=done.refused,
+            )
+        return step.seconds if self._batches.is_waited_for else 0.0

@@ -1,0 +1,229 @@
+"""Mailboxes are applied a step at a time, each step durable before the next.
+
+    judge         each line as the request it stands for, by the control
+    record        a REQUEST each, durable
+    apply         what passed, in one durable transaction, under exchange ids that never change
+    record        an OUTCOME each, durable
+    answer        the verdicts appended, durable; then how far the mailbox is, durable
+
+Wherever this is stopped, the next run goes on at the first line without a durable answer: what of
+that step stood already is known by its exchange id, and comes to the same verdict.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from ksz_router.codes import Code
+from ksz_router.daemon.mailbox_files import Lines, append_answers
+from ksz_router.daemon.mailbox_lines import HEADING, ROW_MALFORMED, Answered, request_of
+from ksz_router.daemon.mailbox_record import MailboxRecord
+from ksz_router.daemon.mailbox_step import Clocks, StepWork
+from ksz_router.daemon.tables import Tables
+from ksz_router.directory.mailbox import Mailbox, State
+from ksz_router.directory.mailbox_form import RowMalformed
+from ksz_router.directory.mailboxes import Mailboxes
+from ksz_router.directory.writer import Writer
+from ksz_router.limits import (
+    mailbox_step_lines_max,
+    mailbox_step_lines_min,
+    mailbox_step_seconds_alone,
+)
+from ksz_router.messages import Request
+from ksz_router.rulebook.activation import active, verify
+from ksz_router.rulebook.generation import RulebookError
+
+
+class Step(NamedTuple):
+    """What a step came to."""
+
+    mailbox: Mailbox
+    """After it."""
+    lines: int
+    seconds: float
+
+
+class Rulebook(NamedTuple):
+    """Where the rulebook and what goes with it is, and whom of it the directory belongs to."""
+
+    store: Path
+    signer: Path
+    sectoral: Path
+    """The directories of secondary networks."""
+    own_uri: str
+    """SAN URI of the institution that keeps the directory."""
+
+
+class MailboxLane:
+    """Applies mailboxes. For one thread at a time, which uses the writer alone meanwhile.
+
+    Args:
+        mailboxes: That wait.
+        writer: Of the directory.
+        record: The slot of the privacy log.
+    """
+
+    def __init__(
+        self,
+        mailboxes: Mailboxes,
+        writer: Writer,
+        record: MailboxRecord,
+        rulebook: Rulebook,
+        clocks: Clocks,
+    ) -> None:
+        self._mailboxes = mailboxes
+        self._writer = writer
+        self._record = record
+        self._rulebook = rulebook
+        self._clocks = clocks
+        self._tables: Tables | None = None
+        self._mailbox: Mailbox | None = None
+        self._lines: Lines | None = None
+        self._again_until = 0
+        """Lines up to here may have been under way when an earlier run was stopped."""
+        self._step_lines = mailbox_step_lines_min
+        self.step_seconds = mailbox_step_seconds_alone
+        """How long a step may take, about."""
+
+    def step(self) -> Step | None:
+        """Do the next step; None where no mailbox waits. What it did is durable on return. Blocks.
+
+        Raises:
+            PrivacyLogError: nothing can be recorded now.
+            RulebookError: no rulebook can be loaded.
+            DirectoryError: the directory cannot be written or read.
+            OSError: the files of the mailbox cannot be.
+        """
+        began_ns = self._clocks.monotonic_ns()
+        mailbox = self._mailbox or self._mailboxes.next_waiting()
+        if mailbox is None:
+            return None
+        try:
+            self._record.make_ready()
+            tables = self._up_to_date()
+            if self._lines is None:
+                mailbox = self._take_up(mailbox)
+            done = self._advance(mailbox, self._lines_of(mailbox), tables)
+        except BaseException:
+            self.give_up()
+            raise
+        self._mailbox = done
+        if done.state is State.DONE:
+            self._leave(done)
+        seconds = (self._clocks.monotonic_ns() - began_ns) / 1e9
+        lines = done.lines_done - mailbox.lines_done
+        self._pace(lines, seconds)
+        return Step(done, lines, seconds)
+
+    @property
+    def slot_folder(self) -> Path:
+        """Where the entries of the lines are."""
+        return self._record.folder
+
+    def give_up(self) -> None:
+        """Forget what was under way, as a kill does: the next step takes it up anew."""
+        self._mailbox = None
+        if self._lines is not None:
+            self._lines.close()
+        self._lines = None
+        self._record.give_up()
+
+    def close(self) -> None:
+        """End between two steps; writer and mailboxes are the caller's to close."""
+        if self._lines is not None:
+            self._lines.close()
+        self._record.close()
+        if self._tables is not None:
+            self._tables.close()
+
+    def _up_to_date(self) -> Tables:
+        """The tables, with the rulebook that is active now."""
+        store = self._rulebook.store
+        name = active(store)
+        if self._tables is not None and self._tables.generation == name:
+            return self._tables
+        verify(store, name, self._rulebook.signer)
+        if self._tables is None:
+            self._tables = Tables(
+                store, name, self._writer, self._record.entries, self._rulebook.sectoral
+            )
+        else:
+            self._tables.adopt(self._tables.open(name))
+        return self._tables
+
+    def _take_up(self, mailbox: Mailbox) -> Mailbox:
+        taken = self._mailboxes.take_up(mailbox, self._clocks.wall_ns() // 1_000_000)
+        self._lines = Lines(self._mailboxes.lines_file(taken), taken.offset)
+        # The step that a kill may have stopped was never larger than the largest.
+        self._again_until = taken.lines_done + mailbox_step_lines_max if taken.runs > 1 else 0
+        return taken
+
+    def _lines_of(self, mailbox: Mailbox) -> list[bytes]:
+        assert self._lines is not None, "taken up"
+        return self._lines.take(min(self._step_lines, mailbox.lines - mailbox.lines_done))
+
+    def _advance(self, mailbox: Mailbox, found: list[bytes], tables: Tables) -> Mailbox:
+        assert self._lines is not None, "taken up"
+        answered: dict[int, Answered] = {}
+        requests: dict[int, Request] = {}
+        for line, data in enumerate(found, mailbox.lines_done + 1):
+            try:
+                requests[line] = request_of(mailbox, line, data)
+            except RowMalformed:
+                answered[line] = Answered(Code.FIELD_MALFORMED, ROW_MALFORMED)
+        own = tables.kbo_of(self._rulebook.own_uri)
+        if own is None:
+            raise RulebookError(
+                f"{self._rulebook.own_uri}: no institution of the rulebook has this SAN URI; "
+                "see [directory] certificate"
+            )
+        work = StepWork(self._writer, self._record, own, self._clocks)
+        is_again = mailbox.lines_done < self._again_until
+        judged = work.judged(mailbox, requests, tables, is_again=is_again)
+        if waits := work.independent(judged):
+            self._lines.keep(waits - mailbox.lines_done - 1)
+            judged = {line: exchange for line, exchange in judged.items() if line < waits}
+            answered = {line: answer for line, answer in answered.items() if line < waits}
+        if answered:  # refused before the control, so counted, as on the wire
+            counts = {Code.FIELD_MALFORMED: len(answered)}
+            self._record.recorder.submit([self._record.entries.summary(mailbox.kbo, counts)])
+        answered |= work.settled(mailbox, judged, is_again=is_again)
+        return self._answer(mailbox, [(line, answered[line]) for line in sorted(answered)])
+
+    def _answer(self, mailbox: Mailbox, answered: list[tuple[int, Answered]]) -> Mailbox:
+        assert self._lines is not None
+        done = mailbox.lines_done + len(answered)
+        text = "".join([answer.text(line) for line, answer in answered])
+        if not mailbox.answer_bytes:
+            text = HEADING + text
+        is_last = done == mailbox.lines
+        if is_last:
+            text += f"end,{mailbox.lines}\n"
+        file = self._mailboxes.answers_file(mailbox)
+        applied = sum(1 for _, answer in answered if answer.version)
+        return self._mailboxes.note(
+            replace(
+                mailbox,
+                lines_done=done,
+                offset=self._lines.offset,
+                answer_bytes=append_answers(file, mailbox.answer_bytes, text),
+                applied=mailbox.applied + applied,
+                refused=mailbox.refused + len(answered) - applied,
+                state=State.DONE if is_last else State.WAITING,
+                done_ms=self._clocks.wall_ns() // 1_000_000 if is_last else 0,
+            )
+        )
+
+    def _leave(self, mailbox: Mailbox) -> None:
+        if self._lines is not None:
+            self._lines.close()
+        self._lines = self._mailbox = None
+        self._mailboxes.forget_lines(mailbox)
+
+    def _pace(self, lines: int, seconds: float) -> None:
+        """Make the next step one of about the time that it may take; twice as large at most."""
+        if lines < self._step_lines or seconds <= 0:
+            return  # a last one says little of those that come
+        fitting = int(self._step_lines * min(2.0, self.step_seconds / seconds))
+        self._step_lines = min(max(fitting, mailbox_step_lines_min), mailbox_step_lines_max)
