@@ -47,7 +47,7 @@ def test_a_rest_is_bounded() -> None:
     ],
 )
 def test_it_gives_way_while_entries_come_and_it_is_not_far_behind(
-    leaves_later: int, waiting: int, gives_way: bool
+    leaves_later: int, waiting: int, *, gives_way: bool
 ) -> None:
     """Entries that came in one second, and all that wait."""
     times = Times()
