@@ -1,7 +1,7 @@
 """The process of the sealer: takes its first order, and seals until told to stop.
 
-Started by the supervisor beside the workers, it gives way: traffic comes first. Told to stop, it
-does so at once.
+Started by the supervisor beside the workers, and niced: traffic comes first. Told to stop, it does
+so at once.
 """
 
 import importlib
@@ -12,7 +12,6 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from pathlib import Path
 
 import prometheus_client
@@ -33,7 +32,7 @@ FAILED = 3
 SLOT = "s0"
 """Of the entries that say what was sealed."""
 
-_NICE, _SESSION_NICE = 10, 15
+_NICE = 10
 _FILE_BYTES = 1024 * 1024
 _LOOK_AGAIN_SECONDS = 0.1
 
@@ -158,20 +157,6 @@ def _serve_metrics(settings: Config) -> None:
         exposition.serve(settings.metrics.host, port, registry, tuple)
 
 
-def _give_way() -> None:
-    """Let traffic go first: as a process, and as a session of its own.
-
-    Where the scheduler groups processes by session (autogroup), to be nice counts within a group
-    only, and a commit that waits for the disk beside a busy process of its own group is woken up
-    to two ticks late, however nice that one is.
-    """
-    os.nice(_NICE)
-    with suppress(PermissionError):  # it leads a group of processes already
-        os.setsid()
-    with suppress(OSError):  # no such groups here
-        Path("/proc/self/autogroup").write_text(str(_SESSION_NICE), encoding="ascii")
-
-
 def main() -> int:
     """Run the sealer: version, control fd."""
     version, control_fd = sys.argv[1:3]
@@ -181,8 +166,13 @@ def main() -> int:
         reason = f"this is version {__version__}, the supervisor {version}: restart the router"
         oplog.set_up("sealer").critical("cannot_start", reason=reason)
         return FAILED
-    _give_way()
-    return trio.run(_main, socket.socket(fileno=int(control_fd)))
+    os.nice(_NICE)
+    code = trio.run(_main, socket.socket(fileno=int(control_fd)))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # A thread that was left in the midst of a step may be in a library of C++, which aborts where
+    # the interpreter ends its threads: nothing it holds is needed, and what it wrote has no name.
+    os._exit(code)
 
 
 if __name__ == "__main__":

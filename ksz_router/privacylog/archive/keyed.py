@@ -162,14 +162,23 @@ def _rows_at(
 
 
 @contextmanager
-def opened(path: Path, dictionaries: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
+def opened(
+    path: Path, dictionaries: Sequence[str] = (), *, reads_ahead: bool = False
+) -> Iterator[pq.ParquetFile]:
     """Open a sealed file for as long as the context lasts.
+
+    Args:
+        path: Of the file.
+        dictionaries: Columns of text that are to come as dictionaries.
+        reads_ahead: Get many columns of a row group by one read of the disk.
 
     Raises:
         ArchiveUnreadable: it is missing or damaged, or what is read of it within the context is.
     """
     try:
-        with pq.ParquetFile(path, read_dictionary=list(dictionaries)) as file:
+        with pq.ParquetFile(
+            path, read_dictionary=list(dictionaries), pre_buffer=reads_ahead
+        ) as file:
             yield file
     except (OSError, pa.ArrowException, ColumnsRefused) as error:
         raise ArchiveUnreadable(f"{path}: missing or damaged; restore it") from error

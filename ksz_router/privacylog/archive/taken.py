@@ -33,7 +33,7 @@ def take(path: Path, wanted: Keys) -> pa.Table | None:
     Raises:
         ArchiveUnreadable: the file is missing or damaged.
     """
-    with opened(path) as file:
+    with opened(path, reads_ahead=True) as file:
         at = file.schema_arrow.get_field_index(wanted.column)
         columns = file.schema_arrow.names[at + 1 :]
         found = [file.schema_arrow.empty_table().select(columns)]
