@@ -52,7 +52,7 @@ HOMES: dict[str, set[str]] = {
     "lmdb": {"rulebook", "rights", "directory", "ledger"},
     "structlog": {"daemon"},
     "prometheus_client": {"daemon"},
-    "logging": {"sdk"},  # a library leaves it to its user where it goes
+    "logging": {"sdk", "daemon.oplog"},  # a library leaves it to its user where it goes
     "ssl": {"tls", "link", "dial", "daemon", "sdk"},
     "socket": {"link", "dial"} | SHELL,
     "select": {"poller", "daemon.recorder", "daemon.doorstep"},

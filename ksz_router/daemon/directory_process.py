@@ -184,6 +184,7 @@ def own_uri(certificate: Path) -> str:
 
 async def _main(control: socket.socket) -> int:
     log = oplog.set_up("directory")
+    oplog.hear_sdk(log)
     channel = Channel(control)
     first = await channel.order()
     if not isinstance(first, Begin):

@@ -6,6 +6,7 @@ lock, which drops a value that looks like an INSZ.
 """
 
 import contextlib
+import logging
 import re
 import sys
 from collections.abc import MutableMapping
@@ -58,3 +59,17 @@ def set_up(process: str) -> structlog.typing.FilteringBoundLogger:
     )
     logger = structlog.get_logger().bind(process=process)
     return cast("structlog.typing.FilteringBoundLogger", logger)
+
+
+def hear_sdk(log: structlog.typing.FilteringBoundLogger, name: str = "ksz_router.sdk") -> None:
+    """Make an event ``sdk_says`` of what the SDK says by the standard library's logging."""
+    logging.getLogger(name).addHandler(_FromSdk(log))
+
+
+class _FromSdk(logging.Handler):
+    def __init__(self, log: structlog.typing.FilteringBoundLogger) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._log.warning("sdk_says", reason=record.getMessage())
