@@ -28,7 +28,7 @@ from bench.questions import BATCH, FORWARD_SHARE, Batch, DecideError, mixed, per
 from bench.ruleset import TODAY, write_text
 from ksz_router.daemon.entries import EntryMaker
 from ksz_router.daemon.tables import Tables
-from ksz_router.daemon.worker_process import uncollected
+from ksz_router.daemon.uncollected import uncollected
 from ksz_router.days import brussels_midnight_ns
 from ksz_router.decision import Forward, decide
 from ksz_router.messages import Request

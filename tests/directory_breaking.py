@@ -10,19 +10,59 @@ from ksz_router.directory.writer import Writer
 POINTS = ("first put", "third put", "before commit", "after commit")
 
 
+class _Puts:
+    """Counts the rows that are put, and fails in place of one of them; 0: of none."""
+
+    def __init__(self, left: int) -> None:
+        self._left = left
+
+    def taken(self, rows: int) -> int:
+        """How many of so many rows are put before it fails; all of them where it does not."""
+        before, self._left = self._left, self._left - rows
+        return before - 1 if 0 < before <= rows else rows
+
+
+class _Cursor:
+    """A real cursor, one of whose puts fails, be it in the midst of many."""
+
+    def __init__(self, cursor: Any, puts: _Puts) -> None:
+        self._cursor = cursor
+        self._puts = puts
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cursor, name)
+
+    def __enter__(self) -> Any:
+        self._cursor.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> Any:
+        return self._cursor.__exit__(*error)
+
+    def putmulti(self, items: Any, **options: Any) -> Any:
+        rows = [*items]
+        taken = self._puts.taken(len(rows))
+        done = self._cursor.putmulti(rows[:taken], **options)
+        if taken < len(rows):
+            raise lmdb.DiskError("injected")
+        return done
+
+
 class _Transaction:
     """A real transaction, one of whose puts fails."""
 
     def __init__(self, transaction: Any, puts: int) -> None:
         self._transaction = transaction
-        self._puts = puts
+        self._puts = _Puts(puts)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transaction, name)
 
+    def cursor(self, *values: Any, **options: Any) -> Any:
+        return _Cursor(self._transaction.cursor(*values, **options), self._puts)
+
     def put(self, *values: Any, **options: Any) -> Any:
-        self._puts -= 1
-        if self._puts == 0:
+        if not self._puts.taken(1):
             raise lmdb.DiskError("injected")
         return self._transaction.put(*values, **options)
 

@@ -8,6 +8,7 @@ What goes on the wire is that of ``stranger.py``; here are only the payloads, by
 import argparse
 import json
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ else:
 
 LINE = ("sector", "type", "capacity", "phase", "begin", "end", "changed")
 OPEN = 99991231
+RETRY_AT, SOURCE_DOWN = 3, 4
+TRIES = 100
 
 
 class Keeper:
@@ -37,7 +40,7 @@ class Keeper:
         packed = b"" if payload is None else pack(payload)
         words: Fields = {"service": f"directory.{service}", "version": 1, "payload": packed}
         words |= {"ticket": f"keeper-{service}-{self.tickets}", **self.role, **fields}
-        (answer,) = self.requester.ask(self.requester.request(**words))
+        answer = self.settled(words)
         told: Fields = {}
         if answer["payload"]:
             kind, pairs = Unpacker(answer["payload"]).value()
@@ -45,6 +48,17 @@ class Keeper:
         codes = [row[2] for row in answer["recipients"]]
         lines = [dict(zip(LINE, line, strict=True)) for line in told.pop("lines", [])]
         return {"code": answer["code"], "source": codes, "lines": lines, **told}
+
+    def settled(self, words: Fields) -> Fields:
+        """Ask, and again while the directory is not reached, which may still be starting."""
+        code = 0
+        for _ in range(TRIES):
+            (answer,) = self.requester.ask(self.requester.request(**words))
+            if answer["action"] not in (RETRY_AT, SOURCE_DOWN):
+                return answer
+            code, later_ms = answer["code"], int(time.time() * 1000) + 100
+            self.requester.listen_until(answer["retry_at_ms"] or later_ms)
+        return stop(f"the directory is not reached: {code}")
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from ksz_router.daemon.ids import ExchangeIds
 from ksz_router.daemon.opened import Exchange
 from ksz_router.daemon.session import Session
 from ksz_router.daemon.tally import Tally
-from ksz_router.daemon.worker_process import uncollected
+from ksz_router.daemon.uncollected import uncollected
 from ksz_router.decision import Facts, Refusal
 from ksz_router.privacylog.entry import Kind
 from tests.daemon_ground import NEIGHBOUR, Ground

@@ -16,12 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ksz_router import limits
-from ksz_router.daemon.directory_batches import Batches, guarded_us
+from ksz_router.daemon.clock import guarded_us
+from ksz_router.daemon.directory_batches import Batches
 from ksz_router.daemon.directory_metrics import DirectoryMetrics
 from ksz_router.daemon.directory_services import DirectoryServices
 from ksz_router.directory import folder
 from ksz_router.directory.change import WHY, Applied, Change, Operation, Reason
-from ksz_router.directory.packing import DirectoryError, pack_key
+from ksz_router.directory.packing import DamagedError, DirectoryError, pack_key
 from ksz_router.directory.writer import Writer
 from ksz_router.messages import Delivery, Outcome
 from ksz_router.model import OPEN, Line
@@ -54,20 +55,26 @@ def inscription(number: int, of: str = PERSON) -> Change:
     return Change(exchange(number), of, Operation.INSCRIBE, line)
 
 
-def answer(writer: Writer, delivery: Delivery) -> Supply | None:
-    """What one delivery is answered."""
-    found: list[Supply | None] = []
+def answers(writer: Writer, *deliveries: Delivery) -> list[Supply | None]:
+    """What each delivery is answered, where all wait for one batch; None: nothing."""
+    found: list[list[Supply | None]] = [[] for _ in deliveries]
 
     async def main() -> None:
         batches = Batches(writer, DirectoryMetrics(), lambda: NOW_MS * 1000)
-        handlers = DirectoryServices(batches, KEEP_DAYS, lambda: NOW_MS).handlers()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(batches.run)
-            found.append(await handlers[delivery.service, 1](delivery))
-            batches.close()
+        takers = DirectoryServices(batches, KEEP_DAYS, lambda: NOW_MS).takers()
+        for delivery, told_of in zip(deliveries, found, strict=True):
+            takers[delivery.service, 1](delivery, told_of.append)
+        batches.close()
+        await batches.run()
 
     trio.run(main)
-    return found[0]
+    assert [len(told_of) for told_of in found] == [1] * len(deliveries), "each is settled once"
+    return [told_of[0] for told_of in found]
+
+
+def answer(writer: Writer, delivery: Delivery) -> Supply | None:
+    """What one delivery is answered; None: nothing."""
+    return answers(writer, delivery)[0]
 
 
 def told(supply: Supply | None) -> d.Told:
@@ -122,14 +129,9 @@ def test_nothing_is_answered_before_its_transaction_is_durable(writer: Writer) -
 
     async def main() -> None:
         batches = Batches(writer, DirectoryMetrics())
-
-        async def ask(number: int) -> None:
-            answered.append(await batches.change(inscription(number), 5))
-
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(ask, 1)
-            nursery.start_soon(ask, 2)
-            await trio.testing.wait_all_tasks_blocked()
+            batches.change(inscription(1), 5, answered.append)
+            batches.change(inscription(2), 5, answered.append)
             nursery.start_soon(batches.run)
             while not gate.has_come.is_set():
                 await trio.lowlevel.checkpoint()
@@ -143,29 +145,68 @@ def test_nothing_is_answered_before_its_transaction_is_durable(writer: Writer) -
     assert [type(verdict) for verdict in answered] == [Applied, Applied]
 
 
-def test_who_comes_after_a_failed_write_can_be_let_go(writer: Writer) -> None:
-    """Nobody works any more: a wait that could not be cancelled would keep the program for ever."""
+def test_who_comes_after_a_failed_write_is_not_answered_and_can_be_let_go(writer: Writer) -> None:
+    """Nobody works any more, and it is not known what stands; work of our own does not hang."""
     break_at(writer, "before commit")
-    with_end: list[bool] = []
+    answered: list[object] = []
+    returned: list[int] = []
 
     async def main() -> None:
         batches = Batches(writer, DirectoryMetrics())
+
+        async def work() -> None:
+            returned.append(await batches.with_writer(lambda opened: opened.version))
+
         async with trio.open_nursery() as nursery:
-
-            async def ask(number: int) -> None:
-                await batches.change(inscription(number), 5)
-
-            nursery.start_soon(ask, 1)
+            batches.change(inscription(1), 5, answered.append)
+            nursery.start_soon(work)
             await trio.testing.wait_all_tasks_blocked()
             with pytest.raises(DirectoryError):
                 await batches.run()
-            nursery.start_soon(ask, 2)
+            batches.change(inscription(2), 5, answered.append)
+            batches.look_up(PERSON, 5, answered.append)
+            nursery.start_soon(work)
             await trio.testing.wait_all_tasks_blocked()
+            assert not batches.is_waited_for
             nursery.cancel_scope.cancel()
-        with_end.append(True)
+        answered.append("the end")
 
     trio.run(main)
-    assert with_end
+    assert (answered, returned) == (["the end"], [])
+
+
+def test_work_of_the_program_itself_finds_room_and_sees_what_came_before(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As much waits as may: it is done all the same, after that; damage in it ends it alone."""
+    monkeypatch.setattr(limits, "directory_waiting_max", 1)
+    seen: list[object] = []
+
+    def damaged(_: Writer) -> None:
+        raise DamagedError("a notice cannot be read")
+
+    async def main() -> None:
+        batches = Batches(writer, DirectoryMetrics())
+
+        async def work() -> None:
+            seen.append(await batches.with_writer(lambda opened: opened.version))
+
+        async def fail() -> None:
+            with pytest.raises(DamagedError):
+                await batches.with_writer(damaged)
+            seen.append("damaged")
+
+        async with trio.open_nursery() as nursery:
+            batches.change(inscription(1), 5, lambda verdict: seen.append(type(verdict)))
+            nursery.start_soon(fail)
+            nursery.start_soon(work)
+            await trio.testing.wait_all_tasks_blocked()
+            batches.close()
+            await batches.run()
+
+    trio.run(main)
+    assert seen[0] is Applied
+    assert set(seen[1:]) == {"damaged", 2}
 
 
 @pytest.mark.parametrize("trouble", ["full", "late", "damaged"])
@@ -310,24 +351,8 @@ def test_a_damaged_person_spoils_nothing_for_the_others_of_its_batch(writer: Wri
         delivered(d.lines(ENVELOPE, PERSON), 3),
         delivered(d.lines(ENVELOPE, NEIGHBOUR), 4),
     ]
-    found: dict[int, Supply | None] = {}
-
-    async def main() -> None:
-        batches = Batches(writer, DirectoryMetrics(), lambda: NOW_MS * 1000)
-        handlers = DirectoryServices(batches, KEEP_DAYS, lambda: NOW_MS).handlers()
-
-        async def ask(number: int, delivery: Delivery) -> None:
-            found[number] = await handlers[delivery.service, 1](delivery)
-
-        async with trio.open_nursery() as nursery:
-            for number, delivery in enumerate(deliveries):
-                nursery.start_soon(ask, number, delivery)
-            await trio.testing.wait_all_tasks_blocked()
-            nursery.start_soon(batches.run)
-            batches.close()
-
-    trio.run(main)
-    codes = [supply.source_code for _, supply in sorted(found.items()) if supply is not None]
+    found = answers(writer, *deliveries)
+    codes = [supply.source_code for supply in found if supply is not None]
     assert codes == ["DIR-DAMAGED", "", "DIR-DAMAGED", ""]
     assert told(found[1]).lines
     assert told(found[3]).lines

@@ -1,7 +1,9 @@
 """The bytes of one person: what was packed comes back, and what was not is refused."""
 
+from functools import partial
 from random import Random
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -17,6 +19,7 @@ from ksz_router.directory.packing import (
     pack_key,
     unpack,
     unpack_key,
+    unpack_role,
 )
 from ksz_router.limits import person_numbers_max
 from ksz_router.model import ANY_TYPE, OPEN, Line, NumberStatus
@@ -112,10 +115,11 @@ def test_a_value_that_lost_its_end_is_refused_or_has_fewer_lines(record: Record,
 @example(b"\0\x10\0\0\0\0")
 def test_no_bytes_make_it_raise_anything_else(value: bytes) -> None:
     """Whatever lies on the disk, the error is a typed one, without what lies there."""
-    try:
-        unpack(value)
-    except DamagedError as error:
-        assert "directory" in str(error)
+    for read in (unpack, partial(unpack_role, sector=17, kind=1)):
+        try:
+            read(value)
+        except DamagedError as error:
+            assert "directory" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -129,8 +133,9 @@ def test_no_bytes_make_it_raise_anything_else(value: bytes) -> None:
 )
 def test_a_header_that_cannot_be_is_refused(value: bytes) -> None:
     """Before anything that follows it is believed."""
-    with pytest.raises(DamagedError):
-        unpack(value)
+    for read in (unpack, partial(unpack_role, sector=17, kind=1)):
+        with pytest.raises(DamagedError):
+            read(value)
 
 
 @pytest.mark.parametrize("key", [b"", b"\xff" * 5, b"\0" * 4, b"\0" * 6])
@@ -144,4 +149,21 @@ def test_a_person_does_not_print() -> None:
     """Neither the numbers nor the lines are in the ``repr``."""
     assert repr(Record(status=NumberStatus.REPLACED, others=(NUMBER,))) == (
         "Record(REPLACED, lines=0)"
+    )
+
+
+@given(records, lines)
+def test_one_role_comes_unpacked_and_the_rest_stays_as_it_lies(record: Record, of: Line) -> None:
+    """Whatever becomes of the role's lines, the bytes are those of a record unpacked in full."""
+    full = unpack(pack(record))
+    role = full.lines[len(full.lines) // 2] if full.lines else of
+    held = unpack_role(pack(record), role.sector, role.type)
+    mine = [line for line in full.lines if (line.sector, line.type) == (role.sector, role.type)]
+    assert held.lines == tuple(mine)
+    assert held.lines_count == full.lines_count == len(full.lines)
+    assert pack(held) == pack(full)
+    changed = (*mine[1:], msgspec.structs.replace(of, sector=role.sector, type=role.type))
+    rest = tuple(line for line in full.lines if line not in mine)
+    assert pack(msgspec.structs.replace(held, lines=changed)) == pack(
+        msgspec.structs.replace(full, lines=(*rest, *changed))
     )

@@ -47,6 +47,7 @@ BY_EXCHANGE: dict[str, tuple[str, ...]] = {
 EVERYBODY = {"report directory": ("--work-lists", "lists")}
 """The verbs that read everybody, and the words with which they name some: then a purpose is asked.
 Whom is not known before; one entry is made, without person (tests/test_report_cli.py)."""
+
 RECORDS: dict[str, str] = {
     "directory apply": "a READING names whose file it is, and each of its lines has entries",
 }
@@ -190,7 +191,7 @@ def test_a_verb_that_can_be_given_a_person_is_one_that_reads_or_says_why_not() -
         options = {option for action in leaf._actions for option in action.option_strings}
         words = options | {action.dest for action in leaf._actions}
         takes_person = bool(words & {"--person", "person", "insz", "--insz"})
-        is_recorded = name in READS | BY_EXCHANGE or name in EVERYBODY or name in RECORDS
+        is_recorded = any(name in table for table in (READS, BY_EXCHANGE, EVERYBODY, RECORDS))
         assert ({"--purpose", "--reader"} <= options) == is_recorded
         assert not takes_person or name in READS or name == "send", name
 

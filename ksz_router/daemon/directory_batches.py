@@ -9,12 +9,13 @@ import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeAlias, TypeVar
+from enum import Enum, auto, unique
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import trio
 
 from ksz_router import limits
-from ksz_router.daemon.clock import HostClock
+from ksz_router.daemon.clock import guarded_us
 from ksz_router.daemon.directory_metrics import DirectoryMetrics
 from ksz_router.directory.change import Applied, Change, Refused
 from ksz_router.directory.packing import DamagedError, DirectoryError
@@ -26,62 +27,55 @@ Spare: TypeAlias = Callable[[], Awaitable[float | None]]
 there is nothing left to do, until :meth:`Batches.wake`. Nobody else uses the writer meanwhile."""
 
 
-def guarded_us(
-    wall_ns: Callable[[], int] = time.time_ns,
-    monotonic_ns: Callable[[], int] = time.monotonic_ns,
-) -> Callable[[], int]:
-    """Return a clock in Unix microseconds that a jump of the host's does not carry along.
+@unique
+class Failure(Enum):
+    """Nothing was done, for a reason that is not the requester's."""
 
-    A writer that believed in a year that has not come would forget every exchange id it knows.
-    """
-    clock = HostClock(wall_ns, monotonic_ns)
-
-    def now_us() -> int:
-        clock.look()
-        return clock.now_ns() // 1000
-
-    return now_us
+    FULL = auto()
+    """As much waits as may; it may be asked again."""
+    TOO_LATE = auto()
+    """Its time was over before the writer came to it."""
+    DAMAGED = auto()
+    """What the directory holds on this person cannot be read."""
 
 
-class Full(Exception):
-    """As much waits as may; nothing was done, and it may be asked again."""
-
-
-class TooLate(Exception):
-    """Its time was over before the writer came to it; nothing was done."""
-
-
-class Damaged(Exception):
-    """What the directory holds on this person cannot be read; nothing was done now."""
-
-
-class Found(tuple[Person | None, int]):
+class Found(NamedTuple):
     """What a look-up found, and the version of the directory that it saw."""
 
-    __slots__ = ()
+    person: Person | None
+    version: int
 
 
+Verdict: TypeAlias = Applied | Refused | Failure
 Returned = TypeVar("Returned")
 
 
-class _Done:
-    """A piece of work with the writer is done."""
+class _Change(NamedTuple):
+    """A change that waits, and who is told what came of it."""
+
+    change: Change
+    ends_at: float
+    done: Callable[[Verdict], None]
 
 
-_Work: TypeAlias = Callable[[Writer], None]
-_Result: TypeAlias = Applied | Refused | Found | TooLate | Damaged | _Done
+class _LookUp(NamedTuple):
+    """A look-up that waits, and who is told what it found."""
+
+    number: str
+    ends_at: float
+    done: Callable[[Found | Failure], None]
 
 
-class _Job:
-    """A change or a look-up, and who waits for it."""
+class _Work:
+    """Work of the program itself that waits for the writer, and what came of it."""
 
-    __slots__ = ("asked", "done", "ends_at", "result")
+    def __init__(self, work: Callable[[Writer], None]) -> None:
+        self.work = work
+        self.ended = trio.Event()
+        self.damage: DamagedError | None = None
 
-    def __init__(self, asked: Change | str | _Work, ends_at: float) -> None:
-        self.asked = asked
-        self.ends_at = ends_at
-        self.done = trio.Event()
-        self.result: _Result | None = None
+
+_Job: TypeAlias = _Change | _LookUp | _Work
 
 
 class Batches:
@@ -111,27 +105,21 @@ class Batches:
         self.served_at = -math.inf
         """When somebody last waited for the writer; Trio's time."""
 
-    async def change(self, change: Change, seconds: float) -> Applied | Refused:
-        """Have a change made; what came of it is durable when this returns.
+    def change(self, change: Change, seconds: float, done: Callable[[Verdict], None]) -> None:
+        """Have a change made; ``done`` is told what came of it, which is durable by then.
 
-        Cancelling does not take it back: it waits until what came of it is known.
+        Nothing takes it back. Where the program ends without knowing, ``done`` is told nothing.
 
         Args:
             change: What is asked.
             seconds: How long it may wait for its batch.
-
-        Raises:
-            Full, TooLate, Damaged: nothing was changed.
+            done: Called on the loop, and at once where there is no room; may not raise.
         """
-        result = await self._result(change, seconds)
-        assert isinstance(result, (Applied, Refused))
-        return result
+        self._admit(_Change(change, trio.current_time() + seconds, done))
 
-    async def look_up(self, number: str, seconds: float) -> tuple[Person | None, int]:
-        """Return the person under a number, and the version of the directory; errors as above."""
-        result = await self._result(number, seconds)
-        assert isinstance(result, Found)
-        return result
+    def look_up(self, number: str, seconds: float, done: Callable[[Found | Failure], None]) -> None:
+        """Look up the person under a number, after the changes that wait; the rest as above."""
+        self._admit(_LookUp(number, trio.current_time() + seconds, done))
 
     async def with_writer(self, work: Callable[[Writer], Returned]) -> Returned:
         """Do something short with the writer, in its thread, after the changes that wait.
@@ -139,10 +127,18 @@ class Batches:
         For the program itself, not for peers: it finds room, and may wait for as long as it takes.
 
         Raises:
-            Damaged: what it needed cannot be read.
+            DamagedError: what it needed cannot be read.
         """
         returned: list[Returned] = []
-        await self._result(lambda writer: returned.append(work(writer)), math.inf)
+        job = _Work(lambda writer: returned.append(work(writer)))
+        if not self._is_over:
+            self._add(job)
+            with trio.CancelScope(shield=True):
+                await job.ended.wait()
+        if job.damage is not None:
+            raise job.damage
+        if not returned:  # nobody works any more, and what is to come ends with the program
+            await trio.sleep_forever()
         return returned[0]
 
     @property
@@ -150,24 +146,19 @@ class Batches:
         """How many notices the changes of this run left to be told."""
         return self._writer.notices_written
 
-    async def _result(self, asked: Change | str | _Work, seconds: float) -> _Result:
-        if len(self._waiting) >= limits.directory_waiting_max and seconds < math.inf:
+    def _admit(self, job: _Change | _LookUp) -> None:
+        if self._is_over:  # nobody works any more: who asks again is told by the next run
+            return
+        if len(self._waiting) < limits.directory_waiting_max:
+            self._add(job)
+        else:
             self._metrics.turned_away += 1
-            raise Full
-        if self._is_over:  # nobody works any more, and what is to come ends with the program
-            await trio.sleep_forever()
-        job = _Job(asked, trio.current_time() + seconds)
+            job.done(Failure.FULL)
+
+    def _add(self, job: _Job) -> None:
         self._waiting.append(job)
         self._metrics.waiting = len(self._waiting)
         self._to_do.set()
-        with trio.CancelScope(shield=True):
-            await job.done.wait()
-        if job.result is None:  # the program ends without knowing; so must the answer be
-            await trio.sleep_forever()
-        if isinstance(job.result, Exception):
-            raise job.result
-        assert job.result is not None
-        return job.result
 
     async def run(self) -> None:
         """Work until :meth:`close` was called and nothing is left.
@@ -192,7 +183,8 @@ class Batches:
         finally:
             self._is_over = True
             for job in (*batch, *self._waiting):
-                job.done.set()
+                if isinstance(job, _Work):  # who waits for it can be let go
+                    job.ended.set()
 
     @property
     def is_waited_for(self) -> bool:
@@ -227,66 +219,72 @@ class Batches:
 
     async def _work(self, batch: Sequence[_Job]) -> None:
         now = trio.current_time()
-        in_time = []
+        changes: list[_Change] = []
+        look_ups: list[_LookUp] = []
+        works: list[_Work] = []
         for job in batch:
-            if now > job.ends_at:  # who asked was told that nothing is known; let it stay undone
-                job.result = TooLate()
-                job.done.set()
+            if isinstance(job, _Work):
+                works.append(job)
+            elif now > job.ends_at:  # who asked was told that nothing is known; let it stay undone
+                job.done(Failure.TOO_LATE)
+            elif isinstance(job, _Change):
+                changes.append(job)
             else:
-                in_time.append(job)
-        changes = [job for job in in_time if isinstance(job.asked, Change)]
-        look_ups = [job for job in in_time if isinstance(job.asked, str)]
-        works = [job for job in in_time if callable(job.asked)]
-        if not in_time:
+                look_ups.append(job)
+        if not changes and not look_ups and not works:
             return
         began = time.perf_counter()
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(self._in_thread, changes, look_ups, works)
+            verdicts, found = await trio.to_thread.run_sync(
+                self._in_thread,
+                [job.change for job in changes],
+                [job.number for job in look_ups],
+                works,
+            )
         settled = [
-            (job.asked.operation, job.result)
-            for job in changes
-            if isinstance(job.asked, Change) and isinstance(job.result, (Applied, Refused))
+            (job.change.operation, verdict)
+            for job, verdict in zip(changes, verdicts, strict=True)
+            if not isinstance(verdict, Failure)
         ]
         took_s = time.perf_counter() - began
         self._metrics.committed(settled, look_ups=len(look_ups), took_s=took_s)
-        for job in in_time:
-            job.done.set()
+        for change, verdict in zip(changes, verdicts, strict=True):
+            change.done(verdict)
+        for look_up, seen in zip(look_ups, found, strict=True):
+            look_up.done(seen)
+        for work in works:
+            work.ended.set()
 
     def _in_thread(
-        self, changes: Sequence[_Job], look_ups: Sequence[_Job], works: Sequence[_Job]
-    ) -> None:
-        asked = [job.asked for job in changes if isinstance(job.asked, Change)]
+        self, changes: Sequence[Change], numbers: Sequence[str], works: Sequence[_Work]
+    ) -> tuple[Sequence[Verdict], Sequence[Found | Failure]]:
         try:
-            verdicts: Sequence[_Result] = self._writer.apply(asked, self._wall_us())
+            verdicts: Sequence[Verdict] = self._writer.apply(changes, self._wall_us())
         except DamagedError:  # of one person; the others must not suffer for it
-            verdicts = [self._apply_alone(change) for change in asked]
-        for job, verdict in zip(changes, verdicts, strict=True):
-            job.result = verdict
-        numbers = [job.asked for job in look_ups if isinstance(job.asked, str)]
+            verdicts = [self._apply_alone(change) for change in changes]
         try:
-            persons: list[Person | Damaged | None] = [*self._writer.look_up(numbers)]
+            persons: Sequence[Person | Failure | None] = self._writer.look_up(numbers)
         except DirectoryError:  # the changes beside them are durable, and are answered
             persons = [self._look_up_alone(number) for number in numbers]
-        version = self._writer.version
-        for job, person in zip(look_ups, persons, strict=True):
-            job.result = person if isinstance(person, Damaged) else Found((person, version))
-        self._metrics.version = version
+        version = self._metrics.version = self._writer.version
+        found = [
+            person if isinstance(person, Failure) else Found(person, version) for person in persons
+        ]
         for job in works:
-            assert callable(job.asked)
             try:
-                job.asked(self._writer)
-                job.result = _Done()
-            except DamagedError:
-                job.result = Damaged()
+                job.work(self._writer)
+            except DamagedError as error:
+                job.damage = error
+        return verdicts, found
 
-    def _apply_alone(self, change: Change) -> _Result:
+    def _apply_alone(self, change: Change) -> Verdict:
         try:
             return self._writer.apply([change], self._wall_us())[0]
         except DamagedError:
-            return Damaged()
+            return Failure.DAMAGED
 
-    def _look_up_alone(self, number: str) -> Person | Damaged | None:
+    def _look_up_alone(self, number: str) -> Person | Failure | None:
         try:
             return self._writer.look_up([number])[0]
         except DirectoryError:
-            return Damaged()
+            return Failure.DAMAGED

@@ -19,11 +19,12 @@ import trio
 from ksz_router.codes import MEANINGS, Code
 from ksz_router.config import Config
 from ksz_router.credentials import Identity
-from ksz_router.daemon.directory_batches import Batches, Damaged
+from ksz_router.daemon.directory_batches import Batches
 from ksz_router.daemon.directory_metrics import DirectoryMetrics
 from ksz_router.days import brussels_day
 from ksz_router.directory.change import Operation
 from ksz_router.directory.outbox import Waiting
+from ksz_router.directory.packing import DamagedError
 from ksz_router.directory.writer import Writer
 from ksz_router.ledger import NOT_SENT, UNKNOWN
 from ksz_router.limits import notices_inflight_max
@@ -99,7 +100,7 @@ class Notices:
                     nursery.start_soon(self._send_again)
             else:
                 await self._count()
-        except* Damaged:  # the directory goes on; an alert on the age says that this does not
+        except* DamagedError:  # the directory goes on; an alert on the age says that this does not
             self._metrics.notice_oldest_s = 1.0
             self._log.critical("notices_unreadable")
 

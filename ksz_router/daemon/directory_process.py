@@ -20,12 +20,14 @@ from ksz_router import __version__
 from ksz_router.config import Config
 from ksz_router.credentials import Identity
 from ksz_router.daemon import exposition, oplog
+from ksz_router.daemon.clock import guarded_us
 from ksz_router.daemon.control import Begin, Channel, Renew, Report, Stop, stop_seconds
-from ksz_router.daemon.directory_batches import Batches, guarded_us
+from ksz_router.daemon.directory_batches import Batches
 from ksz_router.daemon.directory_metrics import DirectoryMetrics
 from ksz_router.daemon.directory_notices import Notices
 from ksz_router.daemon.directory_services import DirectoryServices
 from ksz_router.daemon.mailbox_keeper import MailboxKeeper
+from ksz_router.daemon.uncollected import uncollected
 from ksz_router.directory.packing import DirectoryError
 from ksz_router.directory.writer import Writer
 from ksz_router.sdk.provider import Provider
@@ -83,7 +85,8 @@ class DirectoryProgram:
         self._provider = Provider(
             identity,
             router_uris={router_uri},
-            services={**services.handlers(), **self._keeper.handlers},
+            services=self._keeper.handlers,
+            takers=services.takers(),
         )
         metrics.version = writer.version
 
@@ -195,7 +198,10 @@ async def _main(control: socket.socket) -> int:
         _serve_metrics(settings, metrics)
         writer = await _opened(settings, channel, log)
         if writer is not None:
-            program = DirectoryProgram(settings, writer, metrics=metrics, channel=channel, log=log)
+            with uncollected():
+                program = DirectoryProgram(
+                    settings, writer, metrics=metrics, channel=channel, log=log
+                )
             await program.run()
     except* (DirectoryError, TlsFilesError, OSError) as failures:
         failure: BaseException = failures

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from ksz_router.codes import Code
-from ksz_router.daemon.directory_services import REFUSALS, Broken, change_of
+from ksz_router.daemon.directory_asked import REFUSALS, Broken, change_of
 from ksz_router.daemon.opened import Errand, Exchange
 from ksz_router.daemon.source import delivery_of
 from ksz_router.decision import Forward

@@ -11,7 +11,7 @@ from functools import partial
 import msgspec
 import trio
 
-from ksz_router.daemon.directory_services import MALFORMED, NO_ROLE, REFUSALS
+from ksz_router.daemon.directory_asked import MALFORMED, NO_ROLE, REFUSALS
 from ksz_router.directory.mailbox import WHY, Fault, Mailbox, MailboxRefused, Part, Sender
 from ksz_router.directory.mailboxes import Mailboxes, MailboxesUnusable
 from ksz_router.limits import mailbox_part_bytes_max

@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import prometheus_client
 import structlog
@@ -22,6 +22,7 @@ from ksz_router.config import Config
 from ksz_router.daemon import exposition, oplog
 from ksz_router.daemon.control import SLOT_TAKEN, Begin, Channel, Stop, stop_seconds
 from ksz_router.daemon.metrics import Metrics
+from ksz_router.daemon.uncollected import uncollected
 from ksz_router.daemon.worker import CANNOT_OPEN, Worker
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.privacylog.taking import SlotTaken
@@ -104,22 +105,6 @@ async def _opened(
             order = await channel.order()
             if order is None or isinstance(order, Stop):
                 return None
-
-
-@contextlib.contextmanager
-def uncollected() -> Iterator[None]:
-    """Keep the collector from all that is made inside, then and for ever: it is made to stay.
-
-    Going through a hundred thousand rows again and again takes longer than making them.
-    """
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 100)
-        gc.enable()
 
 
 class _Pauses:

@@ -24,7 +24,8 @@ def applied(records: Records, change: Change, today: Day) -> dict[str, Record] |
     """Return the records that the change makes new or different, or the rule that it breaks.
 
     ``records`` holds every number of the person, and of the one who has ``change.other``; a number
-    that is missing does not exist. The change is well formed (:func:`change.malformed`).
+    that is missing does not exist. Lines of other roles than that of the change may be left packed:
+    no rule looks at them. The change is well formed (:func:`change.malformed`).
     """
     if change.operation not in LINE_OPERATIONS:
         return registered(records, change)
@@ -95,10 +96,10 @@ def _removed(
                 lines.append(line)
             elif operation is Operation.REMOVE_PERIOD:
                 lines += _without(line, meant.begin, meant.end, today)
-        if len(lines) > person_lines_max:
-            return Refused(Reason.TOO_MANY_LINES)
         if tuple(lines) != record.lines:
             changed[number] = replace(record, lines=tuple(lines))
+            if changed[number].lines_count > person_lines_max:
+                return Refused(Reason.TOO_MANY_LINES)
     return changed or Refused(Reason.LINE_UNKNOWN)
 
 
@@ -178,13 +179,8 @@ def _kept(
     record = changed.get(holder) or records[holder]
     lines = list(record.lines)
     insort(lines, line, key=order)
-    changed[holder] = Record(
-        status=record.status,
-        deceased=record.deceased,
-        others=record.others,
-        lines=tuple(lines),
-    )
-    if any(len(record.lines) > person_lines_max for record in changed.values()):
+    changed[holder] = replace(record, lines=tuple(lines))
+    if any(record.lines_count > person_lines_max for record in changed.values()):
         return Refused(Reason.TOO_MANY_LINES)
     return changed
 

@@ -6,6 +6,7 @@ a line than with ten-bit fields, and a third less time.
 """
 
 import struct
+from bisect import bisect_left, bisect_right
 from itertools import starmap
 
 import msgspec
@@ -18,15 +19,18 @@ KEY_BYTES = 5
 
 _HEADER = struct.Struct("<BBI")  # status, count of other numbers, day of death
 _LINE = struct.Struct("<HhHHIII")  # sector, type, capacity, phase, begin, end, changed
+_ROLE_OF_LINE = struct.Struct("<Hh16x")
 _STATUSES = tuple(NumberStatus)
+_REPLACED = NumberStatus.REPLACED
 
 _unpack_header, _iter_lines = _HEADER.unpack_from, _LINE.iter_unpack
+_iter_roles = _ROLE_OF_LINE.iter_unpack
 
 HEADER_BYTES = _HEADER.size
 LINE_BYTES = _LINE.size
 
 assert person_numbers_max <= 256
-assert LINE_BYTES == 20
+assert LINE_BYTES == _ROLE_OF_LINE.size == 20
 
 
 class DirectoryError(Exception):
@@ -46,9 +50,18 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """The person's other numbers. Of a replaced number the first is the one in use."""
     lines: tuple[Line, ...] = ()
     """Lines inscribed under this very number, sorted."""
+    before: bytes = b""
+    after: bytes = b""
+    """Packed lines of other roles, which sort before ``lines`` and behind them; see
+    :func:`unpack_role`."""
+
+    @property
+    def lines_count(self) -> int:
+        """How many lines the number has, of all roles."""
+        return len(self.lines) + (len(self.before) + len(self.after)) // LINE_BYTES
 
     def __repr__(self) -> str:
-        return f"Record({self.status.name}, lines={len(self.lines)})"
+        return f"Record({self.status.name}, lines={self.lines_count})"
 
 
 def pack_key(number: str) -> bytes:
@@ -81,13 +94,15 @@ def current_of(record: Record, number: str) -> str:
 def pack(record: Record) -> bytes:
     """Return the value of a record; its lines are sorted on the way."""
     assert len(record.others) < person_numbers_max, "too many numbers of one person"
-    assert len(record.lines) <= person_lines_max, "too many lines under one number"
+    assert record.lines_count <= person_lines_max, "too many lines under one number"
     assert record.others or record.status is not NumberStatus.REPLACED, "replaced by no number"
     return b"".join(
         (
             _HEADER.pack(record.status, len(record.others), record.deceased),
             *map(pack_key, record.others),
+            record.before,
             *map(_pack_line, sorted(record.lines, key=order)),
+            record.after,
         )
     )
 
@@ -112,7 +127,7 @@ def unpack_parts(value: bytes | memoryview) -> tuple[NumberStatus, int, Day, tup
         fields = _iter_lines(value[HEADER_BYTES + KEY_BYTES * others_count :])
     except (struct.error, IndexError) as error:
         raise DamagedError("a value of the directory is cut off or out of range") from error
-    if others_count >= person_numbers_max or (known is NumberStatus.REPLACED and not others_count):
+    if (others_count or known is _REPLACED) and not 0 < others_count < person_numbers_max:
         raise DamagedError("a value of the directory has a wrong count of numbers")
     return known, others_count, deceased, tuple(starmap(Line, fields))
 
@@ -138,3 +153,35 @@ def unpack(value: bytes | memoryview) -> Record:
         raise DamagedError("a value of the directory has too many lines")
     others = unpack_others(value, others_count)
     return Record(status=status, deceased=deceased, others=others, lines=lines)
+
+
+def unpack_role(value: bytes, sector: int, kind: int) -> Record:
+    """Return the record of a value with the lines of one role; those of others stay packed.
+
+    Lines are sorted by role first, so those of one lie together. A change concerns one role, and
+    most persons are known in several: what it does not concern is neither unpacked nor packed.
+
+    Raises:
+        DamagedError: the value is not one that :func:`pack` made.
+    """
+    try:
+        status, others_count, deceased = _unpack_header(value)
+        known = _STATUSES[status]
+        packed = value[HEADER_BYTES + KEY_BYTES * others_count :]
+        roles = [*_iter_roles(packed)]
+    except (struct.error, IndexError) as error:
+        raise DamagedError("a value of the directory is cut off or out of range") from error
+    if (others_count or known is _REPLACED) and not 0 < others_count < person_numbers_max:
+        raise DamagedError("a value of the directory has a wrong count of numbers")
+    if len(roles) > person_lines_max:
+        raise DamagedError("a value of the directory has too many lines")
+    begin = LINE_BYTES * bisect_left(roles, (sector, kind))
+    end = LINE_BYTES * bisect_right(roles, (sector, kind))
+    return Record(
+        status=known,
+        deceased=deceased,
+        others=unpack_others(value, others_count) if others_count else (),
+        lines=tuple(starmap(Line, _iter_lines(packed[begin:end]))),
+        before=packed[:begin],
+        after=packed[end:],
+    )

@@ -4,14 +4,14 @@ The order of the changes is that of the caller. Reads and writes are sorted by k
 which lie together are touched together, whatever that order is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import lmdb
 from msgspec.structs import replace
 
 from ksz_router.days import brussels_day
 from ksz_router.directory import folder, journal, notice
-from ksz_router.directory.applying import applied
+from ksz_router.directory.applying import Records, applied
 from ksz_router.directory.change import (
     LINE_OPERATIONS,
     Applied,
@@ -28,6 +28,7 @@ from ksz_router.directory.packing import (
     pack,
     pack_key,
     unpack,
+    unpack_role,
 )
 from ksz_router.model import Line
 
@@ -47,10 +48,13 @@ class Working:
         self._at(now_us)
         self._version = meta.version
         self._meta = meta
-        self._records: dict[str, Record | None] = {}
-        self._dirty: set[str] = set()
+        self._values: dict[str, bytes | None] = {}
+        """What is packed under each number, as it is after the changes so far; None: nothing."""
+        self._changed: dict[str, bytes] = {}
         self._numbers, self._lines = meta.numbers, meta.lines
         self._rows: list[tuple[bytes, bytes]] = []
+        self._noted: Mapping[bytes, bytes] = {}
+        """What was known of the exchange ids before this transaction."""
         self._notes: dict[bytes, bytes] = {}
         self._notices: list[tuple[bytes, bytes]] = []
         with transaction.cursor(databases.changes) as cursor:
@@ -60,64 +64,80 @@ class Working:
         self._now_us = now_us
         self._today = brussels_day(now_us * 1000)
 
-    def read_ahead(self, changes: Sequence[Change]) -> None:
-        """Read the records that the changes name, in the order of their keys."""
-        for number in sorted({change.number for change in changes}):
-            if len(number) == 11 and number.isascii() and number.isdigit():
-                self._record(number)
+    def apply(self, changes: Sequence[Change]) -> list[Applied | Refused]:
+        """Apply changes one after the other; return what came of each."""
+        reasons = [malformed(change) for change in changes]
+        self._read_ahead([change for change, no in zip(changes, reasons, strict=True) if not no])
+        return [
+            self._apply(change) if reason is None else Refused(reason)  # nothing to note
+            for change, reason in zip(changes, reasons, strict=True)
+        ]
 
-    def _record(self, number: str) -> Record | None:
-        try:
-            return self._records[number]
-        except KeyError:
-            value = self._transaction.get(pack_key(number), db=self._databases.persons)
-            record = unpack(value) if value is not None else None
-            self._records[number] = record
-            return record
+    def _read_ahead(self, changes: Sequence[Change]) -> None:
+        """Read what well-formed changes name, in the order of the keys."""
+        numbers = sorted({change.number for change in changes})
+        keys = [*map(pack_key, numbers)]
+        with self._transaction.cursor(self._databases.persons) as cursor:
+            found = dict(cursor.getmulti(keys))
+        self._values = dict(zip(numbers, map(found.get, keys), strict=True))
+        with self._transaction.cursor(self._databases.applied) as cursor:
+            self._noted = dict(cursor.getmulti(sorted({change.exchange for change in changes})))
 
-    def _family(self, number: str, into: dict[str, Record]) -> None:
-        record = self._record(number)
+    def _apply(self, change: Change) -> Applied | Refused:
+        noted = self._notes.get(change.exchange) or self._noted.get(change.exchange)
+        if noted is not None:
+            return self._repeated(change, journal.unpack_note(noted))
+        records = self._records_of(change)
+        result = applied(records, change, self._today)
+        self._settle(change, records, result)
+        if isinstance(result, Refused):
+            return result
+        for part, told in enumerate(notice.notices_of(change, result, self._now_us)):
+            self._notices.append((notice.key_of(self._version, part), notice.pack(told)))
+        return _answer(change, {**records, **result}, self._version)
+
+    def _repeated(self, change: Change, note: journal.Note) -> Applied | Refused:
+        if note.reason is not None:
+            return Refused(note.reason, repeated=True)
+        return _answer(change, self._records_of(change), note.version, is_repeated=True)
+
+    def _records_of(self, change: Change) -> dict[str, Record]:
+        """Records of every number that a change may concern, as far as they exist.
+
+        Of a change of lines they hold the lines of its role only: no rule looks at others.
+        """
+        records: dict[str, Record] = {}
+        role = change.line if change.operation in LINE_OPERATIONS else None
+        self._read_family(change.number, role, records)
+        if change.operation is Operation.REPLACE:
+            self._read_family(change.other, role, records)
+        return records
+
+    def _read_family(self, number: str, role: Line | None, into: dict[str, Record]) -> None:
+        record = self._record(number, role)
         if record is None:
             return
         into[number] = record
         family = {number, *record.others}
         for other in record.others:
-            found = self._record(other)
+            found = self._record(other, role)
             if found is None:
                 raise DamagedError("a number names another one that is missing")
             if {other, *found.others} != family:
                 raise DamagedError("the numbers of a person do not all name each other")
             into[other] = found
 
-    def apply(self, changes: Sequence[Change]) -> list[Applied | Refused]:
-        """Apply changes one after the other; return what came of each."""
-        return [self._apply(change) for change in changes]
+    def _record(self, number: str, role: Line | None) -> Record | None:
+        try:
+            value = self._values[number]
+        except KeyError:
+            value = self._transaction.get(pack_key(number), db=self._databases.persons)
+            self._values[number] = value
+        if value is None:
+            return None
+        return unpack(value) if role is None else unpack_role(value, role.sector, role.type)
 
-    def _apply(self, change: Change) -> Applied | Refused:
-        reason = malformed(change)
-        if reason is not None:
-            return Refused(reason)  # whenever it is asked: nothing to note
-        noted = self._notes.get(change.exchange) or self._transaction.get(
-            change.exchange, db=self._databases.applied
-        )
-        if noted is not None:
-            return self._repeated(change, journal.unpack_note(noted))
-        result = self._judged(change)
-        self._settle(change, result)
-        if isinstance(result, Refused):
-            return result
-        for part, told in enumerate(notice.notices_of(change, result, self._now_us)):
-            self._notices.append((notice.key_of(self._version, part), notice.pack(told)))
-        return self._answer(change, self._version, is_repeated=False)
-
-    def _judged(self, change: Change) -> dict[str, Record] | Refused:
-        records: dict[str, Record] = {}
-        self._family(change.number, records)
-        if change.operation is Operation.REPLACE:
-            self._family(change.other, records)
-        return applied(records, change, self._today)
-
-    def _settle(self, change: Change, result: dict[str, Record] | Refused) -> None:
+    def _settle(self, change: Change, former: Records, result: dict[str, Record] | Refused) -> None:
         """Keep what a change made, and note what became of it."""
         if isinstance(result, Refused):
             self._ordinal += 1
@@ -126,7 +146,7 @@ class Working:
             return
         self._version += 1
         self._ordinal = 0
-        self._keep(result)
+        self._keep(former, result)
         self._note(journal.key_of(self._version), change, None)
 
     def again(self, version: int, ordinal: int, entry: journal.Entry) -> None:
@@ -141,7 +161,8 @@ class Working:
             self._version, self._ordinal = version, 0
             self._rows.append((journal.key_of(version), journal.repack(entry)))
             return
-        result = self._judged(change)
+        records = self._records_of(change)
+        result = applied(records, change, self._today)
         if isinstance(result, Refused):
             did = (self._version, self._ordinal + 1, int(result.reason))
         else:
@@ -151,38 +172,20 @@ class Working:
                 f"version {version} of the journal does not fit the backup; "
                 "it is of another history"
             )
-        self._settle(change, result)
+        self._settle(change, records, result)
 
-    def _keep(self, changed: dict[str, Record]) -> None:
+    def _keep(self, former: Records, changed: Records) -> None:
         for number, record in changed.items():
-            former = self._records[number]
-            self._numbers += former is None
-            self._lines += len(record.lines) - (len(former.lines) if former is not None else 0)
-            self._records[number] = record
-            self._dirty.add(number)
+            self._lines += len(record.lines)
+            if number in former:
+                self._lines -= len(former[number].lines)
+            else:
+                self._numbers += 1
+            self._values[number] = self._changed[number] = pack(record)
 
     def _note(self, key: bytes, change: Change, reason: Reason | None) -> None:
         self._rows.append((key, journal.pack_entry(self._now_us, reason, change)))
         self._notes[change.exchange] = journal.pack_note(self._version, reason)
-
-    def _repeated(self, change: Change, note: journal.Note) -> Applied | Refused:
-        if note.reason is not None:
-            return Refused(note.reason, repeated=True)
-        return self._answer(change, note.version, is_repeated=True)
-
-    def _answer(self, change: Change, version: int, *, is_repeated: bool) -> Applied:
-        record = self._record(change.number)
-        if record is None:  # of a repeated change, after a load that no longer has the number
-            return Applied(version, (), change.number, is_repeated)
-        lines = record.lines
-        for other in record.others:
-            found = self._record(other)
-            if found is None:
-                raise DamagedError("a number names another one that is missing")
-            lines += found.lines
-        if change.operation in LINE_OPERATIONS and change.line is not None:
-            lines = _of_role(lines, change.line)
-        return Applied(version, lines, current_of(record, change.number), is_repeated)
 
     def trim(self, before_us: int, rows_max: int) -> None:
         """Forget rows of the journal that are older, with what is noted of their exchange ids."""
@@ -206,21 +209,28 @@ class Working:
 
     def write(self) -> folder.Meta:
         """Put everything into the transaction; return how the directory then describes itself."""
-        put, databases = self._transaction.put, self._databases
-        for number in sorted(self._dirty):
-            record = self._records[number]
-            assert record is not None, "changed into nothing"
-            put(pack_key(number), pack(record), db=databases.persons)
-        for key, row in self._rows:
-            put(key, row, db=databases.changes, append=True)
-        for key, told in self._notices:
-            put(key, told, db=databases.notices, append=True)
-        for exchange in sorted(self._notes):
-            put(exchange, self._notes[exchange], db=databases.applied)
+        transaction, databases = self._transaction, self._databases
+        values = [(pack_key(number), value) for number, value in sorted(self._changed.items())]
+        with transaction.cursor(databases.persons) as cursor:
+            cursor.putmulti(values)
+        with transaction.cursor(databases.changes) as cursor:
+            cursor.putmulti(self._rows, append=True)
+        with transaction.cursor(databases.notices) as cursor:
+            cursor.putmulti(self._notices, append=True)
+        with transaction.cursor(databases.applied) as cursor:
+            cursor.putmulti(sorted(self._notes.items()))
         meta = replace(self._meta, version=self._version, numbers=self._numbers, lines=self._lines)
-        folder.write_state(self._transaction, databases.meta, meta)
+        folder.write_state(transaction, databases.meta, meta)
         return meta
 
 
-def _of_role(lines: tuple[Line, ...], role: Line) -> tuple[Line, ...]:
-    return tuple(line for line in lines if (line.sector, line.type) == (role.sector, role.type))
+def _answer(
+    change: Change, records: Records, version: int, *, is_repeated: bool = False
+) -> Applied:
+    record = records.get(change.number)
+    if record is None:  # of a repeated change, after a load that no longer has the number
+        return Applied(version, (), change.number, is_repeated)
+    lines = record.lines
+    for other in record.others:
+        lines += records[other].lines
+    return Applied(version, lines, current_of(record, change.number), is_repeated)

@@ -114,7 +114,6 @@ class Writer:
             return []
         with self._writing() as transaction:
             working = Working(transaction, self._databases, self._meta, now_us)
-            working.read_ahead(changes)
             verdicts = working.apply(changes)
             working.trim(now_us - self._keep_us, 2 * len(changes) + _TRIMMED_MAX)
             meta = working.write()
@@ -144,7 +143,7 @@ class Writer:
         """
         self._assert_usable()
         try:
-            with self._environment.begin(self._databases.persons, buffers=True) as transaction:
+            with self._environment.begin(self._databases.persons) as transaction:
                 return look_up_in(numbers, transaction.get)
         except lmdb.Error as error:
             raise DirectoryError(f"{self._folder}: LMDB cannot read it ({error})") from error

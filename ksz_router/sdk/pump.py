@@ -25,11 +25,20 @@ class Pump:
         self._to_write = trio.Event()
         self._writable = trio.Event()
         self._writable.set()
+        self._token = trio.lowlevel.current_trio_token()
+        self._is_flush_due = False
 
     def send(self, message: Message) -> None:
         """Queue a message and write what the kernel takes; errors as of the wire."""
         self.link.send(message)
         self._flush()
+
+    def send_together(self, message: Message) -> None:
+        """Queue a message and write it with whatever else is queued in this turn of the loop."""
+        self.link.send(message)
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self._token.run_sync_soon(self._flush_due)
 
     async def writable(self) -> None:
         """Wait until the kernel took everything, which bounds what waits in memory."""
@@ -83,6 +92,10 @@ class Pump:
                 number += 1
                 self.send(Ping(number))
                 await trio.sleep(pong_seconds_max)
+
+    def _flush_due(self) -> None:
+        self._is_flush_due = False
+        self._flush()
 
     def _flush(self) -> None:
         self.link.flush()

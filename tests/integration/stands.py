@@ -231,9 +231,16 @@ async def providing(
     provider = Provider(
         identity or stand.identity(kbo), router_uris={ROUTER_URI}, services={SERVICES[kbo]: handler}
     )
+    async with serving(provider, port):
+        yield provider
+
+
+@contextlib.asynccontextmanager
+async def serving(provider: Provider, port: int) -> AsyncIterator[None]:
+    """Let a provider serve on a port."""
     async with trio.open_nursery() as nursery:
         await nursery.start(functools.partial(provider.serve, host="127.0.0.1", port=port))
-        yield provider
+        yield
         nursery.cancel_scope.cancel()
 
 

@@ -266,8 +266,8 @@ async def test_a_change_whose_worker_died_before_the_answer_is_told_of_and_not_m
     assert (found.version, found.repeated) == (before + 1, True)
     assert (17, 1, 5, 0, 20260101, OPEN) in written(found)
     assert written_version(stand) == before + 1
-    attempts = [e for e in stand.entries() if e.kind is Kind.REQUEST and e.attempt > 1]
-    assert [e.first for e in attempts if e.first] == [answers[0].exchange]
+    retried = {e.first for e in stand.entries() if e.kind is Kind.REQUEST and e.attempt > 1}
+    assert answers[0].exchange in retried  # others may have been, while a program started
 
 
 @on_trio

@@ -2,12 +2,12 @@
 
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import trio
 
-from contrib.stand import free_ports
+from contrib.stand import ROUTER_URI, free_ports
 from ksz_router.codes import Code
 from ksz_router.sdk import (
     Answer,
@@ -15,11 +15,13 @@ from ksz_router.sdk import (
     NotAnsweredError,
     NotConnectedError,
     Outcome,
+    Provider,
     Supply,
 )
 from tests.integration.stands import (
     CENTRE,
     RVA,
+    SERVICES,
     Source,
     Town,
     asking,
@@ -27,6 +29,7 @@ from tests.integration.stands import (
     on_trio,
     providing,
     request,
+    serving,
     town,
     until,
 )
@@ -131,6 +134,48 @@ async def test_a_deadline_ends_the_wait_with_an_error_that_says_what_is_known(
             await client.ask(request(), deadline_s=0.002)
         source.gate.set()
     assert CENTRE in {delivery.requester for delivery in source.asked}
+
+
+@on_trio
+async def test_what_is_taken_is_answered_whenever_it_is_known(stand: Town) -> None:
+    """Many together, be it while the provider drains; a fault of the taker is a failed answer.
+
+    What it does not know is not answered, and keeps nobody from ending.
+    """
+    held: list[tuple[Delivery, Callable[[Supply | None], None]]] = []
+    answers: list[Answer] = []
+
+    def take(delivery: Delivery, answer: Callable[[Supply | None], None]) -> None:
+        assert delivery.payload != b"one that is not taken"
+        if delivery.payload == b"one that is not known":
+            answer(None)
+        else:
+            held.append((delivery, answer))
+
+    provider = Provider(
+        stand.identity(RVA), router_uris={ROUTER_URI}, services={}, takers={SERVICES[RVA]: take}
+    )
+    async with asking(stand) as client, serving(provider, PORT), trio.open_nursery() as nursery:
+
+        async def ask(number: int) -> None:
+            answers.append(await client.ask(request(payload=b"%d" % number)))
+
+        for number in range(5):
+            nursery.start_soon(ask, number)
+        await until(lambda: len(held) == 5)
+        failed = await client.ask(request(payload=b"one that is not taken"))
+        assert failed.code == Code.SOURCE_FAILED
+        silent = await client.ask(request(payload=b"one that is not known", deadline_ms=100))
+        assert silent.code == Code.SOURCE_SILENT
+        assert provider._inflight == len(held), "what is not known is settled"
+        provider.drain()
+        assert not answers
+        for delivery, answer in held:
+            answer(Supply(Outcome.DATA, payload=delivery.payload))
+        await until(lambda: len(answers) == 5)
+        await until(lambda: not provider._pumps)
+    assert {answer.code for answer in answers} == {Code.ANSWERED_WITH_DATA}
+    assert {answer.payload for answer in answers} == {b"%d" % number for number in range(5)}
 
 
 @on_trio
