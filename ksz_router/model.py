@@ -278,17 +278,3 @@ class Line(msgspec.Struct, frozen=True, array_like=True, gc=False):
     begin: Day
     end: Day
     changed: Day = 0
-
-
-class Person(msgspec.Struct, frozen=True, gc=False):
-    """What the directory holds under one INSZ: its state, and the lines of all its numbers."""
-
-    status: NumberStatus
-    current: str
-    """The INSZ in use now; the asked one unless it was replaced."""
-    current_status: NumberStatus
-    lines: tuple[Line, ...]
-    deceased: Day = 0
-
-    def __repr__(self) -> str:
-        return f"Person({self.status.name}, lines={len(self.lines)})"

@@ -20,7 +20,8 @@ from ksz_router.directory.mailbox_form import Head
 from ksz_router.directory.mailboxes import Mailboxes
 from ksz_router.directory.snapshot import Directory
 from ksz_router.directory.writer import Writer
-from ksz_router.model import Person, Role
+from ksz_router.model import Role
+from ksz_router.persons import Person
 from ksz_router.privacylog.entry import Entry, parse
 from ksz_router.privacylog.frame import Frame
 from ksz_router.privacylog.keys import KeyRing, make

@@ -28,9 +28,9 @@ from ksz_router.model import (
     Mode,
     NumberStatus,
     Outage,
-    Person,
     Subject,
 )
+from ksz_router.persons import Person, pack_lines
 from tests.plain_case import (
     ASKED,
     ASKED_PERIODS,
@@ -62,9 +62,9 @@ from tests.plain_case import (
 
 def person_states() -> list[Person]:
     """A person in every state, mostly one that passes; without lines."""
-    own = [Person(state, ASKED, state, ()) for state in NumberStatus if state != 1]
+    own = [Person(state, ASKED, state) for state in NumberStatus if state != 1]
     own = [replace(row, deceased=20260201 if row.status == 3 else 0) for row in own]
-    replaced = [Person(NumberStatus.REPLACED, NEWER, row.status, (), row.deceased) for row in own]
+    replaced = [Person(NumberStatus.REPLACED, NEWER, row.status, b"", row.deceased) for row in own]
     return [own[0]] * 4 + own + replaced * 2
 
 
@@ -187,7 +187,7 @@ def persons(draw: st.DrawFn) -> Person:
         *(line(JOBS, 1, *period) for period in draw(known_during)),
         *draw(lines),
     ]
-    return replace(draw(states), lines=tuple(found[:: draw(st.sampled_from([1, -1]))]))
+    return replace(draw(states), packed=pack_lines(found[:: draw(st.sampled_from([1, -1]))]))
 
 
 @st.composite

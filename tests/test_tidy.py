@@ -20,7 +20,7 @@ FUNCTION_LINES_MAX = 60
 RANKS = [
     {"identifiers", "codes", "limits", "official"},
     {"model"},
-    {"messages", "days"},
+    {"messages", "days", "persons"},
     {"decision"},
     {"routing"},
     {"wire"},

@@ -23,7 +23,8 @@ from ksz_router.directory import DirectoryError
 from ksz_router.directory.sectoral import Sectoral
 from ksz_router.identifiers import is_insz
 from ksz_router.messages import Request
-from ksz_router.model import Day, Kind, Person
+from ksz_router.model import Day, Kind
+from ksz_router.persons import Person
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.rights import Rights
 from ksz_router.rulebook.activation import active

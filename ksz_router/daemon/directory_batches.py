@@ -20,7 +20,7 @@ from ksz_router.daemon.directory_metrics import DirectoryMetrics
 from ksz_router.directory.change import Applied, Change, Refused
 from ksz_router.directory.packing import DamagedError, DirectoryError
 from ksz_router.directory.writer import Writer
-from ksz_router.model import Person
+from ksz_router.persons import Person
 
 Spare: TypeAlias = Callable[[], Awaitable[float | None]]
 """Does a bounded piece of work and returns after how many seconds it may do the next; None where

@@ -24,7 +24,8 @@ from ksz_router.days import is_day
 from ksz_router.directory.change import Applied, Change, Refused
 from ksz_router.identifiers import is_insz
 from ksz_router.messages import Delivery, Outcome
-from ksz_router.model import ANY_TYPE, OPEN, Person
+from ksz_router.model import ANY_TYPE, OPEN
+from ksz_router.persons import Person
 from ksz_router.sdk.directory import (
     ADJUST,
     INSCRIBE,

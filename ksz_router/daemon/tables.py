@@ -15,7 +15,8 @@ from ksz_router.directory.writer import Writer
 from ksz_router.identifiers import Kbo
 from ksz_router.limits import standings_kept_max
 from ksz_router.messages import Request
-from ksz_router.model import Day, Endpoint, Person
+from ksz_router.model import Day, Endpoint
+from ksz_router.persons import Person
 from ksz_router.rights import Rights
 from ksz_router.rulebook.snapshot import Snapshot, outages_at
 

@@ -1,6 +1,6 @@
 """What goes into the control and what comes out of it: facts, verdicts, and the case between."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 import msgspec
@@ -9,6 +9,7 @@ from ksz_router.codes import Code
 from ksz_router.identifiers import Kbo
 from ksz_router.messages import Request
 from ksz_router.model import (
+    ANY_TYPE,
     OPEN,
     AccessRight,
     Availability,
@@ -18,10 +19,10 @@ from ksz_router.model import (
     Kind,
     Line,
     Outage,
-    Person,
     Role,
     Service,
 )
+from ksz_router.persons import PackedRoles, Person, packed_role
 
 SECONDARY_NETWORK = "secondary-network"
 """Basis of a grant inside one secondary network, where no deliberation is needed."""
@@ -91,6 +92,15 @@ class OwnIntegration(msgspec.Struct, frozen=True):
     capacities: frozenset[int]
     files: frozenset[tuple[int, int]]
     """Sector and institution type."""
+    begun: PackedRoles
+    """How a packed line of these begins."""
+
+    @classmethod
+    def of(cls, capacities: frozenset[int], roles: Iterable[Role]) -> "OwnIntegration":
+        """Lines in some capacities of some roles, or of any type of their sectors."""
+        files = frozenset((role.sector, kind) for role in roles for kind in (role.type, ANY_TYPE))
+        begun = {one for file in files for one in packed_role(*file)}
+        return cls(capacities, files, tuple(sorted(begun)))
 
 
 class Standing:

@@ -8,7 +8,6 @@ from ksz_router.decision.case import Case, Destination, Refusal
 from ksz_router.decision.requester import broken_in_grant
 from ksz_router.limits import recipients_max
 from ksz_router.model import (
-    ANY_TYPE,
     PROVISIONAL,
     Availability,
     Day,
@@ -16,8 +15,8 @@ from ksz_router.model import (
     Line,
     Mode,
     NumberStatus,
-    Person,
 )
+from ksz_router.persons import Person, pack_lines, packed_role
 
 
 def own_integration(case: Case) -> Refusal | None:
@@ -31,9 +30,9 @@ def own_integration(case: Case) -> Refusal | None:
     grant, own = standing.grant, standing.own
     if grant is None or own is None or case.person is None:
         return None
-    capacities, files, phase = own.capacities, own.files, grant.phase
-    lines = person.lines if person is not None else ()
-    known = [n for n in lines if n.capacity in capacities and (n.sector, n.type) in files]
+    capacities, phase = own.capacities, grant.phase
+    lines = person.under(own.begun) if person is not None else ()
+    known = [line for line in lines if line.capacity in capacities]
     far_enough = [line for line in known if line.phase >= phase]
     if not known:
         code = Code.PERSON_NOT_INTEGRATED
@@ -201,15 +200,12 @@ def _known_by(row: Availability, case: Case) -> list[Line]:
     if person is None:
         return []
     role, capacities, phase, begin, end = row.role, row.capacities, row.phase, case.begin, case.end
-    sector, types = role.sector, (role.type, ANY_TYPE)
     takes_any = not capacities
     takes_provisional = grant is not None and grant.provisional
     return [
         line
-        for line in person.lines
-        if line.sector == sector
-        and line.type in types
-        and (
+        for line in person.under(packed_role(role.sector, role.type))
+        if (
             (takes_provisional or line.capacity != PROVISIONAL)
             if takes_any
             else line.capacity in capacities
@@ -238,7 +234,7 @@ def _known_in_network(row: Availability, case: Case, lines: list[Line]) -> list[
 def in_directory(case: Case, lines: tuple[Line, ...]) -> Case:
     """The same case, as it would stand if the directory held these lines."""
     number = case.person or ""
-    person = Person(NumberStatus.ACTIVE, number, NumberStatus.ACTIVE, lines)
+    person = Person(NumberStatus.ACTIVE, number, NumberStatus.ACTIVE, pack_lines(lines))
     other = Case(case.request, msgspec.structs.replace(case.facts, person=person), case.standing)
     other.person, other.begin, other.end = case.person, case.begin, case.end
     return other

@@ -19,7 +19,7 @@ from ksz_router.directory.lock import Lock
 from ksz_router.directory.packing import DirectoryError
 from ksz_router.directory.snapshot import look_up_in
 from ksz_router.directory.working import Working
-from ksz_router.model import Person
+from ksz_router.persons import Person
 
 KEEP_DAYS_DEFAULT = 35
 

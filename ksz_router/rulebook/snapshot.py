@@ -15,16 +15,8 @@ import msgspec
 from ksz_router.decision.case import Facts
 from ksz_router.identifiers import Kbo
 from ksz_router.messages import Request
-from ksz_router.model import (
-    AccessRight,
-    Availability,
-    Grant,
-    Institution,
-    Kind,
-    Outage,
-    Person,
-    Service,
-)
+from ksz_router.model import AccessRight, Availability, Grant, Institution, Kind, Outage, Service
+from ksz_router.persons import Person
 from ksz_router.rulebook.generation import (
     RightRows,
     RulebookError,
