@@ -95,6 +95,7 @@ standings_kept_max = 16_384
 # Directory.
 person_numbers_max = 16
 person_lines_max = 4_096
+person_role_lines_max = 1_024
 
 # The directory program. What of one transaction waits for its flush; what waits for a transaction:
 # more than the windows of the workers for one source let in, unless there are very many of them.
