@@ -10,46 +10,34 @@ JSON.
 """
 
 import argparse
-import array
-import contextlib
 import json
 import random
-import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import date, timedelta
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import trio
 
+from bench.consulted import Traffic, Turn, described, p99, together
 from bench.directory_online import CENTRE, persons_of
 from bench.machine import describe, flush_ms
-from bench.runs import await_line
-from bench.world import SOURCE, BenchError, compile_load, finish, request_frame
+from bench.world import SOURCE, BenchError
 from contrib.stand import ROUTER_URI, Stand, free_ports
 from ksz_router.directory.mailbox_form import Head
-from ksz_router.directory.synthesise import landmarks
 from ksz_router.messages import Request
 from ksz_router.sdk import Client, new_ticket, open_client
 from ksz_router.sdk.directory_files import Receipt, answers, mailbox_of, parts_of, receipt_of
 
 PROGRAM = "00901000101"
-ASKED = landmarks(1)["answered"]
-PAYLOAD_BYTES = 300
-CONNECTIONS = 16
-WINDOW_SECONDS = 20.0
-SECONDS_MAX = 900.0
-"""A million lines are to have their verdicts in this time, beside traffic."""
+SECONDS_MAX = 1800.0
+"""A mailbox rests while there is traffic, and longer on a machine that has other work too."""
 
-_WARMUP_SECONDS = 2.0
 _LOOK_SECONDS = 0.5
-_DRAIN_SECONDS_MAX = 60.0
 
 Found = dict[str, object]
 
@@ -65,76 +53,6 @@ class Offered(NamedTuple):
     """Consultations a second."""
     quiet_s: float
     """How long they go on with nothing else."""
-
-
-class Traffic:
-    """Consultations at a steady rate, by a generator and a source that are no Python.
-
-    Args:
-        folder: Where the programs and what they write go.
-        port: Where the stand looks for the source.
-    """
-
-    def __init__(self, folder: Path, stand: Stand, port: int, rate: float) -> None:
-        self._folder, self._stand, self._rate = folder, stand, rate
-        self._load = compile_load(folder)
-        frame, self._places = request_frame(PAYLOAD_BYTES)
-        (folder / "request").write_bytes(frame)
-        (folder / "asked").write_text(ASKED, encoding="ascii")
-        self._count = 0
-        self._source = self._start("provide", SOURCE, port=port)
-        await_line(self._source, "ready")
-
-    @contextlib.contextmanager
-    def going_on(self, kept: list[list[float]]) -> Iterator[None]:
-        """Ask as long as the context lasts; keep how many milliseconds each took, in their order.
-
-        Raises:
-            BenchError: something was not answered, or not with data.
-        """
-        self._count += 1
-        file = self._folder / "latencies"
-        generator = self._start(
-            "generate",
-            CENTRE,
-            port=self._stand.port,
-            request=self._folder / "request",
-            persons=self._folder / "asked",
-            payload_bytes=PAYLOAD_BYTES,
-            **self._places,
-            connections=CONNECTIONS,
-            rate=self._rate,
-            seconds=0,
-            warmup=_WARMUP_SECONDS,
-            seed=self._count,
-            latencies=file,
-        )
-        await_line(generator, "begin")
-        try:
-            yield
-        finally:
-            generator.send_signal(signal.SIGTERM)
-        await_line(generator, "end")
-        report = finish(generator, _DRAIN_SECONDS_MAX)
-        if report["wrong"] or report["lost"] or report["unsent"]:
-            raise BenchError(f"consultations were not answered: {report['codes']}")
-        nanoseconds = array.array("I", file.read_bytes())
-        kept.append([value / 1e6 for value in nanoseconds])
-
-    def close(self) -> None:
-        """End the source."""
-        self._source.send_signal(signal.SIGTERM)
-        self._source.wait(_DRAIN_SECONDS_MAX)
-
-    def _start(self, verb: str, kbo: str, **words: object) -> "subprocess.Popen[str]":
-        identity = self._stand.identity(kbo)
-        words |= {
-            "certificate": identity.certificate,
-            "key": identity.key,
-            "authorities": identity.authorities,
-        }
-        line = [str(self._load), verb, *(f"{name}={value}" for name, value in words.items())]
-        return subprocess.Popen(line, stdout=subprocess.PIPE, text=True, bufsize=1)
 
 
 def envelope() -> Request:
@@ -203,8 +121,8 @@ async def measured(
         persons: Numbers in use.
         offered: How much, how often.
     """
-    quiet: list[list[float]] = []
-    beside: list[list[float]] = []
+    quiet: list[Turn] = []
+    beside: list[Turn] = []
     rates: list[float] = []
     first = date(1801, 1, 1) + timedelta(days=random.randrange(28_000))  # no line is that old
     opened = partial(open_client, host="127.0.0.1", port=stand.port, uri=ROUTER_URI)
@@ -225,43 +143,20 @@ async def measured(
                 with traffic.going_on(quiet):
                     await trio.sleep(offered.quiet_s)
                 print(
-                    f"round {number - 1}: p99 {p99(quiet[-2]):.1f} ms quiet, "
-                    f"{p99(beside[-1]):.1f} ms beside, {p99(quiet[-1]):.1f} ms quiet; "
+                    f"round {number - 1}: p99 {p99(quiet[-2].ms):.1f} ms quiet, "
+                    f"{p99(beside[-1].ms):.1f} ms beside, {p99(quiet[-1].ms):.1f} ms quiet; "
                     f"{rates[-1]:.0f} lines a second",
                     flush=True,
                 )
     finally:
         traffic.close()
-    ratio = p99(list(chain(*beside))) / p99(list(chain(*quiet)))
-    window = int(offered.rate * WINDOW_SECONDS)
+    ratio = p99(together(beside)) / p99(together(quiet))
     return {
         "lines": offered.lines,
         "lines_per_s": [round(rate) for rate in rates],
         "serve_p99_ratio": round(ratio, 2),
-        **_described("quiet", quiet, window),
-        **_described("beside", beside, window),
-    }
-
-
-def p99(milliseconds: Sequence[float]) -> float:
-    """Of what was answered."""
-    return sorted(milliseconds)[int(len(milliseconds) * 0.99)]
-
-
-def _described(name: str, turns: Sequence[Sequence[float]], window: int) -> Found:
-    """Of all turns together; and the p99 of each window, so that the spread is seen."""
-    ordered = sorted(chain(*turns))
-    windows = [
-        turn[begin : begin + window]
-        for turn in turns
-        for begin in range(0, max(1, len(turn) - window // 2), window)
-    ]
-    shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99_9": 0.999}
-    return {
-        f"{name}_ms": {
-            share: round(ordered[int(len(ordered) * part)], 2) for share, part in shares.items()
-        },
-        f"{name}_p99_ms": [round(p99(one), 2) for one in windows],
+        **described("quiet", quiet, offered.rate),
+        **described("beside", beside, offered.rate),
     }
 
 
