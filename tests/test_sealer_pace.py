@@ -2,7 +2,8 @@
 
 import pytest
 
-from ksz_router.daemon.sealer import Pacer
+from ksz_router.daemon.pacer import Pacer
+from ksz_router.daemon.sealer import SealerPace
 
 
 class Times:
@@ -12,14 +13,14 @@ class Times:
         self.worked_s = 0.0
         self.rests: list[float] = []
 
-    def pacer(self) -> Pacer:
-        return Pacer(lambda: self.worked_s, self.rests.append)
+    def pace(self) -> SealerPace:
+        return SealerPace(Pacer(lambda: self.worked_s), self.rests.append)
 
 
 def test_it_rests_three_times_as_long_as_it_worked() -> None:
     """Since the rest before, and not since it began."""
     times = Times()
-    pace = times.pacer()
+    pace = times.pace()
     for worked_s in (0.5, 0.0, 0.25):
         times.worked_s += worked_s
         pace()
@@ -29,7 +30,7 @@ def test_it_rests_three_times_as_long_as_it_worked() -> None:
 def test_a_rest_is_bounded() -> None:
     """A merge may work for minutes between two pieces that are written."""
     times = Times()
-    pace = times.pacer()
+    pace = times.pace()
     times.worked_s = 100.0
     pace()
     assert times.rests == [10.0]
@@ -51,7 +52,7 @@ def test_it_gives_way_while_entries_come_and_it_is_not_far_behind(
 ) -> None:
     """Entries that came in one second, and all that wait."""
     times = Times()
-    pace = times.pacer()
+    pace = times.pace()
     pace.look(10_000_000, 3_000_000, 5_000_000)
     pace.look(10_000_000 + leaves_later, waiting, 6_000_000)
     times.worked_s = 1.0
@@ -62,7 +63,7 @@ def test_it_gives_way_while_entries_come_and_it_is_not_far_behind(
 def test_it_gives_way_before_it_knows_whether_entries_come() -> None:
     """After a start, and where the clock stands still."""
     times = Times()
-    pace = times.pacer()
+    pace = times.pace()
     pace.look(1_000_000, 9_000_000, 5_000_000)
     pace.look(1_000_000, 9_000_000, 5_000_000)
     times.worked_s = 1.0

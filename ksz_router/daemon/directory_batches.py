@@ -99,8 +99,8 @@ class Batches:
         self._to_do = trio.Event()
         self._is_closing = self._is_over = False
         self.spare: Spare | None = None
-        """Work that uses the writer while nothing waits; see :data:`Spare`."""
-        self._spare_at = -math.inf
+        """Work that uses the writer while nothing waits, and now and then; see :data:`Spare`."""
+        self._spare_at = self._spared_at = -math.inf
         self._is_woken = False
         self.served_at = -math.inf
         """When somebody last waited for the writer; Trio's time."""
@@ -170,16 +170,16 @@ class Batches:
         batch: list[_Job] = []
         try:
             while self._waiting or not self._is_closing:
-                if not self._waiting:
+                if self._is_spare_due():
+                    await self._do_spare()
+                elif not self._waiting:
                     await self._idle()
-                    continue
-                batch = [
-                    self._waiting.popleft()
-                    for _ in range(min(len(self._waiting), limits.directory_batch_max))
-                ]
-                self._metrics.waiting = len(self._waiting)
-                await self._work(batch)
-                self.served_at = trio.current_time()
+                else:
+                    count = min(len(self._waiting), limits.directory_batch_max)
+                    batch = [self._waiting.popleft() for _ in range(count)]
+                    self._metrics.waiting = len(self._waiting)
+                    await self._work(batch)
+                    self.served_at = trio.current_time()
         finally:
             self._is_over = True
             for job in (*batch, *self._waiting):
@@ -199,16 +199,25 @@ class Batches:
             self._to_do.set()
 
     async def _idle(self) -> None:
-        """Wait for changes, and do spare work until there are some."""
+        """Wait for changes, or for the end of a pause of the spare work."""
         self._to_do = trio.Event()
         with trio.move_on_at(self._spare_at if self.spare is not None else math.inf):
             await self._to_do.wait()
-        if self.spare is None or self._to_do.is_set() or self._is_closing:
-            return
+
+    def _is_spare_due(self) -> bool:
+        """Nothing waits for the writer, or something always does, and spare work has its share."""
+        now = trio.current_time()
+        if self.spare is None or self._is_closing or now < self._spare_at:
+            return False
+        return not self._waiting or now >= self._spared_at + limits.directory_spare_seconds
+
+    async def _do_spare(self) -> None:
+        assert self.spare is not None
         self._is_woken = False
         pause_s = await self.spare()
+        self._spared_at = trio.current_time()
         if pause_s is not None:
-            self._spare_at = trio.current_time() + pause_s
+            self._spare_at = self._spared_at + pause_s
         elif not self._is_woken:
             self._spare_at = math.inf
 

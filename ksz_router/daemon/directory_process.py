@@ -68,7 +68,7 @@ class DirectoryProgram:
         self._batches = Batches(writer, metrics, now_us)
         own = own_uri(Path(settings.directory.certificate))
         self._keeper = MailboxKeeper(
-            settings, writer, self._batches, own_uri=own, metrics=metrics, log=log
+            settings, writer, self._batches, now_us, own_uri=own, metrics=metrics, log=log
         )
         services = DirectoryServices(
             self._batches, settings.directory.keep_days, lambda: now_us() // 1000

@@ -219,3 +219,18 @@ def new_mailbox(sender: Sender, part: Part, now_ms: int) -> Mailbox:
         received=bytes(-(-parts // 8)),
         received_ms=now_ms,
     )
+
+
+def key_of(kbo: str, number: int) -> bytes:
+    """Return under what a mailbox is known: those of a sender together, in their order."""
+    return kbo.encode("ascii") + number.to_bytes(8, "big")
+
+
+def number_in(key: bytes) -> int:
+    """Return the number in such a key."""
+    return int.from_bytes(key[-8:], "big")
+
+
+def place_key(place: int) -> bytes:
+    """Return under what it waits: who was complete first comes first."""
+    return place.to_bytes(8, "big")

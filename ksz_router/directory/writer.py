@@ -141,17 +141,27 @@ class Writer:
         Raises:
             DirectoryError: LMDB cannot read it now. What is changed is not touched by that.
         """
+        with self._reading(self._databases.persons) as transaction:
+            return look_up_in(numbers, transaction.get)
+
+    @contextmanager
+    def _reading(
+        self, database: "lmdb._Database | None" = None
+    ) -> Iterator["lmdb.Transaction[bytes]"]:
         self._assert_usable()
         try:
-            with self._environment.begin(self._databases.persons) as transaction:
-                return look_up_in(numbers, transaction.get)
+            with self._environment.begin(database) as transaction:
+                yield transaction
         except lmdb.Error as error:
             raise DirectoryError(f"{self._folder}: LMDB cannot read it ({error})") from error
 
     def note_of(self, exchange: bytes) -> journal.Note | None:
-        """Return what came of an exchange id, or None where it is not known (any more)."""
-        self._assert_usable()
-        with self._environment.begin(self._databases.applied) as transaction:
+        """Return what came of an exchange id, or None where it is not known (any more).
+
+        Raises:
+            DirectoryError: as :meth:`look_up`.
+        """
+        with self._reading(self._databases.applied) as transaction:
             value = transaction.get(exchange)
         return journal.unpack_note(value) if value is not None else None
 
@@ -160,15 +170,14 @@ class Writer:
 
         Raises:
             DamagedError: one cannot be read.
+            DirectoryError: as :meth:`look_up`.
         """
-        self._assert_usable()
-        with self._environment.begin() as transaction:
+        with self._reading() as transaction:
             return outbox.waiting(transaction, self._databases.notices, after, most)
 
     def backlog(self) -> outbox.Backlog:
         """Return how many notices wait, and since when; errors as :meth:`notices`."""
-        self._assert_usable()
-        with self._environment.begin() as transaction:
+        with self._reading() as transaction:
             return outbox.backlog(transaction, self._databases.notices)
 
     def remove_notices(self, keys: Iterable[bytes]) -> None:
@@ -178,8 +187,17 @@ class Writer:
             outbox.remove(transaction, self._databases.notices, keys)
 
     def clear_dead_readers(self) -> int:
-        """Free the slots of readers that were killed; for a timer. Return how many."""
-        return self._environment.reader_check()
+        """Free the slots of readers that were killed; for a timer. Return how many.
+
+        Raises:
+            DirectoryError: LMDB cannot see them.
+        """
+        try:
+            return self._environment.reader_check()
+        except lmdb.Error as error:
+            raise DirectoryError(
+                f"{self._folder}: LMDB cannot check its readers ({error})"
+            ) from error
 
     def close(self) -> None:
         """Stop cleanly: the mark then tells the file as it lies. The second time does nothing."""
