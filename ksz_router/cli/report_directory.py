@@ -16,7 +16,7 @@ from ksz_router.config import Config, load
 from ksz_router.days import brussels_day, to_date
 from ksz_router.directory.packing import DirectoryError
 from ksz_router.directory.scan import Scan
-from ksz_router.model import Role
+from ksz_router.model import INSCRIBE_SERVICE, Role
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.report.directory_figures import Figures, read_figures
 from ksz_router.report.directory_findings import Terms
@@ -89,10 +89,11 @@ def _read_rulebook(store: Path) -> _Rulebook:
     snapshot = Snapshot.open(store, active(store))
     try:
         institutions = snapshot.institutions()
+        keepers = frozenset(str(row.kbo) for row in snapshot.sources(INSCRIBE_SERVICE, 1))
         return _Rulebook(
             snapshot.generation,
             held_roles(institutions),
-            Owners(institutions, day),
+            Owners(institutions, day, keepers),
             granted(snapshot, day),
         )
     finally:
