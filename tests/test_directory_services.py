@@ -12,7 +12,8 @@ import trio
 
 from ksz_router import limits
 from ksz_router.daemon.directory_asked import REFUSALS, change_of
-from ksz_router.daemon.directory_batches import Batches, Failure, Found, Verdict
+from ksz_router.daemon.directory_batches import Batches
+from ksz_router.daemon.directory_jobs import Failure, Found, Verdict
 from ksz_router.daemon.directory_metrics import DirectoryMetrics
 from ksz_router.daemon.directory_services import DirectoryServices
 from ksz_router.directory.change import Applied, Change, Operation, Reason

@@ -66,6 +66,7 @@ class DirectoryProgram:
         self._channel = channel
         now_us = guarded_us()  # one clock for what is forgotten, and for what is too old
         self._batches = Batches(writer, metrics, now_us)
+        self._batches.hindered = lambda error: log.critical("directory_refuses", reason=str(error))
         own = own_uri(Path(settings.directory.certificate))
         self._keeper = MailboxKeeper(
             settings, writer, self._batches, own_uri=own, metrics=metrics, log=log

@@ -19,7 +19,8 @@ from ksz_router.daemon.directory_asked import (
     decoded,
     role_of,
 )
-from ksz_router.daemon.directory_batches import Batches, Failure, Found, Verdict
+from ksz_router.daemon.directory_batches import Batches
+from ksz_router.daemon.directory_jobs import Failure, Found, Verdict
 from ksz_router.days import is_day
 from ksz_router.directory.change import Applied, Change, Refused
 from ksz_router.identifiers import is_insz
