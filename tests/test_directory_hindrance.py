@@ -1,7 +1,10 @@
-"""A page that is damaged: no change is taken, what can be read is, and the program goes on."""
+"""A page that is damaged, or no room: no change is taken, what can be read is, and all goes on."""
 
+import json
 import os
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,17 +12,21 @@ from typing import Any
 import pytest
 import trio
 
+from contrib.stand import ROOT
 from ksz_router.daemon.directory_batches import Batches
 from ksz_router.daemon.directory_jobs import Failure, Found, Verdict
 from ksz_router.daemon.directory_metrics import DirectoryMetrics
 from ksz_router.directory import folder
 from ksz_router.directory.change import Applied, Change, Operation
-from ksz_router.directory.hindrance import NotTakenError, PageDamagedError
+from ksz_router.directory.check import check
+from ksz_router.directory.hindrance import DirectoryFullError, NotTakenError, PageDamagedError
 from ksz_router.directory.packing import DamagedError, pack_key
 from ksz_router.directory.writer import Writer
 from ksz_router.model import OPEN, Line
+from tests import directory_full
 from tests.daemon_ground import load_directory
 from tests.directory_files import number
+from tests.integration.test_noroom import TMPFS, may_mount
 from tests.test_directory_services import NOW_MS, exchange
 from tests.worlds import LINES
 
@@ -152,3 +159,71 @@ def test_work_of_the_program_itself_hears_that_nothing_is_written(
             batches.close()
 
     trio.run(main)
+
+
+def test_a_full_map_is_said_and_nothing_of_the_batch_is_applied(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The program refuses, reads on, and takes the very changes when the map is larger."""
+    size = (folder.current(target) / "data.mdb").stat().st_size
+    with monkeypatch.context() as patched:
+        patched.setattr(folder, "MAP_BYTES", size + 16 * _PAGE_BYTES)
+        writer = Writer.open(target)
+        asked = [inscription(count, of) for count, of in enumerate(PERSONS)]
+        with pytest.raises(DirectoryFullError, match="the size that its map may have"):
+            writer.apply(asked, NOW_MS * 1000)
+        found = [person for person in writer.look_up(PERSONS) if person is not None]
+        assert not any(line.capacity == 3 for person in found for line in person.lines)
+        assert all(writer.note_of(change.exchange) is None for change in asked)
+        assert writer.version == 1
+        assert isinstance(writer.apply(asked[:1], NOW_MS * 1000)[0], Applied), "it has room for one"
+        fill = iter(asked[1:])  # one by one until it is full again
+        while True:
+            change = next(fill)
+            seen, told, shown = in_batches(writer, change, change.number)
+            if shown[0]:
+                break
+        assert seen[0] is Failure.NO_ROOM
+        assert isinstance(seen[1], Found)
+        assert shown == ["full", "full"]
+        assert len(told) == 1
+        before = writer.version
+        writer.close()
+    again = Writer.open(target)
+    verdicts = again.apply(asked, NOW_MS * 1000)
+    again.close()
+    repeated = [isinstance(verdict, Applied) and verdict.repeated for verdict in verdicts]
+    assert repeated == [True] * (before - 1) + [False] * (len(asked) - before + 1)
+    assert all(isinstance(verdict, Applied) for verdict in verdicts)
+    assert check(target) == []
+
+
+def test_a_full_disk_is_said_and_room_lets_it_go_on(tmp_path: Path) -> None:
+    """A file system of its own, filled to the last byte under the writer, and emptied again."""
+    if not may_mount(tmp_path):
+        pytest.skip("this kernel lets no ordinary user mount a tmpfs in a namespace of his own")
+    mount = TMPFS.format(size="4m", folder=tmp_path)
+    line = [
+        "unshare",
+        "-Urm",
+        "sh",
+        "-c",
+        mount,
+        "sh",
+        sys.executable,
+        "-m",
+        "tests.directory_full",
+    ]
+    done = subprocess.run([*line, tmp_path], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    *taken, full, still, mended = json.loads(done.stdout)
+    persons = len(directory_full.PERSONS)
+    for step, seen in enumerate(taken, start=1):
+        assert seen == {
+            "version": 1 + step * persons, "error": "", "noted": persons, "held": persons,
+        }  # fmt: skip
+    for seen in (full, still):
+        assert seen["error"].startswith("DirectoryFullError: ")
+        assert "its disk has no room left" in seen["error"]
+        assert (seen["version"], seen["noted"], seen["held"]) == (taken[-1]["version"], 0, 0)
+    assert (mended["error"], mended["noted"], mended["held"]) == ("", persons, persons)

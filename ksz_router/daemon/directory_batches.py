@@ -27,7 +27,7 @@ from ksz_router.daemon.directory_jobs import (
 )
 from ksz_router.daemon.directory_metrics import DirectoryMetrics
 from ksz_router.directory.change import Change
-from ksz_router.directory.hindrance import NotTakenError
+from ksz_router.directory.hindrance import DirectoryFullError, NotTakenError
 from ksz_router.directory.writer import Writer
 
 Spare: TypeAlias = Callable[[], Awaitable[float | None]]
@@ -221,6 +221,7 @@ class Batches:
 
     def _tell_hindrance(self) -> None:
         error, was = self._turn.hindrance, self._metrics.hindrance
-        self._metrics.hindrance = "" if error is None else "damaged"
+        is_full = isinstance(error, DirectoryFullError)
+        self._metrics.hindrance = "" if error is None else "full" if is_full else "damaged"
         if error is not None and not was and self.hindered is not None:
             self.hindered(error)

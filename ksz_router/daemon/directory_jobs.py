@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias
 import trio
 
 from ksz_router.directory.change import Applied, Change, Refused
-from ksz_router.directory.hindrance import NotTakenError
+from ksz_router.directory.hindrance import DirectoryFullError, NotTakenError
 from ksz_router.directory.packing import DamagedError, DirectoryError
 from ksz_router.directory.writer import Writer
 from ksz_router.model import Person
@@ -21,6 +21,8 @@ class Failure(Enum):
     """As much waits as may; it may be asked again."""
     TOO_LATE = auto()
     """Its time was over before the writer came to it."""
+    NO_ROOM = auto()
+    """The file of the directory or its disk is full."""
     DAMAGED = auto()
     """What the directory holds on this person cannot be read, or a page that the change needs."""
 
@@ -113,7 +115,8 @@ class Turn:
             verdicts = self._writer.apply(changes, self._wall_us())
         except NotTakenError as error:
             self.hindrance = error
-            return [Failure.DAMAGED] * len(changes)
+            is_full = isinstance(error, DirectoryFullError)
+            return [Failure.NO_ROOM if is_full else Failure.DAMAGED] * len(changes)
         if changes:
             self.hindrance = None
         return verdicts

@@ -14,8 +14,8 @@ from ksz_router.directory.change import Applied, Operation, Refused
 NOTICE_OUTCOMES = ("told", "nobody", "failed", "given_up")
 """Everybody has it; there was nobody to tell; a recipient said that it failed; it is too old."""
 
-HINDRANCES = ("damaged",)
-"""A page is damaged."""
+HINDRANCES = ("damaged", "full")
+"""A page is damaged; the map or the disk is full."""
 
 
 class DirectoryMetrics(Collector):

@@ -44,6 +44,7 @@ from ksz_router.sdk.provider import Supply, Taker
 _FAILURES = {
     Failure.FULL: "DIR-FULL",
     Failure.TOO_LATE: "DIR-LATE",
+    Failure.NO_ROOM: "DIR-NO-ROOM",
     Failure.DAMAGED: "DIR-DAMAGED",
 }
 """Source codes where nothing was changed, and it is not the requester's to mend."""
