@@ -231,7 +231,11 @@ async def _opened(
     def opened() -> Writer:
         # A day longer: an exchange id is as old as a worker's clock says, its note as this one's.
         keep_days = settings.directory.keep_days + 1
-        return Writer.open(Path(settings.tables.directory), keep_days=keep_days)
+        return Writer.open(
+            Path(settings.tables.directory),
+            keep_days=keep_days,
+            journal_rows_max=settings.directory.journal_rows_max,
+        )
 
     is_told = False
     while True:

@@ -23,6 +23,7 @@ from ksz_router.directory.working import Working
 from ksz_router.model import Person
 
 KEEP_DAYS_DEFAULT = 35
+JOURNAL_ROWS_MAX_DEFAULT = 100_000_000
 
 _DAY_US = 86_400_000_000
 _TRIMMED_MAX = 256
@@ -32,10 +33,13 @@ _CHANGES_MAX = 65_536
 class Writer:
     """The directory, open to be changed. One per machine; not for several threads at once."""
 
-    def __init__(self, lock: Lock, version_folder: Path, keep_days: int) -> None:
+    def __init__(
+        self, lock: Lock, version_folder: Path, keep_days: int, journal_rows_max: int
+    ) -> None:
         self._lock = lock
         self._folder = version_folder
         self._keep_us = keep_days * _DAY_US
+        self._journal_rows_max = journal_rows_max
         self._process = os.getpid()
         self._is_broken = False
         self._refusal: PageDamagedError | None = None
@@ -57,10 +61,17 @@ class Writer:
             raise
 
     @classmethod
-    def open(cls, path: Path, *, keep_days: int = KEEP_DAYS_DEFAULT) -> Self:
+    def open(
+        cls,
+        path: Path,
+        *,
+        keep_days: int = KEEP_DAYS_DEFAULT,
+        journal_rows_max: int = JOURNAL_ROWS_MAX_DEFAULT,
+    ) -> Self:
         """Open the directory in the folder ``path`` to change it.
 
-        The journal and what is noted of exchange ids are kept for ``keep_days`` days at least.
+        The journal and what is noted of exchange ids are kept for ``keep_days`` days at least,
+        and of ``journal_rows_max`` changes at the most.
 
         Raises:
             NoDirectoryError: there is none.
@@ -73,7 +84,7 @@ class Writer:
         try:
             version_folder = folder.current(path)
             marks.check_mark(version_folder)
-            return cls(lock, version_folder, keep_days)
+            return cls(lock, version_folder, keep_days, journal_rows_max)
         except OSError as error:
             lock.release()
             raise DirectoryError(
@@ -118,7 +129,8 @@ class Writer:
         with self._writing() as transaction:
             working = Working(transaction, self._databases, self._meta, now_us)
             verdicts = working.apply(changes)
-            working.trim(now_us - self._keep_us, 2 * len(changes) + _TRIMMED_MAX)
+            rows_max = 2 * len(changes) + _TRIMMED_MAX
+            working.trim(now_us - self._keep_us, rows_max, self._journal_rows_max)
             meta = working.write()
         self._meta = meta
         self.notices_written += working.notices_count
