@@ -210,6 +210,7 @@ class Batches:
             if not isinstance(verdict, Failure)
         ]
         took_s = time.perf_counter() - began
+        self._metrics.version = self._writer.version
         self._tell_hindrance()
         self._metrics.committed(settled, look_ups=len(look_ups), took_s=took_s)
         for change, verdict in zip(changes, verdicts, strict=True):
