@@ -13,7 +13,8 @@ import trio.testing
 
 from ksz_router import limits
 from ksz_router.daemon import mailbox_lane
-from ksz_router.daemon.directory_batches import Batches, Verdict
+from ksz_router.daemon.directory_batches import Batches
+from ksz_router.daemon.directory_jobs import Verdict
 from ksz_router.daemon.directory_metrics import DirectoryMetrics
 from ksz_router.daemon.traffic import Traffic
 from ksz_router.directory.change import Applied, Change, Operation

@@ -112,6 +112,8 @@ PASSES: list[tuple[str, dict[str, Any], Person, tuple[str, ...]]] = [
     (w.DEPARTMENT, {**DMFA, **PATH_B, "level": 2}, w.KNOWN, (w.RSZ,)),
     (w.FUND, {**INSURANCE, "sector": 11, "type": 1, "capacity": 1}, w.KNOWN, (w.NIC,)),
     (w.CENTRE, {"service": "A036", "version": 1}, lines_but(16), (w.POD_MI,)),
+    (w.CENTRE, {"service": "LivingWageGranted", "version": 1}, lines_but(17), (w.RVA,)),
+    (w.CENTRE, {"service": "LivingWageEnded", "version": 1}, lines_but(18), (w.RVA,)),
     (w.REGISTER, {**MUTATIONS, **PATH_B}, w.KNOWN, (w.RVA, w.NIC)),
     (w.CENTRE, {"service": "PensionRegister", "version": 1}, w.KNOWN, (w.PENSIONS,)),
     (w.CENTRE, {"service": "OccupationalDisease", "version": 1}, w.KNOWN, (w.DISEASES,)),

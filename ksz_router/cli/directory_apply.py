@@ -133,7 +133,9 @@ def _applied(
     while mailbox.state is State.WAITING:
         try:
             writer = Writer.open(
-                Path(settings.tables.directory), keep_days=settings.directory.keep_days
+                Path(settings.tables.directory),
+                keep_days=settings.directory.keep_days,
+                journal_rows_max=settings.directory.journal_rows_max,
             )
         except DirectoryBusy:
             time.sleep(_AGAIN_SECONDS)

@@ -24,6 +24,7 @@ from ksz_router.daemon.mailbox_step import Clocks
 from ksz_router.daemon.niced import NicedThread
 from ksz_router.daemon.pacer import Pacer
 from ksz_router.daemon.traffic import Traffic
+from ksz_router.directory.hindrance import NotTakenError
 from ksz_router.directory.mailboxes import Mailboxes, MailboxesUnusable
 from ksz_router.directory.packing import DamagedError
 from ksz_router.directory.writer import Writer
@@ -39,7 +40,9 @@ _QUIET_SECONDS = 2.0
 """So long after a change or a look-up the next one is expected no more."""
 _DAY_MS = 86_400_000
 
-_MENDED_BY_WAITING = (PrivacyLogError, RulebookError, MailboxesUnusable, DamagedError, OSError)
+_MENDED_BY_WAITING = (
+    PrivacyLogError, RulebookError, MailboxesUnusable, DamagedError, NotTakenError, OSError,
+)  # fmt: skip
 """What keeps mailboxes from being applied, and nothing else from going on."""
 
 

@@ -102,6 +102,8 @@ class Metrics(Collector):
         self.clock_jumps: Callable[[], int] = int
         """Reads how often the host's clock jumped."""
         self.next_file_failures = 0
+        self.restarts: dict[str, int] = {}
+        """By process, as the supervisor counts; every worker tells of all."""
 
     def checked(self, requests: int, look_up_ns: int, decide_ns: int) -> None:
         """A batch passed the control; times are of the whole batch."""
@@ -167,6 +169,12 @@ class Metrics(Collector):
         yield reasons
 
     def _counters(self) -> Iterator[Metric]:
+        restarts = CounterMetricFamily(
+            "ksz_router_restarts", "How often a process was started again.", labels=["process"]
+        )
+        for process, count in self.restarts.items():
+            restarts.add_metric([process], count)
+        yield restarts
         requests = CounterMetricFamily(
             "ksz_router_requests",
             "Exchanges that ended, by kind of service, code and who is to act.",
