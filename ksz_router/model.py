@@ -23,6 +23,10 @@ ANY_TYPE = -1
 INSCRIBE_SERVICE, REMOVE_SERVICE = "directory.inscribe", "directory.remove"
 """Services of the router's own institution by which the person directory is changed, version 1."""
 
+KNOWN_SERVICE = "sectoral.known"
+"""Service by which the router asks at the managing institution of a secondary network whether the
+network's own directory knows a person, version 1."""
+
 PROVISIONAL = 902
 """The capacity of a provisional inscription (I605); counts only where a grant says so."""
 
@@ -134,6 +138,15 @@ class Endpoint(msgspec.Struct, frozen=True, array_like=True, gc=False):
     uri: str
 
 
+class Keeper(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Where the directory of a secondary network is kept, if not here."""
+
+    kbo: Kbo
+    """The network's managing institution, which is asked."""
+    application: str
+    """The program number under which the router's own institution asks."""
+
+
 class Institution(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):
     """A legal person that may connect, be asked, or be acted for."""
 
@@ -149,6 +162,8 @@ class Institution(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc
     end: Day = OPEN
     is_sectoral: bool = False
     """Its secondary network has a directory of its own; joined in when the rulebook is built."""
+    keeper: Keeper | None = None
+    """Who is asked for it; None where it is hosted here. Joined in likewise."""
 
 
 class Integration(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):
@@ -238,6 +253,8 @@ class Availability(msgspec.Struct, frozen=True, array_like=True, kw_only=True, g
     """The recipient subscribed to what is new, not to what is said again."""
     is_sectoral: bool = False
     """Its network has a directory of its own; joined in when the rulebook is built."""
+    keeper: Keeper | None = None
+    """Who is asked for it; None where it is hosted here. Joined in likewise."""
 
 
 class Outage(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):

@@ -13,7 +13,7 @@ from ksz_router.model import Kind
 from ksz_router.privacylog.keys import Tokens
 
 if TYPE_CHECKING:
-    from ksz_router.daemon.integrations import Derivation
+    from ksz_router.daemon.on_behalf import OnBehalf
     from ksz_router.daemon.session import Session
     from ksz_router.daemon.source import SourceLink
 
@@ -86,7 +86,7 @@ class Exchange(msgspec.Struct, eq=False):
     """One request and everything that follows from it."""
 
     id: bytes
-    session: "Session | Derivation"
+    session: "Session | OnBehalf"
     """Who asks; a change that follows from a message has no connection."""
     request: Request
     received_ns: int
