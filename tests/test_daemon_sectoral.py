@@ -8,14 +8,15 @@ import pytest
 
 from ksz_router.codes import Code
 from ksz_router.config import Sources, Windows
+from ksz_router.days import brussels_day
 from ksz_router.messages import Outcome
 from ksz_router.model import Role
-from tests.daemon_ground import NEIGHBOUR, NOT_INTEGRATED, Ground
+from tests.daemon_ground import FORMER, NEIGHBOUR, NOT_INTEGRATED, Ground
 from tests.daemon_parts import Parts, in_trio, parts
 from tests.daemon_peers import Caller, SourceSide
 from tests.integrations_ground import names_of
 from tests.sectoral_ground import FRAMEWORK, by_centre, by_fund, make_ground, sought
-from tests.worlds import BANK, CENTRE, FUND, NIC, PERSON, TODAY, ask
+from tests.worlds import BANK, CENTRE, FUND, NIC, NOW_MS, PERSON, ask
 
 W = Code.ANSWERED_WITH_DATA
 ASKED = "sectoral.known"
@@ -249,22 +250,21 @@ async def test_a_requester_that_leaves_keeps_nothing_waiting(ground: Ground) -> 
         centre.close()
         centre.link.connection.receive_end()
         nic.lose(nic.deliveries[0][0])
-        await p.until(lambda: p.durable[-1].service == "HealthCareInsurance")
-        assert p.durable[-1].code == Code.SECTORAL_DIRECTORY_DOWN
         await p.until(lambda: p.admission.inflight == 0)
+        codes = [entry.code for entry in p.durable if entry.service == "HealthCareInsurance"]
+        assert codes == [Code.SECTORAL_DIRECTORY_DOWN]
         assert p.admission.held_bytes == 0
 
 
 @in_trio
 async def test_a_replaced_number_is_asked_about_under_the_one_in_use(ground: Ground) -> None:
     """The period is the day where none is named."""
-    from tests.daemon_ground import FORMER
-
     async with parts(ground) as p:
         nic, centre = p.add_source(NIC), await p.connect(CENTRE)
         centre.ask(by_centre(person=FORMER))
         await _delivered(p, nic, ASKED)
-        assert (nic.last.person, nic.last.begin, nic.last.end) == (NEIGHBOUR, TODAY, TODAY)
+        day = brussels_day(NOW_MS * 1_000_000)
+        assert (nic.last.person, nic.last.begin, nic.last.end) == (NEIGHBOUR, day, day)
         _say(nic, known=True)
         await _delivered(p, nic, "HealthCareInsurance")
         assert nic.last.person == NEIGHBOUR

@@ -81,7 +81,8 @@ class Turns:
 
     def is_spared(self, row: Availability) -> bool:
         """Say whether the keeper of a row need not be asked, or not yet: one before it may do."""
-        if row.keeper is None or row.mode is Mode.NONE or self._goes_to_all:
+        is_asked_for = row.keeper is not None and row.mode is not Mode.NONE
+        if not is_asked_for or self._case.person is None or self._goes_to_all:
             return False
         return self._is_found or (isinstance(self._case, Asking) and bool(self._case.unasked))
 
