@@ -10,6 +10,7 @@ from enum import IntEnum, unique
 import msgspec
 
 from ksz_router.identifiers import Kbo
+from ksz_router.keepers import Keeper
 
 Day = int
 """A Brussels calendar day as ``yyyymmdd``."""
@@ -22,10 +23,6 @@ ANY_TYPE = -1
 
 INSCRIBE_SERVICE, REMOVE_SERVICE = "directory.inscribe", "directory.remove"
 """Services of the router's own institution by which the person directory is changed, version 1."""
-
-KNOWN_SERVICE = "sectoral.known"
-"""Service by which the router asks at the managing institution of a secondary network whether the
-network's own directory knows a person, version 1."""
 
 PROVISIONAL = 902
 """The capacity of a provisional inscription (I605); counts only where a grant says so."""
@@ -138,15 +135,6 @@ class Endpoint(msgspec.Struct, frozen=True, array_like=True, gc=False):
     uri: str
 
 
-class Keeper(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Where the directory of a secondary network is kept, if not here."""
-
-    kbo: Kbo
-    """The network's managing institution, which is asked."""
-    application: str
-    """The program number under which the router's own institution asks."""
-
-
 class Institution(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):
     """A legal person that may connect, be asked, or be acted for."""
 
@@ -163,7 +151,7 @@ class Institution(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc
     is_sectoral: bool = False
     """Its secondary network has a directory of its own; joined in when the rulebook is built."""
     keeper: Keeper | None = None
-    """Who is asked for it; None where it is hosted here. Joined in likewise."""
+    """Who is asked for it; None where it is hosted here."""
 
 
 class Integration(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):
@@ -254,7 +242,6 @@ class Availability(msgspec.Struct, frozen=True, array_like=True, kw_only=True, g
     is_sectoral: bool = False
     """Its network has a directory of its own; joined in when the rulebook is built."""
     keeper: Keeper | None = None
-    """Who is asked for it; None where it is hosted here. Joined in likewise."""
 
 
 class Outage(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from ksz_router.decision import SECONDARY_NETWORK, Question
+from ksz_router.keepers import Keeper
 from ksz_router.model import (
     ANY_TYPE,
     OPEN,
@@ -23,7 +24,6 @@ from ksz_router.model import (
     FilledBy,
     Grant,
     Institution,
-    Keeper,
     Kind,
     Line,
     Mode,

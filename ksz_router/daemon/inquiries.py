@@ -22,13 +22,14 @@ from ksz_router.daemon.sectoral_metrics import SectoralMetrics
 from ksz_router.daemon.tables import Asker
 from ksz_router.decision import Facts, Question, unasked
 from ksz_router.decision.integration import derived
+from ksz_router.keepers import KNOWN_SERVICE
 from ksz_router.limits import (
     sectoral_questions_max,
     sectoral_rounds_max,
     sectoral_time_share,
 )
 from ksz_router.messages import Request
-from ksz_router.model import KNOWN_SERVICE, OPEN, Day
+from ksz_router.model import OPEN, Day
 from ksz_router.sdk.sectoral import Sought, encode
 
 if TYPE_CHECKING:

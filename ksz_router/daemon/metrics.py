@@ -151,7 +151,7 @@ class Metrics(Collector):
             "Integration rules that were broken, and only logged, by control.",
             labels=["control"],
         )
-        for control in ("own", "source", "recipient"):
+        for control in ("own", "sectoral", "source", "recipient"):
             violations.add_metric([control], self.violations[control])
         yield violations
         for name, text, counts in (

@@ -13,9 +13,10 @@ from ksz_router.directory.sectoral import Sectoral
 from ksz_router.directory.snapshot import Directory
 from ksz_router.directory.writer import Writer
 from ksz_router.identifiers import Kbo
+from ksz_router.keepers import KNOWN_SERVICE
 from ksz_router.limits import standings_kept_max
 from ksz_router.messages import Request
-from ksz_router.model import KNOWN_SERVICE, Day, Endpoint, Person
+from ksz_router.model import Day, Endpoint, Person
 from ksz_router.rights import Rights
 from ksz_router.rulebook.snapshot import Snapshot, outages_at
 

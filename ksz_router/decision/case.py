@@ -7,6 +7,7 @@ import msgspec
 
 from ksz_router.codes import Code
 from ksz_router.identifiers import Kbo
+from ksz_router.keepers import Keeper
 from ksz_router.messages import Request
 from ksz_router.model import (
     OPEN,
@@ -15,7 +16,6 @@ from ksz_router.model import (
     Day,
     Grant,
     Institution,
-    Keeper,
     Kind,
     Line,
     Outage,

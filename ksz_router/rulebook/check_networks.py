@@ -6,7 +6,8 @@ here.
 """
 
 from ksz_router.identifiers import is_application
-from ksz_router.model import INSCRIBE_SERVICE, KNOWN_SERVICE, REMOVE_SERVICE
+from ksz_router.keepers import KNOWN_SERVICE
+from ksz_router.model import INSCRIBE_SERVICE, REMOVE_SERVICE
 from ksz_router.rulebook.index import Index
 from ksz_router.rulebook.rows import ControlRow, GrantRow, InstitutionRow, NetworkRow, Place
 

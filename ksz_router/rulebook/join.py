@@ -12,6 +12,7 @@ import msgspec
 
 from ksz_router.decision.case import SECONDARY_NETWORK
 from ksz_router.identifiers import Kbo
+from ksz_router.keepers import Keeper
 from ksz_router.model import (
     AccessRight,
     Availability,
@@ -24,7 +25,6 @@ from ksz_router.model import (
     Inscription,
     Institution,
     Integration,
-    Keeper,
     Kind,
     Mode,
     Outage,

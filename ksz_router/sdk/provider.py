@@ -24,6 +24,7 @@ from ksz_router import __version__
 from ksz_router.codes import Code
 from ksz_router.credentials import Credentials, Identity
 from ksz_router.identifiers import is_insz
+from ksz_router.keepers import KNOWN_SERVICE
 from ksz_router.limits import (
     connections_per_worker_max,
     further_persons_max,
@@ -33,7 +34,6 @@ from ksz_router.limits import (
 )
 from ksz_router.link import HandshakeError, Link
 from ksz_router.messages import Delivery, Outcome, Reply
-from ksz_router.model import KNOWN_SERVICE
 from ksz_router.sdk.pump import Pump
 from ksz_router.sdk.sectoral import Knows, asked
 from ksz_router.wire import Connection, Drain, Event, Side
