@@ -20,15 +20,17 @@ def _rows(table: str, *fields: str, service: str = "sectoral.known") -> str:
     return "\n".join((f"[[{table}]]", f'service = "{service}"', "version = 1", *fields)) + "\n"
 
 
-def text() -> dict[str, str]:
-    """Files of the rulebook, over those of the example."""
+def text(network: str = NETWORK, keeper: str = NIC, role: str = "11/0") -> dict[str, str]:
+    """Files of the rulebook, over those of the example: a network is asked for at its keeper."""
     return {
-        "institutions/networks.toml": f'[[network]]\nname = "{NETWORK}"\ndirectory = "asked"\n'
-        f'at = "{NIC}"\napplication = "{ASKS}"\n',
+        "institutions/networks.toml": f'[[network]]\nname = "{network}"\ndirectory = "asked"\n'
+        f'at = "{keeper}"\napplication = "{ASKS}"\n',
         "services/sectoral.toml": '[[service]]\nname = "sectoral.known"\nversion = 1\n'
         'kind = "consultation"\nsubject = "person"\nany_number = true\ndeadline_ms = 4000\n'
         + _rows("control", 'source = "none"'),
-        "availability/sectoral.toml": _rows("availability", f'kbo = "{NIC}"', 'role = "11/0"'),
+        "availability/sectoral.toml": _rows(
+            "availability", f'kbo = "{keeper}"', f'role = "{role}"'
+        ),
         "deliberations/sectoral.toml": 'number = "wet-1990-01-15-art-6-2"\ndate = 1990-02-22\n'
         + _rows(
             "grant", 'id = "ksz-sectoral-known"', 'direction = "request"', f'kbo = "{BANK}"',

@@ -362,7 +362,11 @@ def kept_elsewhere(case: Case, draw: st.DrawFn) -> Case:
     if member is not None:
         case = case.knowing(member=replace(member, keeper=KEEPER))
     rows = [replace(n, keeper=KEEPER) if n.is_sectoral else n for n in case.facts.sources]
-    said = {SOURCE: draw(_ANSWERS), OTHER_SOURCE: draw(_ANSWERS), CALLER: draw(_ANSWERS)}
+    said: dict[str, bool | None] = {
+        SOURCE: draw(_ANSWERS),
+        OTHER_SOURCE: draw(_ANSWERS),
+        CALLER: draw(_ANSWERS),
+    }
     return case.knowing(sources=tuple(rows), answers=Said(own=draw(_ANSWERS), sources=said))
 
 

@@ -103,7 +103,8 @@ def in_network(case: Case, *, own: bool | None, **sources: bool | None) -> Case:
     caller = case.facts.caller
     assert caller is not None
     rows = [replace(row, is_sectoral=True, keeper=KEEPER) for row in case.facts.sources]
-    said = {{"first": SOURCE, "second": OTHER_SOURCE}[name]: sources[name] for name in sources}
+    names = {"first": SOURCE, "second": OTHER_SOURCE}
+    said: dict[str, bool | None] = {names[name]: known for name, known in sources.items()}
     return case.knowing(
         caller=replace(caller, secondary_network=NETWORK, is_sectoral=True, keeper=KEEPER),
         sources=tuple(rows),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ksz_router.keepers import KNOWN_SERVICE, Keeper
 from ksz_router.rulebook.check import check
 from ksz_router.rulebook.rows import Finding
 from ksz_router.rulebook.snapshot import Snapshot
