@@ -8,37 +8,22 @@ import msgspec
 from ksz_router.messages import Delivery, Request
 from ksz_router.sdk.sectoral import Sought
 from tests.daemon_ground import Ground
-from tests.worlds import BANK, FUND, NIC, ask
+from tests.worlds import BANK, EXAMPLE, FUND, NIC, ask
 
+OVER_EXAMPLE = EXAMPLE.with_name("rulebook-sectoral")
 NETWORK = "ziekteverzekering"
 ASKS = "00901000404"
 """The program number under which the router's own institution asks."""
 FRAMEWORK = "KSZ:SECTORAL"
 
 
-def _rows(table: str, *fields: str, service: str = "sectoral.known") -> str:
-    return "\n".join((f"[[{table}]]", f'service = "{service}"', "version = 1", *fields)) + "\n"
-
-
 def text(network: str = NETWORK, keeper: str = NIC, role: str = "11/0") -> dict[str, str]:
     """Files of the rulebook, over those of the example: a network is asked for at its keeper."""
-    return {
-        "institutions/networks.toml": f'[[network]]\nname = "{network}"\ndirectory = "asked"\n'
-        f'at = "{keeper}"\napplication = "{ASKS}"\n',
-        "services/sectoral.toml": '[[service]]\nname = "sectoral.known"\nversion = 1\n'
-        'kind = "consultation"\nsubject = "person"\nany_number = true\ndeadline_ms = 4000\n'
-        + _rows("control", 'source = "none"'),
-        "availability/sectoral.toml": _rows(
-            "availability", f'kbo = "{keeper}"', f'role = "{role}"'
-        ),
-        "deliberations/sectoral.toml": 'number = "wet-1990-01-15-art-6-2"\ndate = 1990-02-22\n'
-        + _rows(
-            "grant", 'id = "ksz-sectoral-known"', 'direction = "request"', f'kbo = "{BANK}"',
-            f'framework = "{FRAMEWORK}"', "own_integration = false",
-        ),
-        "rights/sectoral.toml": f'[[right]]\nkbo = "{BANK}"\napplication = "{ASKS}"\n'
-        'services = ["sectoral.known"]\n',
-    }  # fmt: skip
+    found = {}
+    for file in sorted(OVER_EXAMPLE.rglob("*.toml")):
+        words = file.read_text(encoding="utf-8").replace(NETWORK, network).replace(NIC, keeper)
+        found[file.relative_to(OVER_EXAMPLE).as_posix()] = words.replace('"11/0"', f'"{role}"')
+    return found
 
 
 def make_ground(folder: Path) -> Ground:

@@ -2,6 +2,7 @@
 is sent to the source, and what it says is a fact of the one control."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +12,13 @@ from ksz_router.config import Sources, Windows
 from ksz_router.days import brussels_day
 from ksz_router.messages import Outcome
 from ksz_router.model import Role
+from ksz_router.rulebook.snapshot import Snapshot
 from tests.daemon_ground import FORMER, NEIGHBOUR, NOT_INTEGRATED, Ground
 from tests.daemon_parts import Parts, in_trio, parts
 from tests.daemon_peers import Caller, SourceSide
 from tests.integrations_ground import names_of
 from tests.sectoral_ground import FRAMEWORK, by_centre, by_fund, make_ground, sought
-from tests.worlds import BANK, CENTRE, FUND, NIC, NOW_MS, PERSON, ask
+from tests.worlds import BANK, CENTRE, FUND, NIC, NOW_MS, PERSON, ask, make_world
 
 W = Code.ANSWERED_WITH_DATA
 ASKED = "sectoral.known"
@@ -268,3 +270,39 @@ async def test_a_replaced_number_is_asked_about_under_the_one_in_use(ground: Gro
         _say(nic, known=True)
         await _delivered(p, nic, "HealthCareInsurance")
         assert nic.last.person == NEIGHBOUR
+
+
+@in_trio
+async def test_a_router_that_ends_leaves_nothing_that_waits_unsaid(ground: Ground) -> None:
+    """What waited for an answer has its verdict and its outcome in the log."""
+    async with parts(ground) as p:
+        nic, centre = p.add_source(NIC), await p.connect(CENTRE)
+        centre.ask(by_centre())
+        await _delivered(p, nic, ASKED)
+        p.loop.close()
+        p.loop.finish()
+        assert [entry.code for entry in p.durable] == [
+            0, Code.SOURCE_CONNECTION_LOST,
+            Code.SECTORAL_DIRECTORY_DOWN, Code.SECTORAL_DIRECTORY_DOWN,
+        ]  # fmt: skip
+        assert p.admission.inflight == p.admission.held_bytes == 0
+
+
+@in_trio
+async def test_another_rulebook_in_the_midst_decides_on_what_waited(
+    ground: Ground, tmp_path: Path
+) -> None:
+    """The network is hosted nowhere any more: what waits goes on without an answer."""
+    other, own = make_world(tmp_path), ground.world
+    async with parts(ground) as p:
+        nic, centre = p.add_source(NIC), await p.connect(CENTRE)
+        centre.ask(by_centre(deadline_ms=2_000))
+        await _delivered(p, nic, ASKED)
+        ground.tables.adopt(Snapshot.open(other.store, other.name))
+        try:
+            p.pass_time(1.02)
+            await p.until(lambda: len(nic.deliveries) == 2)
+            assert nic.last.service == "HealthCareInsurance"
+            assert p.durable[-1].generation == other.name != p.durable[0].generation
+        finally:
+            ground.tables.adopt(Snapshot.open(own.store, own.name))
