@@ -169,6 +169,7 @@ async def test_a_keeper_that_is_slow_is_waited_for_half_of_the_time(ground: Grou
         assert not centre.answers
         p.pass_time(0.03)
         await _refused(p, centre, Code.SECTORAL_DIRECTORY_DOWN)
+        assert centre.answers[0].router_us < 100_000  # silence is the keeper's time
         _say(nic, known=True)
         await p.until(lambda: p.metrics.rejected[Code.ANSWER_DISCARDED])
         assert [entry.code for entry in p.durable if entry.service == ASKED] == [

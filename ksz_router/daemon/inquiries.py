@@ -28,7 +28,7 @@ from ksz_router.limits import (
     sectoral_rounds_max,
     sectoral_time_share,
 )
-from ksz_router.messages import Request
+from ksz_router.messages import Answer, Request
 from ksz_router.model import OPEN, Day
 from ksz_router.sdk.sectoral import Sought, encode
 
@@ -46,6 +46,8 @@ class Held(msgspec.Struct, eq=False):
     since_ns: int
     answers: dict[Question, bool | None]
     rounds: int = 0
+    source_us: int = 0
+    """What the slowest keeper took in the last round: its time, and not the router's."""
 
 
 class Inquiry(OnBehalf):
@@ -66,10 +68,12 @@ class Inquiry(OnBehalf):
         self._questions = questions
         self._left = len(questions)
 
-    def settled(self, number: int, code: int) -> bool:
+    def settled(self, answer: Answer) -> bool:
         """Take in what came of a question; say whether it was the last."""
-        self.inflight.pop(number, None)
-        self.held.answers[self._questions[number]] = _SAID.get(Code(code))
+        self.inflight.pop(answer.id, None)
+        held = self.held
+        held.answers[self._questions[answer.id]] = _SAID.get(Code(answer.code))
+        held.source_us = max(held.source_us, answer.source_us)
         self._left -= 1
         return not self._left
 
@@ -112,10 +116,15 @@ class Resumed(NamedTuple):
         return msgspec.structs.replace(facts, answers=self.held.answers)
 
     def settle(self, exchange: Exchange) -> int:
-        """It is the exchange that it was; its bytes are held since it came in."""
-        before = self.held.exchange
+        """It is the exchange that it was; its bytes are held since it came in.
+
+        The router's own time counts on, as if it had come in later by what the keepers took.
+        """
+        before, source_ns = self.held.exchange, self.held.source_us * 1000
+        self.held.source_us = 0
         exchange.id, exchange.first = before.id, before.first
-        exchange.received_ns, exchange.deadline_ns = before.received_ns, before.deadline_ns
+        exchange.received_ns = before.received_ns + source_ns
+        exchange.deadline_ns = before.deadline_ns
         return 0
 
 
@@ -219,7 +228,7 @@ class Inquiries:
         self._recorder.release_after(records, release)
         answer = release.answer
         self._metrics.answered(_SAID.get(Code(answer.code)))
-        if inquiry.settled(answer.id, answer.code):
+        if inquiry.settled(answer):
             self.answered.append(Resumed(inquiry.held))
 
 
