@@ -73,6 +73,12 @@ async def test_the_keeper_is_asked_before_the_source_hears_of_it(ground: Ground)
         _say(nic, known=True)
         await _delivered(p, nic, "HealthCareInsurance")
         assert nic.last.exchange[:6] == first.exchange[:6]
+        (message,) = [entry for entry in p.durable if entry.service == "HealthCareInsurance"]
+        assert message.exchange == nic.last.exchange
+        ticket = ground.tokens.ticket(BANK, nic.last.exchange.hex())
+        assert [entry.ticket for entry in p.durable if entry.ticket] == [
+            ticket, ticket, message.ticket,
+        ]  # fmt: skip
         assert not fund.answers
         nic.reply(payload=b"insured")
         await p.until(lambda: fund.answers)

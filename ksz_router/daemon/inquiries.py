@@ -207,8 +207,14 @@ class Inquiries:
         inquiry = Inquiry(asker.uri, deadline_ns, held, questions)
         for number, question in enumerate(questions):
             made = derived(exchange.id, encode(question))
-            request = _request(number, question, made, asker.framework, standing.acting.kbo)
             inquiry.inflight[number] = None
+            request = msgspec.structs.replace(
+                _request(question),
+                id=number,
+                ticket=exchange.id.hex(),  # so that what was asked for a message is found by it
+                legal_framework=asker.framework,
+                final_client=standing.acting.kbo,
+            )
             self.questions.append(Asked(inquiry, request, made))
         self._metrics.asked(len(questions))
         return True
@@ -232,9 +238,7 @@ class Inquiries:
             self.answered.append(Resumed(inquiry.held))
 
 
-def _request(
-    number: int, question: Question, exchange: bytes, framework: str, client: str
-) -> Request:
+def _request(question: Question) -> Request:
     sought = Sought(
         institution=question.institution,
         roles=question.roles,
@@ -244,13 +248,11 @@ def _request(
         whole=question.is_whole,
     )
     return Request(
-        id=number,
+        id=0,
         service=KNOWN_SERVICE,
         version=1,
-        ticket=exchange.hex(),
+        ticket="",
         application=question.keeper.application,
-        legal_framework=framework,
-        final_client=client,
         person=question.person,
         begin=question.begin,
         end=None if question.end == OPEN else question.end,

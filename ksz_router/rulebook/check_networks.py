@@ -67,9 +67,13 @@ def _check_service(index: Index, row: NetworkRow, place: Place) -> None:
         reason = f"{KNOWN_SERVICE} is not a consultation about a person under any number"
         mend = 'set kind = "consultation", subject = "person" and any_number = true'
         index.error(place, reason, mend)
-    if row.at not in {source.kbo for source in index.availability.get(_ASKED, ())}:
-        reason = f"can never be asked: {row.at} is no source of {KNOWN_SERVICE}"
-        index.error(place, reason, "add an [[availability]] row for it")
+    if service.filled_by == "directory":
+        reason = f"the router names whom it asks, and {KNOWN_SERVICE} does not let it"
+        index.error(place, reason, "leave filled_by out")
+    sources = [s for s in index.availability.get(_ASKED, ()) if s.kbo == row.at]
+    if not any(source.data_begin is source.data_end is None for source in sources):
+        reason = f"can never be asked: {row.at} is no source of {KNOWN_SERVICE} for all days"
+        index.error(place, reason, "add an [[availability]] row for it, without data period")
     if _modes(index, _ASKED, "source") != {"none"}:
         reason = f"the primary directory would have to know each person for {row.at}"
         index.error(place, reason, f'add a [[control]] for {KNOWN_SERVICE} with source = "none"')
@@ -94,11 +98,14 @@ def _check_asker(index: Index, row: NetworkRow, place: Place) -> None:
         index.error(place, reason, "give the URI of the router's own institution")
     rights = [right for right, _ in index.text.rights if right.kbo == own.kbo]
     if not any(
-        right.application == row.application and KNOWN_SERVICE in (right.services or _ASKED)
+        right.application == row.application
+        and KNOWN_SERVICE in (right.services or _ASKED)
+        and not (right.roles or right.level or right.means)
         for right in rights
     ):
         reason = f"can never be asked: {own.kbo} has no access right for the application"
-        index.error(place, reason, f"add a [[right]] with this application and {KNOWN_SERVICE}")
+        mend = f"add a [[right]] with this application and {KNOWN_SERVICE}, and no roles or level"
+        index.error(place, reason, mend)
 
 
 def _own(index: Index, grants: list[GrantRow]) -> InstitutionRow | None:

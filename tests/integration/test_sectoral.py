@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime as dt
+import json
 import os
 import re
 import signal
@@ -39,6 +40,7 @@ from tests.integration.stands import (
     until,
 )
 from tests.sectoral_ground import text
+from tests.worlds import BANK
 
 RVA_PORT, FBZ_PORT = free_ports(2)
 REPORTED = ("Reported", 1)
@@ -193,6 +195,17 @@ def _replays(stand: Town, *answers: Answer) -> None:
         told = stand.command("log", "replay", "--exchange", answer.exchange.hex(), *words)
         assert "  same" in told
         assert Code(answer.code).name in told
+        question = stand.command(
+            "log",
+            "query",
+            "--institution",
+            BANK,
+            "--ticket",
+            answer.exchange.hex(),
+            "--json",
+            *words,
+        )
+        assert json.loads(question)["service"] == "sectoral.known"
     now = dt.datetime.now(tz=dt.UTC)
     days = ("--from", str((now - DAY).date()), "--to", str((now + DAY).date()))
     found = stand.command("log", "replay", *days, *words)
