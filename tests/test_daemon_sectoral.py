@@ -238,13 +238,17 @@ async def test_a_batch_waits_and_goes_on_together(ground: Ground) -> None:
 
 @in_trio
 async def test_a_full_window_is_told_at_once_and_bounds_what_waits(ground: Ground) -> None:
-    """Questions get half of the keeper's window; who finds no room there is not told unknown."""
+    """Who finds no room there is not told unknown; nobody's questions take the room of others."""
     async with parts(ground, windows=Windows(source=8)) as p:
-        nic, centre = p.add_source(NIC), await p.connect(CENTRE)
+        nic, centre, fund = p.add_source(NIC), await p.connect(CENTRE), await p.connect(FUND)
         centre.ask(*(by_centre(id=n, ticket=f"t{n}") for n in range(1, 11)))
         await _delivered(p, nic, ASKED, 4)
         await p.until(lambda: len(centre.answers) == 6)
         assert {answer.code for answer in centre.answers} == {Code.SECTORAL_DIRECTORY_DOWN}
+        fund.ask(by_fund())
+        await _delivered(p, nic, ASKED, 5)
+        assert {delivery.requester for _, delivery in nic.deliveries} == {BANK}
+        nic.deliveries.pop()
         _say(nic, known=True)
         await _delivered(p, nic, "HealthCareInsurance", 4)
 

@@ -90,7 +90,9 @@ class Asked(NamedTuple):
         return facts
 
     def settle(self, exchange: Exchange) -> int:
-        """Give it the id that follows from the request that waits, and the time that it has."""
+        """Give it the id that follows from the request that waits, its time, and its share."""
+        caller = self.session.held.exchange.facts.caller
+        exchange.counted_for = caller.kbo if caller is not None else None
         exchange.id = self.exchange
         exchange.deadline_ns = min(exchange.deadline_ns, self.session.deadline_ns)
         return len(self.request.payload)

@@ -24,6 +24,7 @@ class Errand(msgspec.Struct, eq=False):
     exchange: "Exchange"
     kbo: Kbo
     requester: Kbo
+    """In whose share of the window it is."""
     link: "SourceLink | None" = None
     number: int = 0
     """The correlation id on ``link``, once it was sent."""
@@ -109,6 +110,8 @@ class Exchange(msgspec.Struct, eq=False):
     tokens: Tokens | None = None
     first: bytes = b""
     """Under which exchange id it goes out, where that is settled from the first attempt on."""
+    counted_for: Kbo | None = None
+    """In whose share of a source's window it is, where that is not who asks."""
 
     def __repr__(self) -> str:
         return f"Exchange({self.verdict!r}, errands={len(self.errands)})"
