@@ -126,6 +126,12 @@ mailbox_rests_hours_max = 24
 # What became of numbers, told to institutions: at once of what is new, and of what is left.
 notices_inflight_max = 8
 
+# Sectoral directories that are asked for at their keepers: questions of one request at a time, how
+# often more may follow from the answers, and how much of the time that is left they may take.
+sectoral_questions_max = 64
+sectoral_rounds_max = 8
+sectoral_time_share = 0.5
+
 # Privacy log.
 group_records_max = 4_096
 group_bytes_max = 1 * MIB

@@ -10,6 +10,7 @@ from enum import IntEnum, unique
 import msgspec
 
 from ksz_router.identifiers import Kbo
+from ksz_router.keepers import Keeper
 
 Day = int
 """A Brussels calendar day as ``yyyymmdd``."""
@@ -149,6 +150,8 @@ class Institution(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc
     end: Day = OPEN
     is_sectoral: bool = False
     """Its secondary network has a directory of its own; joined in when the rulebook is built."""
+    keeper: Keeper | None = None
+    """Who is asked for it; None where it is hosted here."""
 
 
 class Integration(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):
@@ -238,6 +241,7 @@ class Availability(msgspec.Struct, frozen=True, array_like=True, kw_only=True, g
     """The recipient subscribed to what is new, not to what is said again."""
     is_sectoral: bool = False
     """Its network has a directory of its own; joined in when the rulebook is built."""
+    keeper: Keeper | None = None
 
 
 class Outage(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):

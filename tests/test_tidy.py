@@ -19,6 +19,7 @@ FUNCTION_LINES_MAX = 60
 # never from another part of its own rank.
 RANKS = [
     {"identifiers", "codes", "limits", "official"},
+    {"keepers"},
     {"model"},
     {"messages", "days", "persons"},
     {"decision"},

@@ -8,7 +8,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from ksz_router.daemon.metrics import RECORDS, SECONDS, Histogram
+from ksz_router.daemon.histogram import SECONDS, Histogram
+from ksz_router.daemon.metrics import RECORDS
 from ksz_router.directory.change import Applied, Operation, Refused
 
 NOTICE_OUTCOMES = ("told", "nobody", "failed", "given_up")

@@ -2,7 +2,7 @@
 
 A directory tells what is so today: a line that was taken out since is not there to be counted. So
 the figures of a quarter are kept, some kilobytes, the first time that they are counted after its
-end; nothing replaces them. ``docs/directory-format.md`` says how they lie; decision 0020 why.
+end; nothing replaces them. ``docs/directory-format.md`` says how they lie; decision 0021 why.
 """
 
 import os

@@ -96,9 +96,17 @@ class Snapshot:
         self._by_kbo = {row.kbo: row for row in institutions}
         self._by_uri = {uri: row for row in institutions for uri in row.uris}
         self.sectoral_networks = tuple(
-            sorted({row.secondary_network for row in institutions if row.is_sectoral})
+            sorted(
+                {
+                    row.secondary_network
+                    for row in institutions
+                    if row.is_sectoral and row.keeper is None
+                }
+            )
         )
-        """Secondary networks that keep a directory of their own."""
+        """Secondary networks whose own directory is hosted here."""
+        self.asks = any(row.keeper is not None for row in institutions)
+        """The directory of another one is kept at its managing institution."""
         self._tables = {
             (rows.service.name, rows.service.version): _Table(
                 rows, tuple(o for o in outages if o.service in ("", rows.service.name))
