@@ -108,6 +108,8 @@ class Exchange(msgspec.Struct, eq=False):
     person_token: bytes | None = None
     """The person's token in the entry of the request, made by ``tokens``."""
     tokens: Tokens | None = None
+    who: msgspec.Raw | None = None
+    """``service`` to ``acting`` of its entries, encoded with that of a request that passed."""
     first: bytes = b""
     """Under which exchange id it goes out, where that is settled from the first attempt on."""
     counted_for: Kbo | None = None
