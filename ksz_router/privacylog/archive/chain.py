@@ -149,7 +149,7 @@ def quarters(archive: Path) -> list[str]:
     Raises:
         ChainBroken: see :func:`read_chain`.
     """
-    index, later = _index_and_later(archive)
+    index, later = index_and_later(archive)
     named = {quarter for quarter, _ in index.catalogs}
     return sorted(named | {file.quarter for each in later for file in each.manifest.added})
 
@@ -181,7 +181,7 @@ def added_up(archive: Path, wanted: Wanted) -> tuple[int, Held]:
     Raises:
         ChainBroken: see :func:`read_chain`.
     """
-    index, later = _index_and_later(archive)
+    index, later = index_and_later(archive)
     upto = later[-1].manifest.number if later else index.upto
     held: Held = {}
     for key in filter(wanted, index.catalogs):
@@ -207,7 +207,7 @@ def fold(archive: Path, disk: Disk = DISK) -> None:
         ChainBroken: see :func:`read_chain`.
         OSError: one could not be written. It may be tried again.
     """
-    index, later = _index_and_later(archive)
+    index, later = index_and_later(archive)
     held: Held = {}
     for key in index.catalogs:
         found = _read_catalog(archive, key)
@@ -254,7 +254,7 @@ def in_order(files: dict[str, SealedFile]) -> tuple[SealedFile, ...]:
     return tuple(sorted(files.values(), key=lambda file: (file.first_leaf, file.level, file.part)))
 
 
-def _index_and_later(archive: Path) -> tuple[_Index, list[Chained]]:
+def index_and_later(archive: Path) -> tuple[_Index, list[Chained]]:
     """Return the index, and the manifests that it does not know."""
     if (index := _index(archive)) is None:
         return _Index(upto=0, catalogs=()), list(read_chain(archive))
