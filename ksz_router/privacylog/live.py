@@ -107,7 +107,10 @@ def _visit_of(take: _Take, words: Collection[bytes]) -> Visit:
 
     def visit(frame: Frame) -> None:
         held = b"".join(frame.records)
-        if not any(word in held for word in looked_for):
+        for word in looked_for:  # no generator: this is asked of every frame
+            if word in held:
+                break
+        else:
             return
         for number, record in enumerate(frame.records, frame.first_record):
             take(number, record)

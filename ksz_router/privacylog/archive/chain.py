@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from ksz_router.privacylog.archive.manifest import Catalog, Manifest, SealedFile
+from ksz_router.privacylog.archive.manifest import Catalog, Manifest, SealedFile, catalog_of
 from ksz_router.privacylog.archive.places import (
     ChainBroken,
     catalog_file,
@@ -161,7 +161,7 @@ def catalog(archive: Path, quarter: str, kind: str) -> Catalog:
         ChainBroken: see :func:`read_chain`.
     """
     upto, held = added_up(archive, lambda key: key == (quarter, kind))
-    return Catalog(upto=upto, files=in_order(held.get((quarter, kind), {})))
+    return catalog_of(upto, in_order(held.get((quarter, kind), {})))
 
 
 def files(archive: Path, kind: str) -> list[SealedFile]:
@@ -227,7 +227,7 @@ def fold(archive: Path, disk: Disk = DISK) -> None:
     upto = later[-1].manifest.number
     _make_folder(archive / "catalog")
     for key in sorted(changed):
-        catalog = Catalog(upto=upto, files=in_order(held[key]))
+        catalog = catalog_of(upto, in_order(held[key]))
         write_over(catalog_file(archive, *key), _encode_catalog(catalog), disk=disk)
     index = _Index(upto=upto, catalogs=tuple(sorted(held)))
     write_over(index_file(archive), _encode_catalog(index), disk=disk)

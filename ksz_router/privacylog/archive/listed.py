@@ -18,17 +18,36 @@ from ksz_router.privacylog.archive.places import ChainBroken, catalog_file, key_
 _decode = msgspec.msgpack.Decoder(SealedFile).decode
 
 
+class _Catalog(msgspec.Struct):
+    files: list[msgspec.Raw]
+    first_us: int | None = None
+    end_us: int | None = None
+
+
+_decode_catalog = msgspec.msgpack.Decoder(_Catalog).decode
+
+
 class Listed(Sequence[SealedFile]):
     """The files of a catalog.
 
     Args:
         path: Of the catalog, for what is said where it is damaged.
-        files: Each as it is written there.
+        catalog: With its files as they are written there.
+
+    Attributes:
+        first_us: The earliest of the files.
+        end_us: Beyond the latest.
     """
 
-    def __init__(self, path: Path, files: Sequence[msgspec.Raw]) -> None:
+    def __init__(self, path: Path, catalog: _Catalog) -> None:
         self._path = path
-        self._files: list[msgspec.Raw | SealedFile] = [*files]
+        self._files: list[msgspec.Raw | SealedFile] = [*catalog.files]
+        first_us, end_us = catalog.first_us, catalog.end_us
+        if first_us is None or end_us is None:  # an older one
+            first_us = min((file.first_us for file in self), default=0)
+            end_us = max((file.end_us for file in self), default=0)
+        self.first_us = first_us
+        self.end_us = end_us
 
     def __len__(self) -> int:
         return len(self._files)
@@ -58,12 +77,6 @@ class Listed(Sequence[SealedFile]):
         return file
 
 
-class _Catalog(msgspec.Struct):
-    files: list[msgspec.Raw]
-
-
-_decode_catalog = msgspec.msgpack.Decoder(_Catalog).decode
-
 Lists: TypeAlias = dict[Key, Sequence[SealedFile]]
 """Files in the order of a catalog."""
 
@@ -79,7 +92,7 @@ def listed(archive: Path, wanted: Wanted) -> Lists:
     for key in filter(wanted, index.catalogs):
         path = catalog_file(archive, *key)
         try:
-            lists[key] = Listed(path, _decode_catalog(path.read_bytes()).files)
+            lists[key] = Listed(path, _decode_catalog(path.read_bytes()))
         except (FileNotFoundError, msgspec.MsgspecError):
             _, held = chain.added_up(archive, wanted)
             return {key: chain.in_order(files) for key, files in held.items()}

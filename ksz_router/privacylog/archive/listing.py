@@ -12,9 +12,8 @@ from typing import Final, NamedTuple, TypeAlias
 
 from ksz_router.privacylog.archive import chain
 from ksz_router.privacylog.archive.chain import Chained, Key, Wanted
-from ksz_router.privacylog.archive.listed import Lists, fold_in, listed
+from ksz_router.privacylog.archive.listed import Listed, Lists, fold_in, listed
 from ksz_router.privacylog.archive.manifest import SealedFile
-from ksz_router.privacylog.question import FOREVER_US
 
 TRUTH: Final = "t"
 
@@ -42,10 +41,14 @@ class Files:
 
     @cached_property
     def first_us(self) -> int:
+        if isinstance(self.all, Listed):
+            return self.all.first_us
         return min((file.first_us for file in self.all), default=0)
 
     @cached_property
     def end_us(self) -> int:
+        if isinstance(self.all, Listed):
+            return self.all.end_us
         return max((file.end_us for file in self.all), default=0)
 
     @cached_property
@@ -162,11 +165,8 @@ class Listing:
 
 
 def meets(held: SealedFile | Files, windows: Sequence[Window]) -> bool:
-    """Say whether files have rows of one of the windows. Of all times is not looked at further."""
-    return any(
-        (from_us <= 0 and to_us >= FOREVER_US) or (held.first_us < to_us and held.end_us > from_us)
-        for from_us, to_us in windows
-    )
+    """Say whether files have rows of one of the windows."""
+    return any(held.first_us < to_us and held.end_us > from_us for from_us, to_us in windows)
 
 
 def _runs(files: Sequence[SealedFile]) -> Iterator[_Run]:
