@@ -167,7 +167,9 @@ class Engine:
         tables: dict[str, list[pa.Table]] = {}
         rest = []
         places = list(self.threads.map(_found, parts))  # all, before any is unpacked
-        for part, result in zip(parts, self.threads.map(_taken, places), strict=True):
+        results = self.threads.map(_taken, places)
+        places.clear()  # what a file is made of is given back by the thread that read it
+        for part, result in zip(parts, results, strict=True):
             if isinstance(result, ArchiveUnreadable):
                 damaged[str(result)] = None
             elif result is None:
@@ -181,7 +183,8 @@ class Engine:
     ) -> list[Values]:
         sources = []
         for number, (where, some) in enumerate(tables.items()):
-            self._connection.register(f"taken{number}", pa.concat_tables(some))
+            table = pa.concat_tables(some).combine_chunks()  # forty pieces cost more to scan
+            self._connection.register(f"taken{number}", table)
             sources.append((f"taken{number}", where))
         try:
             return self._connection.execute(_query(sources, selected, limit)).fetchall()

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ksz_router.limits import KIB
-from ksz_router.privacylog.archive.keyed import groups_of, reading, rows_with
+from ksz_router.privacylog.archive.keyed import groups_of, reading, spans_of
 
 GROUPS_MAX: Final = 8
 """Of a file: keys with rows in more of them are better asked for by a query, in bounded memory."""
@@ -55,7 +55,7 @@ def find(path: Path, wanted: Keys) -> Place | None:
         ArchiveUnreadable: the file is missing or damaged.
     """
     with reading(path):
-        file = pq.ParquetFile(path, pre_buffer=True)
+        file = pq.ParquetFile(path, pre_buffer=False)
         at = file.schema_arrow.get_field_index(wanted.column)
         groups = groups_of(file, at, wanted.keys)
         if len(groups) > GROUPS_MAX:
@@ -83,10 +83,10 @@ def take(place: Place) -> list[pa.Table]:
         found = []
         for group in place.groups:
             held = file.read_row_group(group, columns=[column], use_threads=False)[column]
-            rows = rows_with(held, keys)
-            if rows:
+            spans = spans_of(held, keys)
+            if spans:
                 table = file.read_row_group(group, columns=rest, use_threads=False)
-                found.append(table.take(rows))
+                found += [table.slice(*span) for span in spans]
         return found
 
 
