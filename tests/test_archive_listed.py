@@ -9,7 +9,7 @@ import pytest
 from ksz_router.privacylog.archive.chain import fold
 from ksz_router.privacylog.archive.findings import Findings
 from ksz_router.privacylog.archive.listing import Listing
-from ksz_router.privacylog.archive.manifest import SealedFile
+from ksz_router.privacylog.archive.manifest import Catalog, SealedFile
 from ksz_router.privacylog.archive.places import ChainBroken, catalog_file, sealed_path
 from ksz_router.privacylog.archive.verify_chain import Chain
 from tests.test_archive_chain import sealed, step
@@ -25,7 +25,7 @@ def filled(archive: Path) -> list[SealedFile]:
         msgspec.structs.replace(part, first_us=begin, end_us=end)
         for part, (begin, end) in zip(run("p", 0, 10, BOUNDS), TIMES, strict=True)
     ]
-    step(archive, parts)
+    step(archive, [sealed("t", 0, 10), *parts])
     fold(archive)
     return parts
 
@@ -62,9 +62,9 @@ def test_a_part_that_is_damaged_is_never_left_out(tmp_path: Path) -> None:
     rewritten(tmp_path, damage_part_3)
     (files,) = listing_of(tmp_path).of("p")
     with pytest.raises(ChainBroken, match=r"2026Q4-p\.msgpack: is damaged"):
-        [*files.of_key(f"{25:02x}")]
+        list(files.of_key(f"{25:02x}"))
     with pytest.raises(ChainBroken):
-        [*files.all]
+        list(files.all)
 
 
 @pytest.mark.parametrize("is_older", [True, False])
@@ -86,13 +86,33 @@ def test_what_removes_a_part_removes_it_from_a_list_that_was_not_looked_at(tmp_p
     parts = filled(tmp_path)
     step(tmp_path, run("p", 0, 20, [(0, 60)]), tuple(part.path for part in parts))
     (files,) = listing_of(tmp_path).of("p")
-    assert [file.path for file in files.all] == [
-        sealed_path("p", "2026Q4", 0, 20, level=3, part=0)
-    ]
+    assert [file.path for file in files.all] == [sealed_path("p", "2026Q4", 0, 20, level=3, part=0)]
 
 
 def faults(archive: Path) -> list[str]:
     findings = Findings()
-    chain = Chain(archive, findings)
-    chain.check_catalogs()
+    Chain(archive, findings).check_catalogs()
     return [fault.what for fault in findings.faults]
+
+
+@pytest.mark.parametrize(
+    ("change", "is_right"),
+    [
+        ({}, True),
+        ({"first_us": None, "end_us": None}, True),
+        ({"first_us": 21}, False),
+        ({"end_us": 96}, False),
+        ({"end_us": None}, False),
+        ({"first_us": None}, False),
+    ],
+)
+def test_times_that_a_catalog_says_are_verified(
+    tmp_path: Path, change: dict[str, int | None], *, is_right: bool
+) -> None:
+    """A catalog of before it said any is right as it is."""
+    filled(tmp_path)
+    file = catalog_file(tmp_path, "2026Q4", "p")
+    catalog = msgspec.msgpack.decode(file.read_bytes(), type=Catalog)
+    changed = msgspec.structs.replace(catalog, **change)
+    file.write_bytes(msgspec.msgpack.encode(changed))
+    assert faults(tmp_path) == ([] if is_right else ["is not what the manifests up to 1 add up to"])
