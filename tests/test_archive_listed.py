@@ -4,13 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 import pytest
 
+from ksz_router.privacylog.archive import taken
 from ksz_router.privacylog.archive.chain import fold
 from ksz_router.privacylog.archive.findings import Findings
 from ksz_router.privacylog.archive.listing import Listing
 from ksz_router.privacylog.archive.manifest import Catalog, SealedFile
-from ksz_router.privacylog.archive.places import ChainBroken, catalog_file, sealed_path
+from ksz_router.privacylog.archive.places import ChainBroken, carry_path, catalog_file, sealed_path
+from ksz_router.privacylog.archive.schema import PERSON
+from ksz_router.privacylog.archive.segment import ROWS_OF_GROUP, encode
 from ksz_router.privacylog.archive.verify_chain import Chain
 from tests.test_archive_chain import sealed, step
 from tests.test_archive_listing import run
@@ -87,6 +91,62 @@ def test_what_removes_a_part_removes_it_from_a_list_that_was_not_looked_at(tmp_p
     step(tmp_path, run("p", 0, 20, [(0, 60)]), tuple(part.path for part in parts))
     (files,) = listing_of(tmp_path).of("p")
     assert [file.path for file in files.all] == [sealed_path("p", "2026Q4", 0, 20, level=3, part=0)]
+
+
+def test_what_is_removed_without_a_successor_is_gone_too(tmp_path: Path) -> None:
+    parts = filled(tmp_path)
+    step(tmp_path, [sealed("c", 10, 10)])
+    fold(tmp_path)
+    removed = (*(part.path for part in parts), carry_path(10))
+    step(tmp_path, [sealed("t", 10, 20, quarter="2027Q1")], removed)
+    listing = Listing(tmp_path)
+    listing.update("cp")
+    assert [file for kind in "cp" for files in listing.of(kind) for file in files.all] == []
+
+
+def test_a_run_that_is_not_whole_is_not_taken_for_one(tmp_path: Path) -> None:
+    """Its parts and those of the next run are not in one order: each is looked at by itself."""
+    first, other = run("p", 0, 10, [(40, 49), (50, 60)])[0], run("p", 10, 20, [(0, 9), (10, 20)])
+    step(tmp_path, [sealed("t", 0, 20), first, *other])
+    fold(tmp_path)
+    (files,) = listing_of(tmp_path).of("p")
+    assert [[*files.of_key(key)] for key in ("28", "05", "0f")] == [[first], other[:1], other[1:]]
+
+
+def test_keys_with_rows_in_many_row_groups_are_left_to_a_query(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys over the bounds of row groups, and several of them; as many as are allowed are taken."""
+    monkeypatch.setitem(ROWS_OF_GROUP, "p", 4)
+    monkeypatch.setattr(taken, "GROUPS_MAX", 3)
+    keys = [bytes([key] * 16) for key in (1, 1, 2, 2, 2, 2, 2, 3, 4, 4, 5, 5, 5, 5, 5, 5, 5, 5, 7)]
+    empty = {name: pa.nulls(len(keys), PERSON.field(name).type) for name in PERSON.names}
+    seqs = pa.array(range(len(keys)), pa.int64())
+    rows = pa.table(empty | {"person": pa.array(keys, pa.binary(16)), "seq": seqs}, schema=PERSON)
+    file = tmp_path / "rows.parquet"
+    file.write_bytes(encode("p", rows).to_pybytes())
+    for wanted in (
+        {1},
+        {2},
+        {1, 3},
+        {4},
+        {5},
+        {2, 4},
+        {6},
+        {7},
+        {0},
+        {9},
+        {3, 5},
+        {1, 5},
+        {1, 2, 5},
+    ):
+        place = taken.find(file, taken.Keys("person", [bytes([key] * 16) for key in wanted]))
+        if wanted in ({3, 5}, {1, 5}, {1, 2, 5}):  # in four
+            assert place is None
+            continue
+        assert place is not None
+        found = [seq for table in taken.take(place) for seq in table["seq"].to_pylist()]
+        assert found == [seq for seq, key in enumerate(keys) if key[0] in wanted]
 
 
 def faults(archive: Path) -> list[str]:
