@@ -317,3 +317,24 @@ def test_an_outcome_is_found_however_late_it_came(tmp_path: Path) -> None:
     ground.seal()
     (row,) = ask(ground, Asked(exchange=number.to_bytes(16, "big"))).rows
     assert row.outcomes == ((9004, late_us),)
+
+
+def test_what_follows_a_sealed_row_is_added_from_the_live_log(tmp_path: Path) -> None:
+    """The deadline ended an exchange, it was sealed, and then its source answered after all."""
+    ground = Ground(tmp_path)
+    world = ground.world
+    writer = world.open(slot="w0")
+    answered, failed, last = ((world.now_ns // 1_000_000 << 80) + n for n in (1, 2, 3))
+    for number, code in ((answered, 10001), (failed, 9004), (last, 10001)):
+        writer.commit([world.request(number), world.outcome(number, code)], world.now_ns)
+    ground.seal()
+    late_us = world.now_ns // 1000 + 7_000_000
+    person = world.tokens.person(PERSON)
+    writer.commit([world.outcome(failed, at_us=late_us, person=person)], world.now_ns)
+    writer.close()
+    asked = Asked(persons=(Insz(PERSON),))
+    expected = query_live(world.log, world.keys, asked).rows
+    assert [len(row.outcomes) for row in expected] == [1, 2, 1]
+    assert ask(ground, asked).rows == expected
+    ground.seal()
+    assert ask(ground, asked).rows == expected
