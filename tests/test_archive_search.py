@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ksz_router.cli import NOT_IN_ORDER, OK, main
@@ -65,6 +65,7 @@ def merge_all(ground: Ground) -> int:
     cut=st.integers(0, 80),
     leaves_max=st.sampled_from((8, 30, 1 << 18)),
 )
+@example(seed=1002, cut=30, leaves_max=8)  # two readings of one moment, one of a user's
 def test_what_is_sealed_and_what_is_not_answer_as_one(seed: int, cut: int, leaves_max: int) -> None:
     """Whatever is asked, wherever the log is cut: nothing twice, nothing missed, all in order."""
     with tempfile.TemporaryDirectory() as folder:

@@ -34,7 +34,8 @@ Values: TypeAlias = tuple[object, ...]
 Progress: TypeAlias = Callable[[int, int], None]
 """How many files were read, and of how many."""
 
-_ORDER = ("at_us", "exchange", "service", "reader", "purpose", "seq")
+_NAMES_USER: Final = '"user" IS NOT NULL AS names_user'
+_ORDER = ("at_us", "exchange", "service", "reader", "purpose", "names_user", "seq")
 """As ``question.Order``, then the leaf; no exchange id comes first."""
 
 
@@ -233,7 +234,8 @@ def _taken(place: Place | ArchiveUnreadable | None) -> list[pa.Table] | ArchiveU
 
 def _query(sources: Iterable[tuple[str, str]], selected: Sequence[str], limit: int) -> str:
     # Conditions and paths are made by the callers of literals that text() and blob() quote.
-    columns = ", ".join([*selected, *(name for name in _ORDER if name not in selected)])
+    others = (name for name in _ORDER if name not in (*selected, "names_user"))
+    columns = ", ".join([*selected, *others, _NAMES_USER])
     tables = " UNION ALL ".join(
         f"SELECT {columns} FROM {source} WHERE {where}"  # noqa: S608
         for source, where in sources
