@@ -25,7 +25,7 @@ from ksz_router.daemon.directory_metrics import DirectoryMetrics
 from ksz_router.daemon.directory_notices import Notices
 from ksz_router.daemon.directory_services import DirectoryServices
 from ksz_router.daemon.mailbox_keeper import MailboxKeeper
-from ksz_router.daemon.program import begin, opened_once_free, told_end
+from ksz_router.daemon.program import FAILED, begin, opened_once_free, reason_of
 from ksz_router.daemon.uncollected import uncollected
 from ksz_router.directory.packing import DirectoryError
 from ksz_router.directory.writer import Writer
@@ -200,7 +200,8 @@ async def _main(control: socket.socket) -> int:
                 )
             await program.run()
     except* (DirectoryError, TlsFilesError, OSError) as failures:
-        return_code = told_end(log, "cannot_keep_directory", failures)
+        log.critical("cannot_keep_directory", reason=reason_of(failures))
+        return_code = FAILED
     else:
         return_code = 0
     finally:

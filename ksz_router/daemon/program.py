@@ -6,7 +6,6 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-import structlog
 import trio
 
 from ksz_router import __version__
@@ -70,12 +69,9 @@ async def opened_once_free(
                 return None
 
 
-def told_end(
-    log: structlog.typing.FilteringBoundLogger, event: str, failures: BaseExceptionGroup
-) -> int:
-    """Say why a program ends, by the first of what went wrong; return its exit code."""
+def reason_of(failures: BaseExceptionGroup) -> str:
+    """Return the first of what went wrong."""
     failure: BaseException = failures
     while isinstance(failure, BaseExceptionGroup):
         failure = failure.exceptions[0]
-    log.critical(event, reason=str(failure))
-    return FAILED
+    return str(failure)

@@ -21,7 +21,7 @@ import trio
 from ksz_router.config import Config
 from ksz_router.daemon import exposition, oplog
 from ksz_router.daemon.control import Begin, Channel
-from ksz_router.daemon.program import FAILED, begin, opened_once_free, told_end
+from ksz_router.daemon.program import FAILED, begin, opened_once_free, reason_of
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.privacylog.taking import SlotTaken
 from ksz_router.privacylog.writer import Writer
@@ -60,7 +60,8 @@ async def _main(control: socket.socket) -> int:
             await _seal(first.settings, channel, log)
             nursery.cancel_scope.cancel()
     except* (PrivacyLogError, OSError) as failures:
-        return_code = told_end(log, "cannot_seal", failures)
+        log.critical("cannot_seal", reason=reason_of(failures))
+        return_code = FAILED
     else:
         return_code = 0
     return return_code

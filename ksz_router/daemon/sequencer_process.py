@@ -16,7 +16,7 @@ import trio
 from ksz_router.config import Config
 from ksz_router.daemon import exposition, oplog
 from ksz_router.daemon.control import Begin, Channel, Report, Stop
-from ksz_router.daemon.program import begin, opened_once_free, told_end
+from ksz_router.daemon.program import FAILED, begin, opened_once_free, reason_of
 from ksz_router.daemon.sequencer_metrics import SequencerMetrics
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.privacylog.tree.anchor import SequencerRuns
@@ -110,7 +110,8 @@ async def _main(control: socket.socket) -> int:
         finally:
             sequencer.close()
     except* (PrivacyLogError, OSError) as failures:
-        return_code = told_end(log, "cannot_sequence", failures)
+        log.critical("cannot_sequence", reason=reason_of(failures))
+        return_code = FAILED
     else:
         return_code = 0
     return return_code
