@@ -25,7 +25,7 @@ _ROLE_OF_LINE = struct.Struct("<Hh16x")
 _STATUSES = tuple(NumberStatus)
 _REPLACED = NumberStatus.REPLACED
 
-_unpack_header = _HEADER.unpack_from
+_pack_header, _unpack_header = _HEADER.pack, _HEADER.unpack_from
 _iter_roles = _ROLE_OF_LINE.iter_unpack
 
 HEADER_BYTES = _HEADER.size
@@ -94,18 +94,15 @@ def current_of(record: Record, number: str) -> str:
 
 def pack(record: Record) -> bytes:
     """Return the value of a record; its lines are sorted on the way."""
-    assert len(record.others) < person_numbers_max, "too many numbers of one person"
-    assert record.lines_count <= person_lines_max, "too many lines under one number"
-    assert record.others or record.status is not NumberStatus.REPLACED, "replaced by no number"
-    return b"".join(
-        (
-            _HEADER.pack(record.status, len(record.others), record.deceased),
-            *map(pack_key, record.others),
-            record.before,
-            pack_lines(sorted(record.lines, key=order)),
-            record.after,
-        )
-    )
+    status, others, lines = record.status, record.others, record.lines
+    assert others or status is not _REPLACED, "replaced by no number"
+    assert len(others) < person_numbers_max, "too many numbers of one person"
+    if len(lines) > 1:
+        lines = tuple(sorted(lines, key=order))
+    held = b"".join((record.before, pack_lines(lines), record.after))
+    assert len(held) <= person_lines_max * LINE_BYTES, "too many lines under one number"
+    keys = b"".join(map(pack_key, others)) if others else b""
+    return _pack_header(status, len(others), record.deceased) + keys + held
 
 
 def unpack_parts(value: _Value) -> tuple[NumberStatus, int, Day, _Value]:

@@ -11,6 +11,7 @@ from typing import TypeAlias, overload
 import msgspec
 
 from ksz_router.privacylog.archive import chain
+from ksz_router.privacylog.archive.ahead import announce
 from ksz_router.privacylog.archive.chain import Held, Key, Wanted
 from ksz_router.privacylog.archive.manifest import Manifest, SealedFile
 from ksz_router.privacylog.archive.places import ChainBroken, catalog_file, key_of
@@ -89,8 +90,10 @@ def listed(archive: Path, wanted: Wanted) -> Lists:
     """
     index, later = chain.index_and_later(archive)
     lists: Lists = {}
-    for key in filter(wanted, index.catalogs):
-        path = catalog_file(archive, *key)
+    paths = {key: catalog_file(archive, *key) for key in filter(wanted, index.catalogs)}
+    for path in paths.values():
+        announce(path)
+    for key, path in paths.items():
         try:
             lists[key] = Listed(path, _decode_catalog(path.read_bytes()))
         except (FileNotFoundError, msgspec.MsgspecError):

@@ -5,9 +5,7 @@ of what a query over the files does, and as much in a file of ten times the rows
 steps, so that the disk brings what all files are asked for while the first of them are unpacked.
 """
 
-import os
 from collections.abc import Collection
-from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -15,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ksz_router.limits import KIB
+from ksz_router.privacylog.archive.ahead import announce
 from ksz_router.privacylog.archive.keyed import groups_of, reading, spans_of
 
 GROUPS_MAX: Final = 8
@@ -43,7 +42,7 @@ class Place(NamedTuple):
 
 def announce_end(path: Path, file_bytes: int) -> None:
     """Let the disk bring the end of a file, which says where its rows are, and wait for nothing."""
-    _announce(path, max(file_bytes - _END_BYTES, 0), _END_BYTES)
+    announce(path, max(file_bytes - _END_BYTES, 0), _END_BYTES)
 
 
 def find(path: Path, wanted: Keys) -> Place | None:
@@ -66,7 +65,7 @@ def find(path: Path, wanted: Keys) -> Place | None:
             first, last = held.column(at), held.column(held.num_columns - 1)
             begin = first.data_page_offset
             end = last.data_page_offset + last.total_compressed_size
-            _announce(path, begin, end - begin)
+            announce(path, begin, end - begin)
         return Place(path, file, wanted, groups)
 
 
@@ -88,13 +87,3 @@ def take(place: Place) -> list[pa.Table]:
                 table = file.read_row_group(group, columns=rest, use_threads=False)
                 found += [table.slice(*span) for span in spans]
         return found
-
-
-def _announce(path: Path, begin: int, size: int) -> None:
-    # A file that cannot be opened is reported by who reads it.
-    with suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.posix_fadvise(descriptor, begin, size, os.POSIX_FADV_WILLNEED)
-        finally:
-            os.close(descriptor)
