@@ -7,7 +7,6 @@ other half of a core. What is worked all the time costs a commit about twice its
 from collections.abc import Callable
 
 REST = 3.0
-"""So much longer than it worked it rests."""
 REST_SECONDS_MAX = 10.0
 
 
@@ -21,6 +20,8 @@ class Pacer:
     def __init__(self, worked_s: Callable[[], float]) -> None:
         self._worked_s = worked_s
         self._from_s = worked_s()
+        self.rest = REST
+        """So much longer than it worked it rests."""
         self.gives_way = True
         """There is somebody to give way to, and time for it."""
 
@@ -31,4 +32,4 @@ class Pacer:
     def due_s(self) -> float:
         """Seconds to rest for what was worked since :meth:`begin`; 0 where nobody needs it."""
         worked_s = self._worked_s() - self._from_s
-        return min(REST * worked_s, REST_SECONDS_MAX) if self.gives_way else 0.0
+        return min(self.rest * worked_s, REST_SECONDS_MAX) if self.gives_way else 0.0

@@ -14,7 +14,7 @@ import trio
 from ksz_router.config import Config
 from ksz_router.daemon.control import Channel, Report, Stop
 from ksz_router.daemon.ledger_from_log import HOUR_NS
-from ksz_router.daemon.pacer import Pacer
+from ksz_router.daemon.pacer import REST, Pacer
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.privacylog.archive.seal import Grounds, Sealer
 from ksz_router.privacylog.archive.sweep import Leftovers, Limits, sweep_log
@@ -28,6 +28,10 @@ _SWEEP_SECONDS = 60.0
 _DAY_US = 86_400_000_000
 _PIECE_SECONDS = 0.002
 """Between two pieces that are written, at least."""
+_REST_AT_EASE = 7.0
+"""So much longer than it worked it rests, where little waits."""
+_LAGS_LEAVES = 3_000_000
+"""Where more waits, it rests as others do."""
 _BEHIND_LEAVES = 4_000_000
 """Where more waits, it does not rest any more."""
 _TRAFFIC_PER_S = 100.0
@@ -44,6 +48,7 @@ class SealerPace:
 
     def __init__(self, pacer: Pacer, rest: Callable[[float], None]) -> None:
         self._pacer = pacer
+        self._pacer.rest = _REST_AT_EASE
         self._rest = rest
         self._seen: tuple[int, int] | None = None
 
@@ -52,6 +57,7 @@ class SealerPace:
         if self._seen is not None and now_us > self._seen[1]:
             per_s = (leaves - self._seen[0]) * 1e6 / (now_us - self._seen[1])
             self._pacer.gives_way = per_s > _TRAFFIC_PER_S and waiting <= _BEHIND_LEAVES
+        self._pacer.rest = _REST_AT_EASE if waiting <= _LAGS_LEAVES else REST
         self._seen = leaves, now_us
 
     def __call__(self) -> None:
