@@ -15,7 +15,8 @@ from typing import Any
 
 from bench.ruleset import GRANTS, REQUESTERS, SERVICES, TODAY, USERS
 from ksz_router.messages import Request
-from ksz_router.model import ANY_TYPE, Day, NumberStatus, Person
+from ksz_router.model import ANY_TYPE, Day, NumberStatus
+from ksz_router.persons import Person
 
 Question = tuple[str, Request, Person | None]
 """KBO number of who asks, what, and what the directory says of the person."""

@@ -12,6 +12,7 @@ from contrib.stand import EXAMPLE
 INSTITUTIONS, SERVICES = 3_000, 200
 _ROLES = {"17/1": (1, 2, 3), "11/0": (1,), "18/0": (1, 2), "12/0": (10, 30), "16/0": (1, 2)}
 _SOURCE, _SOURCE_ROLE = "0999010126", "18/0"
+_OWN = "0999020618"
 _PER_DELIBERATION = 1_000
 _USERS = 3
 
@@ -22,6 +23,7 @@ def write_text(folder: Path, grants: int) -> None:
     One in a hundred is path A, held by a role; the others are path B, held by an institution.
     """
     shutil.copytree(EXAMPLE, folder)
+    _manage_all(folder / "institutions" / "sources.toml")
     for part, rows in (
         ("institutions", _institutions()),
         ("services", _services()),
@@ -36,6 +38,16 @@ def write_text(folder: Path, grants: int) -> None:
         (folder / "deliberations" / f"large-{number:03}.toml").write_text(
             f"{head}\n{rows_text}", encoding="utf-8"
         )
+
+
+def _manage_all(file: Path) -> None:
+    """Let the institution under whose name messages change lines manage the new ones too."""
+    text = file.read_text(encoding="utf-8")
+    before, own, after = text.partition(f'kbo = "{_OWN}"')
+    assert own, "the example has an institution of the router's own"
+    new = ", ".join(f'"{_kbo(n)}"' for n in range(INSTITUTIONS))
+    after = after.replace("members = [", f"members = [{new}, ", 1)
+    file.write_text(before + own + after, encoding="utf-8")
 
 
 def _kbo(number: int) -> str:

@@ -4,6 +4,7 @@ from collections import deque
 from itertools import chain
 
 from bench.traffic import Traffic
+from ksz_router.codes import Code
 from ksz_router.daemon.opened import Errand, Exchange
 from ksz_router.messages import Reply
 
@@ -32,12 +33,15 @@ class Turns:
 
     def entries(self) -> list[bytes]:
         """Make the entries of the group that was drawn, as the turn of a worker does."""
-        traffic = self._traffic
+        traffic, maker, code = self._traffic, self._traffic.maker, Code.ANSWERED_WITH_DATA
         made: list[bytes] = []
         for exchange in self._asked:
-            made += traffic.request(exchange)
-        for exchange, replied in self._answered:
-            made += traffic.outcome(exchange, replied)
+            if exchange.destinations:
+                made.append(maker.request(exchange))
+            else:
+                made += traffic.request(exchange)
+        for exchange, (errand, reply, us) in self._answered:
+            made += maker.outcome(exchange, code, router_us=us, errand=errand, reply=reply)
         return made
 
     def rest(self) -> list[bytes]:

@@ -7,65 +7,56 @@ over the figures of parts that were run there before. ``docs/benchmarks.md`` say
 
 import argparse
 import json
-import os
 import shutil
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-from bench import kept, log_archive, log_costs, log_faults, machine, sustained, ten_years_asked
+from bench import (
+    kept,
+    log_archive,
+    log_costs,
+    log_faults,
+    machine,
+    parts,
+    sustained,
+    ten_years_asked,
+)
+from bench.parts import Bound, least, most
 from bench.world import BenchError
 
 DISK_BYTES = 30_000_000_000
 
 
-class Bound(NamedTuple):
-    """What a figure is to be: at least, or at most."""
-
-    at_least: bool
-    value: float
-
-    def holds(self, figure: float) -> bool:
-        return figure >= self.value if self.at_least else figure <= self.value
-
-
-def _least(value: float) -> Bound:
-    return Bound(True, value)
-
-
-def _most(value: float) -> Bound:
-    return Bound(False, value)
-
-
 FIGURES: dict[str, Bound] = {
-    "sustained_records_per_s": _least(20_000),
-    "commit_p50_ms": _most(1),
-    "commit_p99_ms": _most(10),
-    "commit_p99_9_ms": _most(50),
-    "worker_cpu_us_per_record": _most(4),
-    "checkpoint_delay_p99_s": _most(2),
-    "bytes_per_record_truth": _most(60),
-    "bytes_per_record_all": _most(190),
-    "seal_records_per_s": _least(100_000),
-    "compact_records_per_s": _least(1_000_000),
-    "person_query_warm_ms": _most(250),
-    "person_query_cold_ms": _most(500),
-    "ticket_query_ms": _most(100),
-    "user_window_ms": _most(300),
-    "growth_ratio": _most(1.3),
-    "full_verify_records_per_s": _least(200_000),
-    "prove_ms": _most(5),
-    "verify_proof_ms": _most(1),
-    "replay_records_per_s": _least(1_000_000),
-    "lost_acknowledged": _most(0),
-    "false_records": _most(0),
-    "undetected_alterations": _most(0),
+    "sustained_records_per_s": least(20_000),
+    "commit_p50_ms": most(1),
+    "commit_p99_ms": most(10),
+    "commit_p99_9_ms": most(50),
+    "worker_cpu_us_per_record": most(4),
+    "checkpoint_delay_p99_s": most(2),
+    "bytes_per_record_truth": most(60),
+    "bytes_per_record_all": most(190),
+    "seal_records_per_s": least(100_000),
+    "compact_records_per_s": least(1_000_000),
+    "person_query_warm_ms": most(250),
+    "person_query_cold_ms": most(500),
+    "ticket_query_ms": most(100),
+    "user_window_ms": most(300),
+    "growth_ratio": most(1.3),
+    "full_verify_records_per_s": least(200_000),
+    "prove_ms": most(5),
+    "verify_proof_ms": most(1),
+    "replay_records_per_s": least(1_000_000),
+    "lost_acknowledged": most(0),
+    "false_records": most(0),
+    "undetected_alterations": most(0),
 }
 """Every figure that a full run must have, and what it is to be on the reference machine."""
 
@@ -112,7 +103,7 @@ def main() -> int:
         parser.error("--resume needs --data")
     folder = arguments.data or Path(tempfile.mkdtemp(prefix="ksz-privacylog-"))
     try:
-        check_room(folder, 0 if arguments.quick else DISK_BYTES)
+        parts.check_room(folder, 0 if arguments.quick else DISK_BYTES)
         result = run(
             folder.absolute(),
             {name: PARTS[name] for name in arguments.only or PARTS},
@@ -126,7 +117,7 @@ def main() -> int:
         if arguments.data is None:
             shutil.rmtree(folder, ignore_errors=True)
     is_whole = not arguments.quick and arguments.only is None
-    missed, missing = judged(result)
+    missed, missing = parts.judged(FIGURES, result)
     for name in missed:
         print(f"{name} = {result[name]} is not what it is to be", flush=True)
     if is_whole and not missing:
@@ -135,48 +126,28 @@ def main() -> int:
     return 1 if failed(result) or (is_whole and missing) else 0
 
 
-def run(folder: Path, parts: Mapping[str, Part], *, quick: bool, resume: bool) -> dict[str, Any]:
+def run(folder: Path, wanted: Mapping[str, Part], *, quick: bool, resume: bool) -> dict[str, Any]:
     """Run parts one after the other and return the figures of all of them.
 
     Raises:
         BenchError: one cannot be run, or what it ran broke.
     """
-    done = folder / "parts"
-    done.mkdir(parents=True, exist_ok=True)
-    figures: dict[str, Any] = {}
-    flushes: list[float] = []
-    seconds: dict[str, int] = {}
-    for name, part in parts.items():
-        file = done / f"{name}{'-quick' if quick else ''}.json"
-        if resume and file.exists():
-            print(f"{name}: as it was measured before", flush=True)
-            figures |= json.loads(file.read_text(encoding="utf-8"))
-            continue
-        print(f"{name} ...", flush=True)
-        flushes += machine.flush_ms(folder)
-        began = time.monotonic()
-        place = folder / name
-        if name not in KEEPS_DATA:
-            shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(exist_ok=True)
-        try:
-            found = part(place, quick=quick)
-        finally:
-            if name not in KEEPS_DATA:
-                shutil.rmtree(place, ignore_errors=True)
-        seconds[name] = round(time.monotonic() - began)
-        print(f"{name}: {seconds[name]} s", flush=True)
-        partial = file.with_suffix(".partial")
-        partial.write_text(json.dumps(found), encoding="utf-8")
-        partial.replace(file)
-        figures |= found
+    measured = parts.run(
+        folder,
+        {name: partial(_placed, one, folder / name, quick) for name, one in wanted.items()},
+        form="quick" if quick else "",
+        resume=resume,
+    )
+    figures = measured.figures
     return {
         "bench": "privacylog",
         **{name: figures.pop(name) for name in FIGURES if name in figures},
         **figures,
         "quick": quick,
-        "seconds": seconds,
-        "flush_p50_ms": round(statistics.median(flushes or machine.flush_ms(folder)), 3),
+        "seconds": measured.seconds,
+        "flush_p50_ms": round(
+            statistics.median(measured.flushes_ms or machine.flush_ms(folder)), 3
+        ),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine.describe(folder),
         "versions": machine.versions()
@@ -184,34 +155,22 @@ def run(folder: Path, parts: Mapping[str, Part], *, quick: bool, resume: bool) -
     }
 
 
-def judged(result: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Return the figures that are not what they are to be, and those that are not there."""
-    missing = [name for name in FIGURES if name not in result]
-    missed = [
-        name for name, bound in FIGURES.items() if name in result and not bound.holds(result[name])
-    ]
-    return missed, missing
+def _placed(part: Part, place: Path, quick: bool) -> dict[str, Any]:  # noqa: FBT001  by position
+    """Run a part in a folder of its own, which it finds empty unless it keeps what it made."""
+    keeps = place.name in KEEPS_DATA
+    if not keeps:
+        shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(exist_ok=True)
+    try:
+        return part(place, quick=quick)
+    finally:
+        if not keeps:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def failed(result: Mapping[str, Any]) -> bool:
     """Say whether anything was lost, made up, or altered without being noticed."""
     return any(result.get(name) for name in NEVER)
-
-
-def check_room(folder: Path, bytes_needed: int) -> None:
-    """Make the folder, and see that its disk has room.
-
-    Raises:
-        BenchError: it has not.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    state = os.statvfs(folder)
-    free = state.f_bavail * state.f_frsize
-    if free < bytes_needed:
-        raise BenchError(
-            f"{folder} has {free / 1e9:.0f} GB free of the {bytes_needed / 1e9:.0f} GB that are "
-            "needed: name a folder on another disk with --data"
-        )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from ksz_router.link import Link
 from ksz_router.messages import Request
 
 BATCH = 64
-DRAWN, DRAWN_MIN = 10, 65_536
+DRAWN, DRAWN_MIN = 40, 65_536
 """Persons for each request that is kept, since most are not known to who asks; and at least."""
 FORWARD_SHARE = 0.8
 """Of the requests; the others are refused, for each of the reasons in ``REFUSALS``."""

@@ -83,7 +83,7 @@ class Size(NamedTuple):
         return 2 * (self.quarters * self.exchanges + self.recent_runs * self.recent_exchanges)
 
 
-LARGE = Size(40, 1_250_000, 98_000, 1_000_000_000, 2_000, 500, 768, 16, 64_000)
+LARGE = Size(40, 1_250_000, 98_000, 1_000_000_000, 4_000, 500, 768, 16, 64_000)
 TENTH = LARGE._replace(exchanges=125_000, recent_exchanges=6_400)
 SMALL = Size(4, 20_000, 1_600, 1_000_000, 16, 8, 12, 3, 2_000, 500, 512)
 

@@ -77,8 +77,9 @@ class Clock:
         self._last_us = 0
 
     def now_us(self) -> int:
-        self._last_us = max(self._last_us + 1, time.time_ns() // 1000)
-        return self._last_us
+        now_us, last_us = time.time_ns() // 1000, self._last_us
+        self._last_us = now_us = now_us if now_us > last_us else last_us + 1
+        return now_us
 
 
 class _Context(NamedTuple):

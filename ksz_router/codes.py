@@ -226,7 +226,7 @@ MEANINGS: dict[Code, Meaning] = {
     Code.SOURCE_NOT_IN_SECTORAL_DIRECTORY: Meaning("MSG00021", _NIL, _NONE, "no source knows this person in the directory of its network"),
     Code.NO_RECIPIENT_SUBSCRIBED: Meaning("MSG00021", _NIL, _NONE, "the message says nothing new, and every recipient subscribed to changes only"),
     Code.ANNOUNCED_OUTAGE: Meaning("MSG00002", _NO, _RETRY, "the source announced an outage"),
-    Code.SECTORAL_DIRECTORY_DOWN: Meaning("MSG00002", _NO, _DOWN, "the directory of a secondary network cannot be read, so who knows the person cannot be said"),
+    Code.SECTORAL_DIRECTORY_DOWN: Meaning("MSG00002", _NO, _DOWN, "the directory of a secondary network cannot be read or does not answer, so who knows the person cannot be said"),
     Code.SOURCE_UNREACHABLE: Meaning("MSG00002", _NO, _DOWN, "the source cannot be reached"),
     Code.SOURCE_BREAKER_OPEN: Meaning("MSG00002", _NO, _RETRY, "the source failed lately and is left in peace for a while"),
     Code.SOURCE_WINDOW_FULL: Meaning("MSG00002", _NO, _RETRY, "the source has as many requests as it takes at once"),

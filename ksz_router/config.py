@@ -81,6 +81,7 @@ class Directory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     certificate: str = "tls/directory.crt"
     key: str = "tls/directory.key"
     keep_days: int = 35
+    journal_rows_max: int = 100_000_000
     mailboxes: str = "/var/lib/ksz-router/mailboxes"
 
 

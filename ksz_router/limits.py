@@ -95,18 +95,23 @@ standings_kept_max = 16_384
 # Directory.
 person_numbers_max = 16
 person_lines_max = 4_096
+person_role_lines_max = 1_024
 
 # The directory program. What of one transaction waits for its flush; what waits for a transaction:
 # more than the windows of the workers for one source let in, unless there are very many of them.
+# Where there always are some, a step of a mailbox is done all the same, so many seconds after the
+# one before.
 directory_batch_max = 1_024
 directory_waiting_max = 16_384
+directory_spare_seconds = 1.0
 
 # Lines in an answer of the directory, of 28 bytes at most: those of some numbers that are full.
 directory_lines_told_max = 32_768
 
 # Mailboxes: files of changes. Of one sender so many may be on their way at once, of all so many. A
 # step is what one transaction takes of a mailbox: about as much as can be done in the first time
-# where online changes came lately, which wait for it, and in the second where none did.
+# where somebody is served, whose changes wait for it, and in the second where nobody is. A mailbox
+# that has waited for so many hours is applied without rests: a batch is to be done in four days.
 mailbox_bytes_max = 256 * MIB
 mailbox_part_bytes_min = 4 * KIB
 mailbox_part_bytes_max = 768 * KIB
@@ -116,9 +121,16 @@ mailbox_step_lines_max = 8_192
 mailbox_step_lines_min = 64
 mailbox_step_seconds_beside = 0.03
 mailbox_step_seconds_alone = 0.1
+mailbox_rests_hours_max = 24
 
 # What became of numbers, told to institutions: at once of what is new, and of what is left.
 notices_inflight_max = 8
+
+# Sectoral directories that are asked for at their keepers: questions of one request at a time, how
+# often more may follow from the answers, and how much of the time that is left they may take.
+sectoral_questions_max = 64
+sectoral_rounds_max = 8
+sectoral_time_share = 0.5
 
 # Privacy log.
 group_records_max = 4_096

@@ -10,6 +10,7 @@ from enum import IntEnum, unique
 import msgspec
 
 from ksz_router.identifiers import Kbo
+from ksz_router.keepers import Keeper
 
 Day = int
 """A Brussels calendar day as ``yyyymmdd``."""
@@ -149,6 +150,8 @@ class Institution(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc
     end: Day = OPEN
     is_sectoral: bool = False
     """Its secondary network has a directory of its own; joined in when the rulebook is built."""
+    keeper: Keeper | None = None
+    """Who is asked for it; None where it is hosted here."""
 
 
 class Integration(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):
@@ -238,6 +241,7 @@ class Availability(msgspec.Struct, frozen=True, array_like=True, kw_only=True, g
     """The recipient subscribed to what is new, not to what is said again."""
     is_sectoral: bool = False
     """Its network has a directory of its own; joined in when the rulebook is built."""
+    keeper: Keeper | None = None
 
 
 class Outage(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):
@@ -278,17 +282,3 @@ class Line(msgspec.Struct, frozen=True, array_like=True, gc=False):
     begin: Day
     end: Day
     changed: Day = 0
-
-
-class Person(msgspec.Struct, frozen=True, gc=False):
-    """What the directory holds under one INSZ: its state, and the lines of all its numbers."""
-
-    status: NumberStatus
-    current: str
-    """The INSZ in use now; the asked one unless it was replaced."""
-    current_status: NumberStatus
-    lines: tuple[Line, ...]
-    deceased: Day = 0
-
-    def __repr__(self) -> str:
-        return f"Person({self.status.name}, lines={len(self.lines)})"

@@ -9,7 +9,11 @@ RANGES: dict[str, dict[str, tuple[float, float]]] = {
     "metrics": {"port": (0, 65_000)},
     "privacy_log": {"file_bytes": (2 * limits.MIB, 1024 * limits.MIB)},
     "archive": {"keep_days": (0, 3660)},
-    "directory": {"port": (1, 65_535), "keep_days": (1, 3660)},
+    "directory": {
+        "port": (1, 65_535),
+        "keep_days": (1, 3660),
+        "journal_rows_max": (1_000_000, 250_000_000),
+    },
     "notices": {"port": (0, 65_535), "give_up_hours": (1, 8760)},
     "ledger": {"window_hours": (0.1, 720), "tickets_max": (1, 100_000_000)},
     "connections": {

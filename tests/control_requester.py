@@ -217,6 +217,12 @@ class Requester:
         held = (self.facts.sectoral or {}).get(self.acting.secondary_network)
         lacking = self.own_lacking(held or ())
         is_asked = self.own_lacking(()) is not None
+        if is_asked and self.acting.keeper is not None:
+            said = self.facts.answers.own if self.facts.person is not None else False  # type: ignore[union-attr]
+            return {
+                None: Code.SECTORAL_DIRECTORY_DOWN,
+                False: Code.SECTORAL_NOT_INTEGRATED,
+            }.get(said)
         return {
             (True, True): Code.SECTORAL_DIRECTORY_DOWN,
             (True, False): SECTORAL.get(lacking),

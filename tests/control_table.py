@@ -19,6 +19,7 @@ from ksz_router.model import (
     Mode,
 )
 from tests.control_requester import SECTORAL, Requester, days_of, fits
+from tests.strategies import Said
 
 
 class World(Requester):
@@ -80,8 +81,28 @@ class World(Requester):
         found = self.lines_fitting(row, self.lines)
         if not row.is_sectoral or not row.secondary_network:
             return found
+        if row.keeper is not None:
+            return found if self.said_of(row) else []
         held = (self.facts.sectoral or {}).get(row.secondary_network, ())
         return found if self.lines_fitting(row, held) else []
+
+    def said_of(self, row: Availability) -> bool | None:
+        """What the keeper of its network's directory says, drawn by its number."""
+        assert isinstance(self.facts.answers, Said)
+        return self.facts.answers.sources.get(row.kbo, True)
+
+    @cached_property
+    def tried(self) -> list[Availability]:
+        """Of several sources, no keeper is asked about one that stands behind one that will do."""
+        found, will_do = [], False
+        for row in self.rows:
+            is_asked = row.keeper and row.mode is not Mode.NONE and self.request.person is not None
+            if will_do and is_asked and self.kind is not Kind.DISTRIBUTION:
+                continue
+            found.append(row)
+            takes = self.kind is Kind.CONSULTATION or bool(self.receiving(row))
+            will_do = will_do or (self.knows(row) and takes and row.kbo not in self.down)
+        return found
 
     def lines_fitting(self, row: Availability, lines: tuple[Line, ...]) -> list[Line]:
         provisional_counts = self.grant is not None and self.grant.provisional
@@ -122,7 +143,7 @@ class World(Requester):
         held = self.facts.sectoral or {}
         return {
             Code.SOURCE_NOT_IN_SECTORAL_DIRECTORY
-            if row.secondary_network in held
+            if (self.said_of(row) is False if row.keeper else row.secondary_network in held)
             else Code.SECTORAL_DIRECTORY_DOWN
             for row in rows
         }
@@ -153,7 +174,7 @@ class World(Requester):
     def destinations(self) -> list[Availability]:
         if self.kind is Kind.TEST:
             return []
-        knowing = [row for row in self.rows if self.knows(row)]
+        knowing = [row for row in self.tried if self.knows(row)]
         if self.kind is Kind.CONSULTATION:
             return knowing
         return [row for row in knowing if self.receiving(row)]

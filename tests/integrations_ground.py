@@ -24,8 +24,8 @@ def sources_text(*, members: tuple[str, ...] = (CENTRE, MEMBER, STOPPED, RVA, NI
     """The example's sources, where the router's own institution manages these."""
     text = (EXAMPLE / _SOURCES).read_text(encoding="utf-8")
     listed = ", ".join(f'"{kbo}"' for kbo in members)
-    pattern = rf'(uris = \["urn:kbo:{KSZ}"\])'
-    changed, count = re.subn(pattern, rf"\1\nmembers = [{listed}]", text)
+    pattern = rf'(uris = \["urn:kbo:{KSZ}"\]\nmembers) = .*'
+    changed, count = re.subn(pattern, rf"\1 = [{listed}]", text)
     assert count == 1
     return changed
 

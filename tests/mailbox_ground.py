@@ -12,15 +12,18 @@ from typing import NamedTuple
 from ksz_router import cli
 from ksz_router.config import Config, PrivacyLog, Tables
 from ksz_router.config import Directory as DirectorySettings
-from ksz_router.daemon.mailbox_lane import MailboxLane, Rulebook
+from ksz_router.daemon.mailbox_lane import MailboxLane, Manners, Rulebook
 from ksz_router.daemon.mailbox_record import SLOT, MailboxRecord
 from ksz_router.daemon.mailbox_step import Clocks
+from ksz_router.daemon.pacer import Pacer
+from ksz_router.daemon.traffic import Traffic
 from ksz_router.directory.mailbox import Mailbox, Part, Sender
 from ksz_router.directory.mailbox_form import Head
 from ksz_router.directory.mailboxes import Mailboxes
 from ksz_router.directory.snapshot import Directory
 from ksz_router.directory.writer import Writer
-from ksz_router.model import Person, Role
+from ksz_router.model import Role
+from ksz_router.persons import Person
 from ksz_router.privacylog.entry import Entry, parse
 from ksz_router.privacylog.frame import Frame
 from ksz_router.privacylog.keys import KeyRing, make
@@ -76,6 +79,10 @@ class Ground:
         self.folder = folder
         self.directory, self.log = folder / "directory", folder / "log"
         self.rules = made
+        self.step_s = self._worked_s = 0.0
+        """Processor time that each step seems to take."""
+        self.now_s = 0.0
+        """For who looks whether the router serves somebody, by the slot of its only worker."""
         if not self.directory.exists():
             folder.mkdir(parents=True, exist_ok=True)
             loaded(folder, *map(person, people))
@@ -99,6 +106,10 @@ class Ground:
             ),
         )
 
+    def _worked(self) -> float:
+        self._worked_s += self.step_s
+        return self._worked_s
+
     @contextlib.contextmanager
     def lane(self) -> Iterator[tuple[MailboxLane, Mailboxes]]:
         """Open everything as a program does that applies mailboxes."""
@@ -108,7 +119,8 @@ class Ground:
         rulebook = Rulebook(
             self.rules.store, self.rules.signer, self.rules.store.with_name("sectoral"), BANK_URI
         )
-        lane = MailboxLane(mailboxes, writer, record, rulebook, clocks)
+        manners = Manners(Pacer(self._worked), Traffic([self.log / "w0"], lambda: self.now_s))
+        lane = MailboxLane(mailboxes, writer, record, rulebook, clocks, manners=manners)
         try:
             yield lane, mailboxes
         finally:
@@ -168,12 +180,17 @@ def parts(content: bytes, mailbox_number: int, part_bytes: int = 4096) -> list[P
     ]
 
 
-def send(mailboxes: Mailboxes, content: bytes, part_bytes: int = 4096) -> Mailbox:
+def send(
+    mailboxes: Mailboxes,
+    content: bytes,
+    part_bytes: int = 4096,
+    now_ms: int = NOW_NS // 1_000_000,
+) -> Mailbox:
     """Send a mailbox whole, by whom its first line names."""
     _, _, kbo, sector, kind, _, digits = content.partition(b"\n")[0].decode().split(",")
     sender, mailbox = Sender(kbo, Role(int(sector), int(kind))), None
     for part in parts(content, int(digits), part_bytes):
-        mailbox, _ = mailboxes.receive(sender, part, NOW_NS // 1_000_000)
+        mailbox, _ = mailboxes.receive(sender, part, now_ms)
     assert mailbox is not None
     return mailbox
 

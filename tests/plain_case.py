@@ -23,11 +23,11 @@ from ksz_router.model import (
     Kind,
     Line,
     NumberStatus,
-    Person,
     Role,
     Service,
     Subject,
 )
+from ksz_router.persons import Person, pack_lines
 
 TODAY: Day = 20260315
 YESTERDAY: Day = 20260314
@@ -102,7 +102,7 @@ class Case(NamedTuple):
     def with_lines(self, *lines: Line) -> "Case":
         """Return this case with other lines of the person."""
         assert self.facts.person is not None
-        return self.knowing(person=replace(self.facts.person, lines=lines))
+        return self.knowing(person=replace(self.facts.person, packed=pack_lines(lines)))
 
 
 Change = Callable[[Case], Case]
@@ -139,7 +139,8 @@ def plain_case() -> Case:
             rights=(AccessRight(kbo=CALLER),),
             grants=(row,),
             person=Person(
-                NumberStatus.ACTIVE, ASKED, NumberStatus.ACTIVE, (line(WELFARE, 2), line(JOBS, 1))
+                NumberStatus.ACTIVE, ASKED, NumberStatus.ACTIVE,
+                pack_lines((line(WELFARE, 2), line(JOBS, 1))),
             ),
             sources=(
                 Availability(

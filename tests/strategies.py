@@ -12,7 +12,8 @@ from typing import Any
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from ksz_router.decision import SECONDARY_NETWORK
+from ksz_router.decision import SECONDARY_NETWORK, Question
+from ksz_router.keepers import Keeper
 from ksz_router.model import (
     ANY_TYPE,
     OPEN,
@@ -28,9 +29,9 @@ from ksz_router.model import (
     Mode,
     NumberStatus,
     Outage,
-    Person,
     Subject,
 )
+from ksz_router.persons import Person, pack_lines
 from tests.plain_case import (
     ASKED,
     ASKED_PERIODS,
@@ -62,9 +63,9 @@ from tests.plain_case import (
 
 def person_states() -> list[Person]:
     """A person in every state, mostly one that passes; without lines."""
-    own = [Person(state, ASKED, state, ()) for state in NumberStatus if state != 1]
+    own = [Person(state, ASKED, state) for state in NumberStatus if state != 1]
     own = [replace(row, deceased=20260201 if row.status == 3 else 0) for row in own]
-    replaced = [Person(NumberStatus.REPLACED, NEWER, row.status, (), row.deceased) for row in own]
+    replaced = [Person(NumberStatus.REPLACED, NEWER, row.status, b"", row.deceased) for row in own]
     return [own[0]] * 4 + own + replaced * 2
 
 
@@ -187,7 +188,7 @@ def persons(draw: st.DrawFn) -> Person:
         *(line(JOBS, 1, *period) for period in draw(known_during)),
         *draw(lines),
     ]
-    return replace(draw(states), lines=tuple(found[:: draw(st.sampled_from([1, -1]))]))
+    return replace(draw(states), packed=pack_lines(found[:: draw(st.sampled_from([1, -1]))]))
 
 
 @st.composite
@@ -321,7 +322,7 @@ def in_network(case: Case, draw: st.DrawFn) -> Case:
     low = {NETWORK: tuple(replace(row, phase=0) for row in same)}
     late = {NETWORK: tuple(replace(row, begin=TOMORROW) for row in same if row.end >= TOMORROW)}
     held: list[Mapping[str, tuple[Line, ...]] | None] = [
-        {NETWORK: same}, {NETWORK: same}, {NETWORK: ()}, {}, None, low, low, low, late, late,
+        {NETWORK: same}, {NETWORK: same}, {NETWORK: ()}, {}, None, low, low, low, late, late, late,
         {NETWORK: tuple(row for row in same if row.sector == 17)},
         {NETWORK: tuple(row for row in same if row.sector != 17)},
     ]  # fmt: skip
@@ -334,6 +335,39 @@ def in_network(case: Case, draw: st.DrawFn) -> Case:
     if draw(st.booleans()):
         case = case.supplying(is_sectoral=True, secondary_network=NETWORK)
     return case
+
+
+class Said(dict[Question, bool | None]):
+    """What keepers say, by the institution they are asked about, whatever else is asked."""
+
+    def __init__(self, *, own: bool | None, sources: Mapping[str, bool | None]) -> None:
+        super().__init__()
+        self.own, self.sources = own, sources
+
+    def __contains__(self, _question: object) -> bool:
+        return True
+
+    def __getitem__(self, question: Question) -> bool | None:
+        return self.own if question.is_whole else self.sources.get(question.institution, True)
+
+
+KEEPER = Keeper(STRANGER, PROGRAM)
+_ANSWERS = st.sampled_from([True, True, True, False, None])
+
+
+def kept_elsewhere(case: Case, draw: st.DrawFn) -> Case:
+    """Return the case where the directory of the network is asked for at its keeper."""
+    case = _caller(case, keeper=KEEPER)
+    member = case.facts.member
+    if member is not None:
+        case = case.knowing(member=replace(member, keeper=KEEPER))
+    rows = [replace(n, keeper=KEEPER) if n.is_sectoral else n for n in case.facts.sources]
+    said: dict[str, bool | None] = {
+        SOURCE: draw(_ANSWERS),
+        OTHER_SOURCE: draw(_ANSWERS),
+        CALLER: draw(_ANSWERS),
+    }
+    return case.knowing(sources=tuple(rows), answers=Said(own=draw(_ANSWERS), sources=said))
 
 
 @st.composite
@@ -351,8 +385,25 @@ def cases(draw: st.DrawFn) -> Case:
             case = case.knowing(sources=tuple(draw(rows_of_sources)))
         case 4 | 5 | 7:
             case = in_network(case, draw)
+        case 8 | 9:
+            case = kept_elsewhere(in_network(case, draw), draw)
         case 6:
             case = case.supplying(changes_only=True).asking(unchanged=draw(st.booleans()))
     for _ in range(draw(counts)):
         case = draw(changes)(case)
     return case
+
+
+@st.composite
+def asking_cases(draw: st.DrawFn) -> Case:
+    """Cases of which most cannot be decided on before a keeper was asked."""
+    case = _caller(draw(passing_cases()), is_sectoral=True, secondary_network=NETWORK)
+    member = case.facts.member
+    if member is not None:
+        case = case.knowing(member=replace(member, is_sectoral=True, secondary_network=NETWORK))
+    rows = [
+        replace(row, is_sectoral=draw(st.booleans()), secondary_network=NETWORK)
+        for row in case.facts.sources
+    ]
+    case = kept_elsewhere(case.knowing(sources=tuple(rows)), draw)
+    return draw(changes)(case) if draw(st.integers(0, 3)) == 0 else case

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ksz_router.cli import NOT_IN_ORDER, OK, main
@@ -65,6 +65,7 @@ def merge_all(ground: Ground) -> int:
     cut=st.integers(0, 80),
     leaves_max=st.sampled_from((8, 30, 1 << 18)),
 )
+@example(seed=1002, cut=30, leaves_max=8)  # two readings of one moment, one of a user's
 def test_what_is_sealed_and_what_is_not_answer_as_one(seed: int, cut: int, leaves_max: int) -> None:
     """Whatever is asked, wherever the log is cut: nothing twice, nothing missed, all in order."""
     with tempfile.TemporaryDirectory() as folder:
@@ -317,3 +318,24 @@ def test_an_outcome_is_found_however_late_it_came(tmp_path: Path) -> None:
     ground.seal()
     (row,) = ask(ground, Asked(exchange=number.to_bytes(16, "big"))).rows
     assert row.outcomes == ((9004, late_us),)
+
+
+def test_what_follows_a_sealed_row_is_added_from_the_live_log(tmp_path: Path) -> None:
+    """The deadline ended an exchange, it was sealed, and then its source answered after all."""
+    ground = Ground(tmp_path)
+    world = ground.world
+    writer = world.open(slot="w0")
+    answered, failed, last = ((world.now_ns // 1_000_000 << 80) + n for n in (1, 2, 3))
+    for number, code in ((answered, 10001), (failed, 9004), (last, 10001)):
+        writer.commit([world.request(number), world.outcome(number, code)], world.now_ns)
+    ground.seal()
+    late_us = world.now_ns // 1000 + 7_000_000
+    person = world.tokens.person(PERSON)
+    writer.commit([world.outcome(failed, at_us=late_us, person=person)], world.now_ns)
+    writer.close()
+    asked = Asked(persons=(Insz(PERSON),))
+    expected = query_live(world.log, world.keys, asked).rows
+    assert [len(row.outcomes) for row in expected] == [1, 2, 1]
+    assert ask(ground, asked).rows == expected
+    ground.seal()
+    assert ask(ground, asked).rows == expected

@@ -103,6 +103,19 @@ def test_columns_are_encoded_as_the_format_says() -> None:
         assert columns[name].has_dictionary_page
 
 
+def test_what_a_person_is_asked_for_in_is_quick_to_unpack() -> None:
+    """Small row groups, as LZ4; a file of use is packed as tightly as one of truth."""
+    for kind, groups, packed in (("p", [4096, 904], "LZ4"), ("u", [5000], "ZSTD")):
+        schema = SCHEMAS[kind]
+        empty = {name: pa.nulls(5000, schema.field(name).type) for name in schema.names}
+        parquet = pq.ParquetFile(pa.BufferReader(encode(kind, pa.table(empty, schema=schema))))
+        held = [parquet.metadata.row_group(at) for at in range(parquet.num_row_groups)]
+        assert [group.num_rows for group in held] == groups
+        assert {group.column(at).compression for group in held for at in range(len(schema))} == {
+            packed
+        }
+
+
 @pytest.mark.parametrize("kind", sorted(SCHEMAS))
 def test_each_kind_of_file_is_written(kind: str) -> None:
     table = SCHEMAS[kind].empty_table()

@@ -11,7 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ksz_router.codes import MEANINGS, Action, Code, Stage
 from ksz_router.daemon import answers, worker_process
-from ksz_router.daemon.metrics import SECONDS, Metrics, blame
+from ksz_router.daemon.histogram import SECONDS
+from ksz_router.daemon.metrics import Metrics, blame
 from ksz_router.daemon.opened import Errand, Exchange
 from ksz_router.daemon.session import Session
 from ksz_router.decision import Facts, Forward, Refusal

@@ -12,10 +12,8 @@ from hypothesis import strategies as st
 from ksz_router.codes import Code, Stage
 from ksz_router.decision import Forward, Refusal, decide, explain, stand, standing_key
 from ksz_router.messages import Request
-from ksz_router.model import (
-    OPEN,
-    Person,
-)
+from ksz_router.model import OPEN
+from ksz_router.persons import Person
 from tests.control_table import World, broken
 from tests.plain_case import (
     ASKED,
@@ -173,7 +171,7 @@ def test_what_was_settled_yesterday_is_settled_anew() -> None:
 @given(cases(), persons())
 def test_a_stranger_and_an_unknown_person_look_the_same(case: Case, other: Person) -> None:
     """Who does not know the person cannot learn whether the number exists or was replaced."""
-    hidden = case.knowing(person=msgspec.structs.replace(other, lines=()))
+    hidden = case.knowing(person=msgspec.structs.replace(other, packed=b""))
     verdict = decide(*hidden)
     if isinstance(verdict, Refusal) and verdict.code is Code.PERSON_NOT_INTEGRATED:
         assert decide(*case.knowing(person=None)) == verdict

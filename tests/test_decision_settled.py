@@ -19,9 +19,9 @@ from ksz_router.model import (
     Mode,
     NumberStatus,
     Outage,
-    Person,
     Role,
 )
+from ksz_router.persons import Person, pack_lines
 from tests.plain_case import (
     ASKED,
     BEGIN,
@@ -291,7 +291,10 @@ def test_a_member_must_be_managed_active_and_hold_the_role() -> None:
 
 def replaced_case() -> Case:
     person = Person(
-        NumberStatus.REPLACED, NEWER, NumberStatus.ACTIVE, (line(WELFARE, 2), line(JOBS, 1))
+        NumberStatus.REPLACED,
+        NEWER,
+        NumberStatus.ACTIVE,
+        pack_lines((line(WELFARE, 2), line(JOBS, 1))),
     )
     return plain_case().knowing(person=person)
 
@@ -315,7 +318,7 @@ def test_a_new_number_is_disclosed_only_after_the_own_integration_passed() -> No
 def test_a_deceased_person_matters_only_where_the_service_says_so() -> None:
     """Then the day of death is told."""
     state = NumberStatus.DECEASED
-    lines = (line(WELFARE, 2), line(JOBS, 1))
+    lines = pack_lines((line(WELFARE, 2), line(JOBS, 1)))
     case = plain_case().knowing(person=Person(state, ASKED, state, lines, 20260201))
     assert code_of(case) is None
     refusal = decide(*case.serving(refuse_deceased=True))
@@ -324,7 +327,7 @@ def test_a_deceased_person_matters_only_where_the_service_says_so() -> None:
 
 def test_a_cancelled_number_is_refused_even_at_the_end_of_a_chain() -> None:
     """What counts is the number in use."""
-    lines = (line(WELFARE, 2), line(JOBS, 1))
+    lines = pack_lines((line(WELFARE, 2), line(JOBS, 1)))
     person = Person(NumberStatus.REPLACED, NEWER, NumberStatus.CANCELLED, lines)
     case = plain_case().knowing(person=person).serving(follow_replaced=True)
     assert code_of(case) is Code.PERSON_CANCELLED

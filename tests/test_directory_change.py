@@ -18,7 +18,7 @@ from ksz_router.directory.change import (
     malformed,
 )
 from ksz_router.directory.packing import Record, order
-from ksz_router.limits import person_lines_max, person_numbers_max
+from ksz_router.limits import person_lines_max, person_numbers_max, person_role_lines_max
 from ksz_router.model import ANY_TYPE, OPEN, PROVISIONAL, Line, NumberStatus
 from tests.directory_files import A, B, C, D, number
 from tests.directory_model import NUMBERS, TODAY, Model, changes, seen_in
@@ -132,13 +132,40 @@ def test_the_bounds_of_a_person_hold() -> None:
     refused = step(records, asked(Operation.REPLACE, current, other=last))
     assert refused is Reason.TOO_MANY_NUMBERS
 
-    lines = tuple(Line(17, 1, 2, 0, 18000101 + index, 0) for index in range(person_lines_max))
+    lines = tuple(Line(18 + n // 1000, 0, 2, 0, 18000101, 0) for n in range(person_lines_max))
     full = {A: Record(status=NumberStatus.ACTIVE, lines=lines)}
     assert step(full, asked(Operation.INSCRIBE, A, a_line(3))) is Reason.TOO_MANY_LINES
-    whole = (a_line(3, 20240101, 20240131), *(a_line(4) for _ in range(person_lines_max - 1)))
-    full = {A: Record(status=NumberStatus.ACTIVE, lines=whole)}
+    full = {A: Record(status=NumberStatus.ACTIVE, lines=lines[1:])}
+    assert step(full, asked(Operation.INSCRIBE, A, a_line(3))) is None
+
+
+def test_a_role_cannot_take_the_room_of_others() -> None:
+    """It may have a quarter of the lines; what it has can be adjusted, and others go on."""
+    others = (Line(18, 0, 2, 0, 20240101, OPEN),)
+    own = (
+        a_line(3, 20240101, 20240131),
+        *(a_line(4) for _ in range(person_role_lines_max - 1)),
+    )
+    full = {A: Record(status=NumberStatus.ACTIVE, lines=own + others)}
     split = asked(Operation.REMOVE_PERIOD, A, a_line(3, 20240110, 20240110))
     assert step(full, split) is Reason.TOO_MANY_LINES
+    inscribed = asked(Operation.INSCRIBE, A, a_line(5))
+    assert step(full, inscribed) is Reason.TOO_MANY_LINES
+    assert step(full, asked(Operation.ADJUST, A, a_line(3, 20240101, 20240130))) is None
+    other_role = asked(Operation.INSCRIBE, A, Line(18, 0, 3, 1, 20240101, OPEN))
+    assert step(full, other_role) is None
+    assert step(full, asked(Operation.REMOVE_LINE, A, a_line(3, 20240101))) is None
+    assert step(full, inscribed) is None
+
+
+def test_what_a_load_brought_of_a_role_can_be_mended_and_does_not_grow() -> None:
+    """A load knows no bound of roles: it would be no use to refuse what takes away."""
+    own = (a_line(3), *(a_line(4) for _ in range(person_role_lines_max + 1)))
+    full = {A: Record(status=NumberStatus.ACTIVE, lines=own)}
+    assert step(full, asked(Operation.ADJUST, A, a_line(3, 20240101, 20240130))) is None
+    assert step(full, asked(Operation.INSCRIBE, A, a_line(5))) is Reason.TOO_MANY_LINES
+    assert step(full, asked(Operation.REMOVE_CAPACITY, A, a_line(3))) is None
+    assert step(full, asked(Operation.INSCRIBE, A, a_line(5))) is Reason.TOO_MANY_LINES
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import pytest
 from ksz_router.directory import Directory, DirectoryError, folder
 from ksz_router.directory.loader import REASONS_MAX, Loaded, LoadRefusedError, load
 from ksz_router.limits import person_lines_max, person_numbers_max
-from ksz_router.model import ANY_TYPE, OPEN, Line, NumberStatus, Person
+from ksz_router.model import ANY_TYPE, OPEN, Line, NumberStatus
+from ksz_router.persons import Person, pack_lines
 from tests.directory_files import HEADING, A, B, C, D, line, loaded, number, person, written
 
 
@@ -38,12 +39,14 @@ def test_a_file_becomes_persons(tmp_path: Path) -> None:
             active,
             A,
             active,
-            (
-                Line(11, 1, 0, 1, 20150101, OPEN, 0),
-                Line(17, ANY_TYPE, 902, 3, 20200229, 20200301, 20200302),
+            pack_lines(
+                (
+                    Line(11, 1, 0, 1, 20150101, OPEN, 0),
+                    Line(17, ANY_TYPE, 902, 3, 20200229, 20200301, 20200302),
+                )
             ),
         ),
-        Person(deceased, B, deceased, (), 20240517),
+        Person(deceased, B, deceased, b"", 20240517),
     ]
 
 

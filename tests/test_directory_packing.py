@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from ksz_router.directory.packing import (
     HEADER_BYTES,
     KEY_BYTES,
-    LINE_BYTES,
     DamagedError,
     Record,
     order,
@@ -23,6 +22,7 @@ from ksz_router.directory.packing import (
 )
 from ksz_router.limits import person_numbers_max
 from ksz_router.model import ANY_TYPE, OPEN, Line, NumberStatus
+from ksz_router.persons import LINE_BYTES
 
 NUMBER = "85073099734"
 

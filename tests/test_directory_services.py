@@ -1,6 +1,5 @@
 """The directory's services on a real directory: what is asked, answered, and bounded."""
 
-import resource
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,8 @@ import trio
 
 from ksz_router import limits
 from ksz_router.daemon.directory_asked import REFUSALS, change_of
-from ksz_router.daemon.directory_batches import Batches, Failure, Found, Verdict
+from ksz_router.daemon.directory_batches import Batches
+from ksz_router.daemon.directory_jobs import Failure, Found, Verdict
 from ksz_router.daemon.directory_metrics import DirectoryMetrics
 from ksz_router.daemon.directory_services import DirectoryServices
 from ksz_router.directory.change import Applied, Change, Operation, Reason
@@ -23,6 +23,7 @@ from ksz_router.model import ANY_TYPE, OPEN, Line
 from ksz_router.sdk import Supply
 from ksz_router.sdk import directory as d
 from tests.daemon_ground import FORMER, NEIGHBOUR, NOBODY, load_directory
+from tests.directory_breaking import break_at
 from tests.worlds import LINES, PERSON
 
 NOW_MS = 1_795_300_000_000
@@ -353,11 +354,7 @@ def test_a_write_that_fails_is_answered_to_nobody(writer: Writer) -> None:
             batches.change(inscription(number), 5, answered.append)
         await batches.run()
 
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limit[1]))
-    try:
-        with pytest.raises(DirectoryError):
-            trio.run(main)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    break_at(writer, "after commit")
+    with pytest.raises(DirectoryError):
+        trio.run(main)
     assert answered == []

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from ksz_router.directory import DamagedError, Directory, DirectoryError, folder, marks
 from ksz_router.directory.check import check
 from ksz_router.directory.packing import Record, pack, pack_key
-from ksz_router.model import OPEN, Line, NumberStatus, Person
+from ksz_router.model import OPEN, Line, NumberStatus
+from ksz_router.persons import Person
 from tests.directory_files import A, B, line, loaded, number, person
 
 NUMBERS = [number(counter) for counter in range(980, 999)]

@@ -13,7 +13,8 @@ from ksz_router.directory.check import check
 from ksz_router.directory.loader import load
 from ksz_router.directory.synthesise import PERSONS_MIN, landmarks, write_csv, write_parquet
 from ksz_router.identifiers import is_insz
-from ksz_router.model import ANY_TYPE, OPEN, PROVISIONAL, NumberStatus, Person
+from ksz_router.model import ANY_TYPE, OPEN, PROVISIONAL, NumberStatus
+from ksz_router.persons import Person
 
 SEED = 7
 PERSONS = 3_000

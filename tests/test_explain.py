@@ -15,6 +15,7 @@ from ksz_router.directory.loader import load
 from ksz_router.directory.rows import COLUMNS
 from ksz_router.privacylog import keys
 from ksz_router.privacylog.verify import verify
+from tests import sectoral_ground
 from tests import worlds as w
 
 NEXT = "00010199747"
@@ -181,3 +182,26 @@ def test_an_inactive_store_says_what_to_do(
     assert main(asked) == NOT_IN_ORDER
     assert "rulebook activate" in capsys.readouterr().err
     assert main([*asked[:-2]]) == USAGE
+
+
+@pytest.mark.parametrize(
+    ("says", "code", "exit_code"),
+    [
+        ((), "", OK),
+        (("--keepers-say", "unknown"), "SOURCE_NOT_IN_SECTORAL_DIRECTORY", NOT_IN_ORDER),
+        (("--keepers-say", "unavailable"), "SECTORAL_DIRECTORY_DOWN", NOT_IN_ORDER),
+    ],
+)
+def test_nobody_is_asked_and_what_they_are_taken_to_say_is_shown(
+    desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    *, says: tuple[str, ...], code: str, exit_code: int,
+) -> None:  # fmt: skip
+    """Where the directory of the source's network is kept elsewhere."""
+    world = w.make_world(tmp_path, more=sectoral_ground.text())
+    asked = ("--service", "HealthCareInsurance", "--service-version", "1", *ASKED[4:])
+    words = ("--store", str(world.store), "--person", w.PERSON, *says)
+    assert desk.explain(*asked, *words) == exit_code
+    shown = capsys.readouterr().out
+    said = says[-1] if says else "known"
+    assert f"{w.NIC} {said} at {w.NIC}" in shown
+    assert code in shown

@@ -33,6 +33,7 @@ from tests.mailbox_ground import (
     rules,
     send,
 )
+from tests.worlds import EXAMPLE
 
 A, B, C = PEOPLE[:3]
 
@@ -186,8 +187,11 @@ service = "directory.inscribe"
 version = 1
 role = "%s"
 """
+    living_wage = (EXAMPLE / "services" / "living-wage.toml").read_text(encoding="utf-8")
+    integrations = living_wage[living_wage.index("[[integration]]") :]  # could never be applied so
     made = rules(
         tmp_path,
+        ("services/living-wage.toml", integrations, ""),
         ("availability/directory.toml", bank, other),
         ("deliberations/wet-1990-art-6.toml", grant % "25/0", grant % "18/0"),
     )

@@ -1,5 +1,6 @@
 """Mailboxes received: durable before acknowledged, complete or refused, each number once."""
 
+import os
 import random
 from pathlib import Path
 
@@ -190,6 +191,29 @@ def test_what_is_old_is_forgotten_and_the_number_is_not(tmp_path: Path) -> None:
     assert mailboxes.find(CENTRE, 1) is not None
     assert {path.name for path in tmp_path.iterdir()} == {"data.mdb", "lock.mdb"}, "no lines"
     mailboxes.close()
+
+
+def test_lines_that_a_kill_left_to_nobody_are_forgotten_as_well(tmp_path: Path) -> None:
+    """They name persons. Between the file and the note of its first part nothing else knows it."""
+    mailboxes = Mailboxes(tmp_path)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Mailboxes, "note", lambda *_: _killed())
+        mailboxes.receive(ME, parts(LONG, 4)[0], 5)
+    known, _ = mailboxes.receive(ME, parts(LONG.replace(b",4\n", b",5\n", 1), 5)[0], 10**15)
+    left = tmp_path / f"{CENTRE}-4.lines"
+    for file in (left, mailboxes.lines_file(known)):
+        os.utime(file, ns=(9_000_000, 9_000_000))
+
+    mailboxes.forget_before(9)
+    assert left.exists(), "a part of it may be under way"
+    mailboxes.forget_before(10)
+    assert not left.exists()
+    assert mailboxes.lines_file(known).exists(), "the rest of it may come"
+    mailboxes.close()
+
+
+def _killed() -> None:
+    raise KeyboardInterrupt
 
 
 def test_ids_of_lines_hold_the_moment_and_nothing_of_chance() -> None:

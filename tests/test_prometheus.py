@@ -11,7 +11,8 @@ import pytest
 from ksz_router.codes import Code
 from ksz_router.config import Config
 from ksz_router.daemon.directory_metrics import DirectoryMetrics
-from ksz_router.daemon.metrics import SECONDS, Metrics, blame
+from ksz_router.daemon.histogram import SECONDS
+from ksz_router.daemon.metrics import Metrics, blame
 from ksz_router.daemon.sequencer_metrics import SequencerMetrics
 
 ROOT = Path(__file__).parents[1]

@@ -31,7 +31,7 @@ from tests.plain_case import (
     line,
     plain_case,
 )
-from tests.strategies import cases
+from tests.strategies import asking_cases, cases
 
 KEYS = QuarterKeys(id="2026Q1-00000000", **{
     name: bytes([number]) * 32
@@ -78,7 +78,7 @@ def replayed(case: Case, entry: Entry) -> Replayed:
 
 
 @often
-@given(cases())
+@given(cases() | asking_cases())
 def test_whatever_was_decided_is_decided_again(case: Case) -> None:
     """No verdict raises a false alarm: there are facts under which each recorded one holds."""
     if case.request.person is None or not is_insz(case.request.person):

@@ -387,6 +387,13 @@ def test_a_line_has_one_owner() -> None:
     assert owners.of(18, 4) == Owner("18/4", "nobody holds it in the rulebook")
 
 
+def test_who_keeps_the_directory_does_not_answer_for_the_lines_of_its_members() -> None:
+    """It manages them so that messages can change their lines; the lists are still theirs."""
+    institutions = [institution("1", "18/0"), institution("9", "25/0", members=("1",))]
+    assert Owners(institutions, 20260930).of(18, 0).key == "9"
+    assert Owners(institutions, 20260930, frozenset({"9"})).of(18, 0).key == "1"
+
+
 def test_grants_that_nobody_can_use_are_told(desk: Desk) -> None:
     """A capacity of a role in which nobody is known, though a grant asks for it."""
     desk.report()

@@ -48,7 +48,7 @@ def test_check_tells_every_finding_and_refuses_on_errors(
 
     assert main(words) == NOT_IN_ORDER
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == "19 files: 1 errors, 3 warnings"
+    assert lines[-1] == "20 files: 1 errors, 3 warnings"
     assert (
         "rights/ocmw.toml:13: error: level = 7 is out of range; give a value from 0 to 4" in lines
     )

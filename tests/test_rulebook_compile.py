@@ -100,9 +100,9 @@ def test_the_manifest_says_what_is_in_it(tmp_path: Path) -> None:
 
     assert manifest.counts == {
         "institutions": 16,
-        "services": 20,
-        "grants": 42,
-        "availability": 21,
+        "services": 22,
+        "grants": 46,
+        "availability": 23,
         "outages": 1,
         "rights": 14,
     }

@@ -9,7 +9,8 @@ import pytest
 from ksz_router.codes import Code
 from ksz_router.decision import Forward, decide
 from ksz_router.identifiers import is_insz
-from ksz_router.model import Line, NumberStatus, Person
+from ksz_router.model import Line, NumberStatus
+from ksz_router.persons import Person, pack_lines
 from ksz_router.rights import Rights
 from ksz_router.rulebook.check import check
 from ksz_router.rulebook.snapshot import Snapshot
@@ -53,7 +54,7 @@ NUMBER = {
 
 
 def person(status: NumberStatus = NumberStatus.ACTIVE, *lines: Line) -> Person:
-    return Person(status, w.PERSON, status, lines or w.LINES)
+    return Person(status, w.PERSON, status, pack_lines(lines or w.LINES))
 
 
 def lines_but(sector: int, *instead: Line) -> Person:
@@ -61,7 +62,7 @@ def lines_but(sector: int, *instead: Line) -> Person:
     return person(NumberStatus.ACTIVE, *kept, *instead)
 
 
-REPLACED = Person(NumberStatus.REPLACED, w.PERSON, NumberStatus.ACTIVE, w.LINES)
+REPLACED = Person(NumberStatus.REPLACED, w.PERSON, NumberStatus.ACTIVE, pack_lines(w.LINES))
 CANCELLED = person(NumberStatus.CANCELLED)
 DECEASED = person(NumberStatus.DECEASED)
 LOW_PHASE = lines_but(17, Line(17, 1, 2, 0, 20200101, 99991231))
@@ -111,6 +112,8 @@ PASSES: list[tuple[str, dict[str, Any], Person, tuple[str, ...]]] = [
     (w.DEPARTMENT, {**DMFA, **PATH_B, "level": 2}, w.KNOWN, (w.RSZ,)),
     (w.FUND, {**INSURANCE, "sector": 11, "type": 1, "capacity": 1}, w.KNOWN, (w.NIC,)),
     (w.CENTRE, {"service": "A036", "version": 1}, lines_but(16), (w.POD_MI,)),
+    (w.CENTRE, {"service": "LivingWageGranted", "version": 1}, lines_but(17), (w.RVA,)),
+    (w.CENTRE, {"service": "LivingWageEnded", "version": 1}, lines_but(18), (w.RVA,)),
     (w.REGISTER, {**MUTATIONS, **PATH_B}, w.KNOWN, (w.RVA, w.NIC)),
     (w.CENTRE, {"service": "PensionRegister", "version": 1}, w.KNOWN, (w.PENSIONS,)),
     (w.CENTRE, {"service": "OccupationalDisease", "version": 1}, w.KNOWN, (w.DISEASES,)),

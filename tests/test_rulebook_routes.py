@@ -53,7 +53,7 @@ FAULTS = [
     Fault(AVAILABLE, "order = 1", 'subscribes = "changes"', "nobody subscribes to a consultation"),
     Fault(AVAILABLE, 'subscribes = "changes"', 'subscribes = "some"', "$.subscribes"),
     Fault(NETWORKS, "ziekteverzekering", "kinderbijslag", "no institution is in the secondary"),
-    Fault(NETWORKS, '"hosted"', '"asked"', "$.directory"),
+    Fault(NETWORKS, '"hosted"', '"elsewhere"', "$.directory"),
     Fault(NETWORKS, 'directory = "hosted"',
           'directory = "hosted"\n[[network]]\nname = "ziekteverzekering"\ndirectory = "hosted"',
           "stands here twice"),

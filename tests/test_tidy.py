@@ -19,8 +19,9 @@ FUNCTION_LINES_MAX = 60
 # never from another part of its own rank.
 RANKS = [
     {"identifiers", "codes", "limits", "official"},
+    {"keepers"},
     {"model"},
-    {"messages", "days"},
+    {"messages", "days", "persons"},
     {"decision"},
     {"routing"},
     {"wire"},

@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 from ksz_router.identifiers import Kbo
 from ksz_router.messages import Request
-from ksz_router.model import ANY_TYPE, OPEN, Day, Line, NumberStatus, Person
+from ksz_router.model import ANY_TYPE, OPEN, Day, Line, NumberStatus
+from ksz_router.persons import Person, pack_lines
 from ksz_router.rulebook.activation import activate
 from ksz_router.rulebook.compile import build
 
@@ -66,7 +67,7 @@ LINES = (
 )
 """Lines under which everyone in the example knows ``PERSON``, to this day."""
 
-KNOWN = Person(NumberStatus.ACTIVE, PERSON, NumberStatus.ACTIVE, LINES)
+KNOWN = Person(NumberStatus.ACTIVE, PERSON, NumberStatus.ACTIVE, pack_lines(LINES))
 """What a directory that holds ``LINES`` says of ``PERSON``."""
 
 

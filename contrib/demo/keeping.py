@@ -23,7 +23,7 @@ def kept(unknown_here: Request, replaced: Request, new: str) -> Iterator[Chapter
     """
     yield Chapter(
         "The directory is kept true",
-        "Who knows whom is changed by the institutions themselves, through the router.\n"
+        "Who knows whom is changed by the institutions themselves, or by what they send.\n"
         "Once a change is answered, every request is judged by it.",
         tuple(_keeping(unknown_here)),
     )
@@ -68,6 +68,16 @@ def _keeping(question: Request) -> Iterator[Step]:
     yield Step(
         who=CENTRE, about="asked about after that", request=again(),
         expected=Code.PERSON_NOT_INTEGRATED,
+    )  # fmt: skip
+    granted = msgspec.structs.replace(again(), service="LivingWageGranted", version=1)
+    yield Step(
+        who=CENTRE, about="a living wage: the message opens the file",
+        request=msgspec.structs.replace(granted, begin=20260101, payload=b"a decision"),
+        expected=Code.ANSWERED_WITH_DATA, went_to=(RVA,),
+    )  # fmt: skip
+    yield Step(
+        who=CENTRE, about="asked about once it is answered", request=again(),
+        expected=Code.ANSWERED_WITH_DATA, went_to=(RVA,),
     )  # fmt: skip
 
 

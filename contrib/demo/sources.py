@@ -24,7 +24,7 @@ from ksz_router.sdk import Delivery, Identity, Outcome, Provider, Supply
 from ksz_router.sdk.directory import NUMBER, notice_of
 
 SERVICES = {
-    RVA: (("UnemploymentData", 3), ("MutationsSender", 1), (NUMBER, 1)),
+    RVA: (("UnemploymentData", 3), ("MutationsSender", 1), ("LivingWageGranted", 1), (NUMBER, 1)),
     NIC: (("HealthCareInsurance", 1), ("MutationsSender", 1), (NUMBER, 1)),
     HANDICAP: (("Handi", 1),),
     RSZ: (("DmfaConsultationService", 1),),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import trio
 
-from ksz_router.sdk import Delivery, Identity, Outcome, Provider, Supply
+from ksz_router.sdk import Asked, Delivery, Identity, Outcome, Provider, Supply
 
 
 async def unemployment(delivery: Delivery) -> Supply:
@@ -34,11 +34,19 @@ async def decision(delivery: Delivery) -> Supply:
     return supply
 
 
+async def knows(question: Asked) -> bool:
+    """Say whether our directory knows the person as is asked: yes or no, and nothing more."""
+    held = await find_periods(question.person, question.begin, question.end)
+    return bool(held) and question.sought.institution in our_network
+
+
 async def find_periods(person: str, begin: int, end: int | None) -> list[list[int | None]]:
     """Ask your own database here; days are ``yyyymmdd``, an end of None is open."""
     await trio.lowlevel.checkpoint()
     return [[begin, end]] if person else []
 
+
+our_network = {"0999019232"}  # the institutions whose persons our directory holds
 
 taken: dict[bytes, Supply] = {}  # in earnest: in your database, in the transaction of the change
 
@@ -56,6 +64,7 @@ async def serve(identity: Identity, *, port: int, router_uri: str) -> None:
         identity,
         router_uris={router_uri},
         services={("UnemploymentData", 3): unemployment, ("A036", 1): decision},
+        sectoral=knows,  # only who keeps the directory of a secondary network
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(drain_on_sigterm, provider)

@@ -31,8 +31,9 @@ from ksz_router.directory.synthesise import (
     write_parquet,
 )
 from ksz_router.identifiers import is_insz
-from ksz_router.model import ANY_TYPE, OPEN, Day, Line, Person
+from ksz_router.model import ANY_TYPE, OPEN, Day, Line
 from ksz_router.official import capacity_label, sectors
+from ksz_router.persons import Person
 from ksz_router.privacylog import PrivacyLogError
 
 _EXAMPLES = """examples:
@@ -203,7 +204,7 @@ def _print_person(person: Person | None, asked: str, numbers: int, version: int)
         status += f" by {person.current} ({person.current_status.name.lower()})"
     if person.deceased:
         status += f", died {_written(person.deceased)}"
-    print(f"{status}; numbers: {numbers}; lines: {len(person.lines)}; version {version}")
+    print(f"{status}; numbers: {numbers}; lines: {person.lines_count}; version {version}")
     for line in person.lines:
         kind = "*" if line.type == ANY_TYPE else str(line.type)
         period = f"{_written(line.begin)} .. {_written(line.end) or 'open':<10}"

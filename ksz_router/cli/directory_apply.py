@@ -15,6 +15,7 @@ from ksz_router.cli.progress import drawn
 from ksz_router.cli.reading import Reading, add_reading
 from ksz_router.config import Config
 from ksz_router.config import load as load_config
+from ksz_router.daemon.clock import guarded_us
 from ksz_router.daemon.directory_process import own_uri
 from ksz_router.daemon.mailbox_keeper import lane_of
 from ksz_router.directory.lock import DirectoryBusy
@@ -132,7 +133,9 @@ def _applied(
     while mailbox.state is State.WAITING:
         try:
             writer = Writer.open(
-                Path(settings.tables.directory), keep_days=settings.directory.keep_days
+                Path(settings.tables.directory),
+                keep_days=settings.directory.keep_days,
+                journal_rows_max=settings.directory.journal_rows_max,
             )
         except DirectoryBusy:
             time.sleep(_AGAIN_SECONDS)
@@ -152,10 +155,13 @@ def _applied_here(
     settings: Config,
     progress: Progress | None,
 ) -> Mailbox:
-    lane = lane_of(settings, mailboxes, writer, own_uri(Path(settings.directory.certificate)))
+    own = own_uri(Path(settings.directory.certificate))
+    lane = lane_of(settings, mailboxes, writer, own, guarded_us())
     try:
         while mailbox.state is State.WAITING:
-            assert lane.step() is not None, "it waits"
+            step = lane.step()
+            assert step is not None, "it waits"
+            time.sleep(step.rest_s)
             mailbox = _look(mailbox, mailboxes, progress)
     finally:
         lane.close()

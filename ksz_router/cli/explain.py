@@ -18,12 +18,13 @@ from ksz_router.cli.reading import Reading, add_reading, look_up
 from ksz_router.codes import MEANINGS, Code
 from ksz_router.config import load
 from ksz_router.days import brussels_day, is_day
-from ksz_router.decision import Facts, Forward, Refusal, Step, Verdict, explain, stand
+from ksz_router.decision import Facts, Forward, Refusal, Step, Verdict, explain, stand, unasked
 from ksz_router.directory import DirectoryError
 from ksz_router.directory.sectoral import Sectoral
 from ksz_router.identifiers import is_insz
 from ksz_router.messages import Request
-from ksz_router.model import Day, Kind, Person
+from ksz_router.model import Day, Kind
+from ksz_router.persons import Person
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.rights import Rights
 from ksz_router.rulebook.activation import active
@@ -42,6 +43,7 @@ command line is seen by everyone on the machine. A request file is a JSON object
 a Request in docs/protocol.md; options win over it. Exit code 0: would be forwarded; 1: refused.
 """
 
+_SAID = {"known": True, "unknown": False, "unavailable": None}
 _NUMBERS = ("sector", "type", "capacity", "begin", "end", "level")
 _TEXTS = ("service", "user", "application", "means", "kbo", "legal_framework", "member",
           "final_client", "person", "enterprise", "source", "ticket")  # fmt: skip
@@ -85,6 +87,11 @@ def add(parser: ArgumentParser) -> None:
     )
     tables.add_argument("--log", type=Path, metavar="DIR", help="the privacy log")
     tables.add_argument("--keys", type=Path, metavar="DIR", help="the privacy log's keys")
+    tables.add_argument(
+        "--keepers-say", choices=_SAID, default="known", metavar="WHAT",
+        help="what managing institutions that keep a directory are taken to say (nobody is asked): "
+        "known (unless said), unknown, unavailable",
+    )  # fmt: skip
     parser.add_argument("--today", type=int, metavar="YYYYMMDD", help="judge as if on this day")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -109,16 +116,20 @@ def run(arguments: Namespace) -> int:
                 person=person,
             )
             facts = _with_sectoral(facts, request, today, snapshot, tables.sectoral)
+            facts = _with_answers(facts, request, today, _SAID[arguments.keepers_say])
         finally:
             snapshot.close()
     except (RulebookError, DirectoryError, PrivacyLogError, OSError) as error:
         print(f"ksz-router: {error}", file=sys.stderr)
         return NOT_IN_ORDER
     steps, verdict = explain(request, facts, today)
+    taken = [
+        f"{n.institution} {arguments.keepers_say} at {n.keeper.kbo}" for n in facts.answers or ()
+    ]
     if arguments.json:
-        _print_json(snapshot.generation, steps, verdict)
+        _print_json(snapshot.generation, steps, _outcome(verdict, taken))
     else:
-        _print_text(snapshot.generation, steps, verdict)
+        _print_text(snapshot.generation, steps, _outcome(verdict, taken))
     return OK if isinstance(verdict, Forward) else NOT_IN_ORDER
 
 
@@ -175,6 +186,14 @@ def _with_sectoral(
         sectoral.close()
 
 
+def _with_answers(facts: Facts, request: Request, today: Day, said: bool | None) -> Facts:  # noqa: FBT001
+    """Take the keepers of sectoral directories to say this, to whatever they would be asked."""
+    while questions := unasked(request, facts, today):
+        answers = {**(facts.answers or {}), **dict.fromkeys(questions, said)}
+        facts = msgspec.structs.replace(facts, answers=answers)
+    return facts
+
+
 def _request(arguments: Namespace) -> Request:
     values = dict(_DEFAULTS)
     if arguments.request is not None:
@@ -209,27 +228,31 @@ def _from_file(file: Path) -> dict[str, object]:
     return values
 
 
-def _print_text(generation: str, steps: list[Step], verdict: Verdict) -> None:
+def _print_text(generation: str, steps: list[Step], outcome: dict[str, object]) -> None:
     print(f"rulebook {generation}")
     for step in steps:
         mark = "✓" if step.refusal is None else "✗"
         print(f"{mark} {step.stage.name.lower().replace('_', ' '):18} {step.question}")
-    for name, value in _outcome(verdict).items():
+    for name, value in outcome.items():
         if value not in ("", [], None):
             print(f"{name.replace('_', ' '):20} {value}")
 
 
-def _print_json(generation: str, steps: list[Step], verdict: Verdict) -> None:
+def _print_json(generation: str, steps: list[Step], outcome: dict[str, object]) -> None:
     tried = [
         {"stage": s.stage.name, "question": s.question, "holds": s.refusal is None} for s in steps
     ]
-    value = {"generation": generation, "rules": tried, "outcome": _outcome(verdict)}
+    value = {"generation": generation, "rules": tried, "outcome": outcome}
     print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
-def _outcome(verdict: Verdict) -> dict[str, object]:
-    if isinstance(verdict, Refusal):
-        return _refusal(verdict)
+def _outcome(verdict: Verdict, taken: list[str]) -> dict[str, object]:
+    """What came of it, and what managing institutions were taken to say."""
+    found = _refusal(verdict) if isinstance(verdict, Refusal) else _forward(verdict)
+    return {**found, "taken_as": taken} if taken else found
+
+
+def _forward(verdict: Forward) -> dict[str, object]:
     answered_here = verdict.service.kind is Kind.TEST
     return {
         "verdict": "answered by the router" if answered_here else "forward",

@@ -85,7 +85,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--violations",
         nargs="?",
         const="any",
-        choices=("any", "own", "source", "recipient"),
+        choices=("any", "own", "sectoral", "source", "recipient"),
         help="what passed with a broken integration rule whose mode is log",
     )
     parser.add_argument("--limit", type=int, default=1000, metavar="N", help="default %(default)s")

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from ksz_router.directory.snapshot import Directory
 from ksz_router.identifiers import Insz
-from ksz_router.model import Day, Person
+from ksz_router.model import Day
+from ksz_router.persons import Person
 from ksz_router.privacylog.reading import record_reading
 
 

@@ -3,6 +3,7 @@
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,14 +15,16 @@ from ksz_router.cli import NOT_IN_ORDER, OK, UsageError
 from ksz_router.cli.reading import Reading
 from ksz_router.config import Config, load
 from ksz_router.days import brussels_day, to_date
+from ksz_router.directory import quarters
 from ksz_router.directory.packing import DirectoryError
 from ksz_router.directory.scan import Scan
-from ksz_router.model import Role
+from ksz_router.model import INSCRIBE_SERVICE, Day, Role
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.report.directory_figures import Figures, read_figures
 from ksz_router.report.directory_findings import Terms
 from ksz_router.report.directory_owners import Granted, Owners, granted, held_roles
 from ksz_router.report.directory_page import Source, directory_page
+from ksz_router.report.directory_past import evolution, to_keep
 from ksz_router.report.directory_tables import by_owner, sheets
 from ksz_router.report.quarter import Quarter
 from ksz_router.report.work_lists import WorkLists, WorkListsError
@@ -35,6 +38,15 @@ _BOUNDS = {
     "keep_years": (1, 100),
     "lines_max": (1, 100_000),
 }
+
+
+class _Counted(NamedTuple):
+    """What was counted, and of which day it is."""
+
+    figures: Figures
+    as_of: Day
+    """What serves is of today; a backup of the day of its last change, at least."""
+    lists: WorkLists | None
 
 
 class _Rulebook(NamedTuple):
@@ -56,8 +68,11 @@ def report(arguments: Namespace) -> int:
     config = load(arguments.config)
     try:
         rulebook = _read_rulebook(Path(config.tables.rulebook))
-        figures, lists = _count(arguments, config, quarter, rulebook)
-        _write(arguments.out, config, figures, rulebook, lists)
+        home = _home(arguments, config)
+        kept = quarters.read(home)
+        counted = _count(arguments, config, quarter, rulebook)
+        _write(arguments.out, config, counted, rulebook, kept)
+        _keep(home, counted)
     except (DirectoryError, PrivacyLogError, RulebookError, WorkListsError) as error:
         print(f"ksz-router: {error}", file=sys.stderr)
         return NOT_IN_ORDER
@@ -89,19 +104,24 @@ def _read_rulebook(store: Path) -> _Rulebook:
     snapshot = Snapshot.open(store, active(store))
     try:
         institutions = snapshot.institutions()
+        keepers = frozenset(str(row.kbo) for row in snapshot.sources(INSCRIBE_SERVICE, 1))
         return _Rulebook(
             snapshot.generation,
             held_roles(institutions),
-            Owners(institutions, day),
+            Owners(institutions, day, keepers),
             granted(snapshot, day),
         )
     finally:
         snapshot.close()
 
 
-def _count(
-    arguments: Namespace, config: Config, quarter: Quarter, rulebook: _Rulebook
-) -> tuple[Figures, WorkLists | None]:
+def _home(arguments: Namespace, config: Config) -> Path:
+    """Where figures of quarters are kept: beside what serves, or what is read where none does."""
+    serving = Path(config.tables.directory)
+    return serving if arguments.directory is None or serving.is_dir() else Path(arguments.directory)
+
+
+def _count(arguments: Namespace, config: Config, quarter: Quarter, rulebook: _Rulebook) -> _Counted:
     """Count the directory; where work lists are asked for, record that first."""
     terms = Terms(arguments.provisional_days, arguments.unchanged_years, arguments.keep_years)
     target = arguments.directory or Path(config.tables.directory)
@@ -114,7 +134,9 @@ def _count(
             reading.record((), begin=quarter.first, end=quarter.last)
             lists = WorkLists(arguments.work_lists, rulebook.owners, arguments.lines_max)
             open_.enter_context(lists)
+        begun_us = time.time_ns() // 1000
         scan = open_.enter_context(Scan.open(target))
+        as_of_us = begun_us if arguments.directory is None else scan.recorded_us
         if scan.live:
             print(
                 f"ksz-router: {target} is being changed: it grows while this reads; "
@@ -127,14 +149,30 @@ def _count(
         figures = read_figures(
             scan, quarter, terms, rulebook.roles, listing=lists, advanced=bar.update
         )
-    return figures, lists
+    return _Counted(figures, brussels_day(as_of_us * 1000), lists)
+
+
+def _keep(home: Path, counted: _Counted) -> None:
+    """Keep the figures of a quarter that has just ended, for all later reports."""
+    figures = counted.figures
+    quarter, following = figures.quarter, figures.quarter.before(-1)
+    if not following.first <= counted.as_of <= following.last:
+        return
+    if quarters.keep(home, to_keep(figures, counted.as_of)):
+        print(f"{home / quarters.FOLDER}: the figures of {quarter} are kept for later reports")
 
 
 def _write(
-    out: Path, config: Config, figures: Figures, rulebook: _Rulebook, lists: WorkLists | None
+    out: Path,
+    config: Config,
+    counted: _Counted,
+    rulebook: _Rulebook,
+    kept: Mapping[str, quarters.Kept],
 ) -> None:
+    figures, lists = counted.figures, counted.lists
+    past = evolution(figures, kept)
     listed = {} if lists is None else lists.listed
-    found = sheets(figures, rulebook.owners, rulebook.grants, listed)
+    found = sheets(figures, past, rulebook.owners, rulebook.grants, listed)
     stem = f"directory-{figures.quarter}"
     files = {name: f"{stem}-{name}.csv" for name in found}
     source = Source(
@@ -143,7 +181,8 @@ def _write(
         node=config.node.name,
         generation=rulebook.generation,
     )
-    page = directory_page(figures, found, by_owner(figures, rulebook.owners), source, files)
+    owned = by_owner(figures, rulebook.owners)
+    page = directory_page(figures, past, found, owned, source, files=files)
     out.mkdir(parents=True, exist_ok=True)
     for name, sheet in found.items():
         (out / files[name]).write_text(sheet.text(), encoding="utf-8")

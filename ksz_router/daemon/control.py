@@ -61,6 +61,9 @@ class Stop(msgspec.Struct, frozen=True, tag="stop"):
 class Ask(msgspec.Struct, frozen=True, tag="ask"):
     """Report how you are."""
 
+    restarts: dict[str, int] = {}
+    """For a worker, which tells Prometheus: how often each process was started again."""
+
 
 Order: TypeAlias = Begin | Load | Renew | Adjust | Stop | Ask
 

@@ -26,13 +26,12 @@ from ksz_router.sdk.directory import (
 MALFORMED = "PAYLOAD_MALFORMED"
 NO_ROLE = "ROLE_MISSING"
 NOT_SECTOR_WIDE = "NOT_SECTOR_WIDE"
-TOO_OLD = "TICKET_TOO_OLD"
+TOO_OLD = Reason.TICKET_TOO_OLD.name
 
 REFUSALS: Mapping[str, tuple[str, str]] = {
     MALFORMED: ("DIR-51", "the payload is not what the service takes"),
     NO_ROLE: ("DIR-52", "the request names no role: use path A, by sector, type and capacity"),
     NOT_SECTOR_WIDE: ("DIR-53", "the grant does not let lines without institution type be changed"),
-    TOO_OLD: ("DIR-54", "what became of it is no longer kept; look, and use a new ticket"),
 } | {reason.name: (f"DIR-{int(reason)}", why) for reason, why in WHY.items()}
 """Name of the rule → source code, and the rule in words. Never renumber."""
 

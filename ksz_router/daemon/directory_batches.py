@@ -9,73 +9,33 @@ import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from enum import Enum, auto, unique
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import trio
 
 from ksz_router import limits
 from ksz_router.daemon.clock import guarded_us
+from ksz_router.daemon.directory_jobs import (
+    ChangeJob,
+    Failure,
+    Found,
+    Job,
+    LookUpJob,
+    Turn,
+    Verdict,
+    WorkJob,
+)
 from ksz_router.daemon.directory_metrics import DirectoryMetrics
-from ksz_router.directory.change import Applied, Change, Refused
-from ksz_router.directory.packing import DamagedError, DirectoryError
+from ksz_router.directory.change import Change
+from ksz_router.directory.hindrance import DirectoryFullError, NotTakenError
 from ksz_router.directory.writer import Writer
-from ksz_router.model import Person
 
 Spare: TypeAlias = Callable[[], Awaitable[float | None]]
 """Does a bounded piece of work and returns after how many seconds it may do the next; None where
 there is nothing left to do, until :meth:`Batches.wake`. Nobody else uses the writer meanwhile."""
 
 
-@unique
-class Failure(Enum):
-    """Nothing was done, for a reason that is not the requester's."""
-
-    FULL = auto()
-    """As much waits as may; it may be asked again."""
-    TOO_LATE = auto()
-    """Its time was over before the writer came to it."""
-    DAMAGED = auto()
-    """What the directory holds on this person cannot be read."""
-
-
-class Found(NamedTuple):
-    """What a look-up found, and the version of the directory that it saw."""
-
-    person: Person | None
-    version: int
-
-
-Verdict: TypeAlias = Applied | Refused | Failure
 Returned = TypeVar("Returned")
-
-
-class _Change(NamedTuple):
-    """A change that waits, and who is told what came of it."""
-
-    change: Change
-    ends_at: float
-    done: Callable[[Verdict], None]
-
-
-class _LookUp(NamedTuple):
-    """A look-up that waits, and who is told what it found."""
-
-    number: str
-    ends_at: float
-    done: Callable[[Found | Failure], None]
-
-
-class _Work:
-    """Work of the program itself that waits for the writer, and what came of it."""
-
-    def __init__(self, work: Callable[[Writer], None]) -> None:
-        self.work = work
-        self.ended = trio.Event()
-        self.damage: DamagedError | None = None
-
-
-_Job: TypeAlias = _Change | _LookUp | _Work
 
 
 class Batches:
@@ -94,14 +54,16 @@ class Batches:
     ) -> None:
         self._writer = writer
         self._metrics = metrics
-        self._wall_us = wall_us or guarded_us()
-        self._waiting: deque[_Job] = deque()
+        self._turn = Turn(writer, wall_us or guarded_us())
+        self._waiting: deque[Job] = deque()
         self._to_do = trio.Event()
         self._is_closing = self._is_over = False
         self.spare: Spare | None = None
-        """Work that uses the writer while nothing waits; see :data:`Spare`."""
-        self._spare_at = -math.inf
+        """Work that uses the writer while nothing waits, and now and then; see :data:`Spare`."""
+        self._spare_at = self._spared_at = -math.inf
         self._is_woken = False
+        self.hindered: Callable[[NotTakenError], None] | None = None
+        """Told why no change is taken, once until one was taken again; called on the loop."""
         self.served_at = -math.inf
         """When somebody last waited for the writer; Trio's time."""
 
@@ -115,11 +77,11 @@ class Batches:
             seconds: How long it may wait for its batch.
             done: Called on the loop, and at once where there is no room; may not raise.
         """
-        self._admit(_Change(change, trio.current_time() + seconds, done))
+        self._admit(ChangeJob(change, trio.current_time() + seconds, done))
 
     def look_up(self, number: str, seconds: float, done: Callable[[Found | Failure], None]) -> None:
         """Look up the person under a number, after the changes that wait; the rest as above."""
-        self._admit(_LookUp(number, trio.current_time() + seconds, done))
+        self._admit(LookUpJob(number, trio.current_time() + seconds, done))
 
     async def with_writer(self, work: Callable[[Writer], Returned]) -> Returned:
         """Do something short with the writer, in its thread, after the changes that wait.
@@ -128,15 +90,16 @@ class Batches:
 
         Raises:
             DamagedError: what it needed cannot be read.
+            NotTakenError: it writes, and nothing can be written now.
         """
         returned: list[Returned] = []
-        job = _Work(lambda writer: returned.append(work(writer)))
+        job = WorkJob(lambda writer: returned.append(work(writer)))
         if not self._is_over:
             self._add(job)
             with trio.CancelScope(shield=True):
                 await job.ended.wait()
-        if job.damage is not None:
-            raise job.damage
+        if job.trouble is not None:
+            raise job.trouble
         if not returned:  # nobody works any more, and what is to come ends with the program
             await trio.sleep_forever()
         return returned[0]
@@ -146,7 +109,7 @@ class Batches:
         """How many notices the changes of this run left to be told."""
         return self._writer.notices_written
 
-    def _admit(self, job: _Change | _LookUp) -> None:
+    def _admit(self, job: ChangeJob | LookUpJob) -> None:
         if self._is_over:  # nobody works any more: who asks again is told by the next run
             return
         if len(self._waiting) < limits.directory_waiting_max:
@@ -155,7 +118,7 @@ class Batches:
             self._metrics.turned_away += 1
             job.done(Failure.FULL)
 
-    def _add(self, job: _Job) -> None:
+    def _add(self, job: Job) -> None:
         self._waiting.append(job)
         self._metrics.waiting = len(self._waiting)
         self._to_do.set()
@@ -167,23 +130,23 @@ class Batches:
             DirectoryError: a batch could not be written. It is not known whether it stands; who
                 waits for it is not answered, and asks again by the same exchange id.
         """
-        batch: list[_Job] = []
+        batch: list[Job] = []
         try:
             while self._waiting or not self._is_closing:
-                if not self._waiting:
+                if self._is_spare_due():
+                    await self._do_spare()
+                elif not self._waiting:
                     await self._idle()
-                    continue
-                batch = [
-                    self._waiting.popleft()
-                    for _ in range(min(len(self._waiting), limits.directory_batch_max))
-                ]
-                self._metrics.waiting = len(self._waiting)
-                await self._work(batch)
-                self.served_at = trio.current_time()
+                else:
+                    count = min(len(self._waiting), limits.directory_batch_max)
+                    batch = [self._waiting.popleft() for _ in range(count)]
+                    self._metrics.waiting = len(self._waiting)
+                    await self._work(batch)
+                    self.served_at = trio.current_time()
         finally:
             self._is_over = True
             for job in (*batch, *self._waiting):
-                if isinstance(job, _Work):  # who waits for it can be let go
+                if isinstance(job, WorkJob):  # who waits for it can be let go
                     job.ended.set()
 
     @property
@@ -199,16 +162,25 @@ class Batches:
             self._to_do.set()
 
     async def _idle(self) -> None:
-        """Wait for changes, and do spare work until there are some."""
+        """Wait for changes, or for the end of a pause of the spare work."""
         self._to_do = trio.Event()
         with trio.move_on_at(self._spare_at if self.spare is not None else math.inf):
             await self._to_do.wait()
-        if self.spare is None or self._to_do.is_set() or self._is_closing:
-            return
+
+    def _is_spare_due(self) -> bool:
+        """Nothing waits for the writer, or something always does, and spare work has its share."""
+        now = trio.current_time()
+        if self.spare is None or self._is_closing or now < self._spare_at:
+            return False
+        return not self._waiting or now >= self._spared_at + limits.directory_spare_seconds
+
+    async def _do_spare(self) -> None:
+        assert self.spare is not None
         self._is_woken = False
         pause_s = await self.spare()
+        self._spared_at = trio.current_time()
         if pause_s is not None:
-            self._spare_at = trio.current_time() + pause_s
+            self._spare_at = self._spared_at + pause_s
         elif not self._is_woken:
             self._spare_at = math.inf
 
@@ -217,17 +189,17 @@ class Batches:
         self._is_closing = True
         self._to_do.set()
 
-    async def _work(self, batch: Sequence[_Job]) -> None:
+    async def _work(self, batch: Sequence[Job]) -> None:
         now = trio.current_time()
-        changes: list[_Change] = []
-        look_ups: list[_LookUp] = []
-        works: list[_Work] = []
+        changes: list[ChangeJob] = []
+        look_ups: list[LookUpJob] = []
+        works: list[WorkJob] = []
         for job in batch:
-            if isinstance(job, _Work):
+            if isinstance(job, WorkJob):
                 works.append(job)
             elif now > job.ends_at:  # who asked was told that nothing is known; let it stay undone
                 job.done(Failure.TOO_LATE)
-            elif isinstance(job, _Change):
+            elif isinstance(job, ChangeJob):
                 changes.append(job)
             else:
                 look_ups.append(job)
@@ -236,7 +208,7 @@ class Batches:
         began = time.perf_counter()
         with trio.CancelScope(shield=True):
             verdicts, found = await trio.to_thread.run_sync(
-                self._in_thread,
+                self._turn.run,
                 [job.change for job in changes],
                 [job.number for job in look_ups],
                 works,
@@ -247,6 +219,8 @@ class Batches:
             if not isinstance(verdict, Failure)
         ]
         took_s = time.perf_counter() - began
+        self._metrics.version = self._writer.version
+        self._tell_hindrance()
         self._metrics.committed(settled, look_ups=len(look_ups), took_s=took_s)
         for change, verdict in zip(changes, verdicts, strict=True):
             change.done(verdict)
@@ -255,36 +229,9 @@ class Batches:
         for work in works:
             work.ended.set()
 
-    def _in_thread(
-        self, changes: Sequence[Change], numbers: Sequence[str], works: Sequence[_Work]
-    ) -> tuple[Sequence[Verdict], Sequence[Found | Failure]]:
-        try:
-            verdicts: Sequence[Verdict] = self._writer.apply(changes, self._wall_us())
-        except DamagedError:  # of one person; the others must not suffer for it
-            verdicts = [self._apply_alone(change) for change in changes]
-        try:
-            persons: Sequence[Person | Failure | None] = self._writer.look_up(numbers)
-        except DirectoryError:  # the changes beside them are durable, and are answered
-            persons = [self._look_up_alone(number) for number in numbers]
-        version = self._metrics.version = self._writer.version
-        found = [
-            person if isinstance(person, Failure) else Found(person, version) for person in persons
-        ]
-        for job in works:
-            try:
-                job.work(self._writer)
-            except DamagedError as error:
-                job.damage = error
-        return verdicts, found
-
-    def _apply_alone(self, change: Change) -> Verdict:
-        try:
-            return self._writer.apply([change], self._wall_us())[0]
-        except DamagedError:
-            return Failure.DAMAGED
-
-    def _look_up_alone(self, number: str) -> Person | Failure | None:
-        try:
-            return self._writer.look_up([number])[0]
-        except DirectoryError:
-            return Failure.DAMAGED
+    def _tell_hindrance(self) -> None:
+        error, was = self._turn.hindrance, self._metrics.hindrance
+        is_full = isinstance(error, DirectoryFullError)
+        self._metrics.hindrance = "" if error is None else "full" if is_full else "damaged"
+        if error is not None and not was and self.hindered is not None:
+            self.hindered(error)

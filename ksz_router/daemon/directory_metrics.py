@@ -8,11 +8,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from ksz_router.daemon.metrics import RECORDS, SECONDS, Histogram
+from ksz_router.daemon.histogram import SECONDS, Histogram
+from ksz_router.daemon.metrics import RECORDS
 from ksz_router.directory.change import Applied, Operation, Refused
 
 NOTICE_OUTCOMES = ("told", "nobody", "failed", "given_up")
 """Everybody has it; there was nobody to tell; a recipient said that it failed; it is too old."""
+
+HINDRANCES = ("damaged", "full")
+"""A page is damaged; the map or the disk is full."""
 
 
 class DirectoryMetrics(Collector):
@@ -23,6 +27,8 @@ class DirectoryMetrics(Collector):
         self.waiting = 0
         self.turned_away = 0
         self.look_ups = 0
+        self.hindrance = ""
+        """Why no change is taken, one of :data:`HINDRANCES`; empty: they are."""
         self.answered_s = 0.0
         self.mailbox_lines = 0
         self.mailbox_seconds = 0.0
@@ -80,6 +86,14 @@ class DirectoryMetrics(Collector):
         }
         for name, (text, value) in gauges.items():
             yield GaugeMetricFamily(f"ksz_router_{name}", text, value=value)
+        refusing = GaugeMetricFamily(
+            "ksz_router_directory_refusing",
+            "Whether no change is taken, though the directory is read.",
+            labels=["reason"],
+        )
+        for reason in HINDRANCES:
+            refusing.add_metric([reason], reason == self.hindrance)
+        yield refusing
         changes = CounterMetricFamily(
             "ksz_router_directory_changes",
             "Changes asked for, by what came of them.",
@@ -106,6 +120,9 @@ class DirectoryMetrics(Collector):
             "Time that they took.",
             value=self.mailbox_seconds,
         )
+        yield from self._totals()
+
+    def _totals(self) -> Iterator[Metric]:
         notices = CounterMetricFamily(
             "ksz_router_directory_notices",
             "Notices of what became of a number, by what came of them.",

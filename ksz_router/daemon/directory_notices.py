@@ -23,6 +23,7 @@ from ksz_router.daemon.directory_batches import Batches
 from ksz_router.daemon.directory_metrics import DirectoryMetrics
 from ksz_router.days import brussels_day
 from ksz_router.directory.change import Operation
+from ksz_router.directory.hindrance import NotTakenError
 from ksz_router.directory.outbox import Waiting
 from ksz_router.directory.packing import DamagedError
 from ksz_router.directory.writer import Writer
@@ -157,7 +158,10 @@ class Notices:
             for waiting in few:
                 nursery.start_soon(self._send_one, waiting, settled)
         if settled:
-            await self._batches.with_writer(lambda writer: writer.remove_notices(settled))
+            try:
+                await self._batches.with_writer(lambda writer: writer.remove_notices(settled))
+            except NotTakenError:  # asked for again in the rounds, and given to nobody who has it
+                settled.clear()
         self._tried = max(self._tried, few[-1].key)
         await self._count()
         return few[-1].key, len(settled)

@@ -5,7 +5,6 @@ through. Whatever stops it in the midst of a batch, nobody was told of what is n
 not told asks again by the same exchange id, and that is known where the change stands.
 """
 
-import signal
 import socket
 import sys
 from functools import partial
@@ -16,29 +15,25 @@ import structlog
 import trio
 from cryptography import x509
 
-from ksz_router import __version__
 from ksz_router.config import Config
 from ksz_router.credentials import Identity
 from ksz_router.daemon import exposition, oplog
 from ksz_router.daemon.clock import guarded_us
-from ksz_router.daemon.control import Begin, Channel, Renew, Report, Stop, stop_seconds
+from ksz_router.daemon.control import Begin, Channel, Renew, Report, Stop
 from ksz_router.daemon.directory_batches import Batches
 from ksz_router.daemon.directory_metrics import DirectoryMetrics
 from ksz_router.daemon.directory_notices import Notices
 from ksz_router.daemon.directory_services import DirectoryServices
 from ksz_router.daemon.mailbox_keeper import MailboxKeeper
+from ksz_router.daemon.program import FAILED, begin, opened_once_free, reason_of
 from ksz_router.daemon.uncollected import uncollected
 from ksz_router.directory.packing import DirectoryError
 from ksz_router.directory.writer import Writer
 from ksz_router.sdk.provider import Provider
 from ksz_router.tls import TlsFilesError
 
-FAILED = 3
-"""Exit code: the directory cannot be written, or not served; the event before says why."""
-
 _DRAIN_SECONDS = 3
 """Less than the supervisor waits for a program that was told to stop."""
-_LOOK_AGAIN_SECONDS = 0.1
 _READERS_SECONDS = 60.0
 
 
@@ -66,9 +61,10 @@ class DirectoryProgram:
         self._channel = channel
         now_us = guarded_us()  # one clock for what is forgotten, and for what is too old
         self._batches = Batches(writer, metrics, now_us)
+        self._batches.hindered = lambda error: log.critical("directory_refuses", reason=str(error))
         own = own_uri(Path(settings.directory.certificate))
         self._keeper = MailboxKeeper(
-            settings, writer, self._batches, own_uri=own, metrics=metrics, log=log
+            settings, writer, self._batches, now_us, own_uri=own, metrics=metrics, log=log
         )
         services = DirectoryServices(
             self._batches, settings.directory.keep_days, lambda: now_us() // 1000
@@ -204,10 +200,7 @@ async def _main(control: socket.socket) -> int:
                 )
             await program.run()
     except* (DirectoryError, TlsFilesError, OSError) as failures:
-        failure: BaseException = failures
-        while isinstance(failure, BaseExceptionGroup):
-            failure = failure.exceptions[0]
-        log.critical("cannot_keep_directory", reason=str(failure))
+        log.critical("cannot_keep_directory", reason=reason_of(failures))
         return_code = FAILED
     else:
         return_code = 0
@@ -225,27 +218,23 @@ async def _opened(
     Raises:
         DirectoryError: the directory cannot be written.
     """
-    ends_at = trio.current_time() + stop_seconds(settings)
 
     def opened() -> Writer:
         # A day longer: an exchange id is as old as a worker's clock says, its note as this one's.
         keep_days = settings.directory.keep_days + 1
-        return Writer.open(Path(settings.tables.directory), keep_days=keep_days)
+        return Writer.open(
+            Path(settings.tables.directory),
+            keep_days=keep_days,
+            journal_rows_max=settings.directory.journal_rows_max,
+        )
 
-    is_told = False
-    while True:
-        try:
-            return await trio.to_thread.run_sync(opened)
-        except DirectoryError as error:
-            if trio.current_time() > ends_at:
-                raise
-            if not is_told:
-                log.warning("waiting_for_directory", reason=str(error))
-                is_told = True
-        with trio.move_on_after(_LOOK_AGAIN_SECONDS):
-            order = await channel.order()
-            if order is None or isinstance(order, Stop):
-                return None
+    return await opened_once_free(
+        opened,
+        DirectoryError,
+        settings,
+        channel,
+        lambda reason: log.warning("waiting_for_directory", reason=reason),
+    )
 
 
 def _serve_metrics(settings: Config, metrics: DirectoryMetrics) -> None:
@@ -259,14 +248,7 @@ def _serve_metrics(settings: Config, metrics: DirectoryMetrics) -> None:
 
 def main() -> int:
     """Run the directory program: version, control fd."""
-    version, control_fd = sys.argv[1:3]
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # they are the supervisor's to act on
-    if version != __version__:  # the program was exchanged under a running router
-        reason = f"this is version {__version__}, the supervisor {version}: restart the router"
-        oplog.set_up("directory").critical("cannot_start", reason=reason)
-        return FAILED
-    return trio.run(_main, socket.socket(fileno=int(control_fd)))
+    return begin("directory", _main)
 
 
 if __name__ == "__main__":

@@ -19,12 +19,14 @@ from ksz_router.daemon.directory_asked import (
     decoded,
     role_of,
 )
-from ksz_router.daemon.directory_batches import Batches, Failure, Found, Verdict
+from ksz_router.daemon.directory_batches import Batches
+from ksz_router.daemon.directory_jobs import Failure, Found, Verdict
 from ksz_router.days import is_day
 from ksz_router.directory.change import Applied, Change, Refused
 from ksz_router.identifiers import is_insz
 from ksz_router.messages import Delivery, Outcome
-from ksz_router.model import ANY_TYPE, OPEN, Person
+from ksz_router.model import ANY_TYPE, OPEN
+from ksz_router.persons import Person
 from ksz_router.sdk.directory import (
     ADJUST,
     INSCRIBE,
@@ -43,6 +45,7 @@ from ksz_router.sdk.provider import Supply, Taker
 _FAILURES = {
     Failure.FULL: "DIR-FULL",
     Failure.TOO_LATE: "DIR-LATE",
+    Failure.NO_ROOM: "DIR-NO-ROOM",
     Failure.DAMAGED: "DIR-DAMAGED",
 }
 """Source codes where nothing was changed, and it is not the requester's to mend."""

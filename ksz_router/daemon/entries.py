@@ -61,28 +61,32 @@ class EntryMaker:
     def _passed(self, exchange: Exchange, passed: Forward) -> bytes:
         """Of a request that passed the control: all of it is well formed."""
         request, submission, grant = exchange.request, exchange.submission, passed.grant
-        tokens, requester, service = self.tokens, requester_of(exchange), passed.service
+        tokens, caller, service = self.tokens, exchange.facts.caller, passed.service
         person, asked, acting = passed.person, request.person, passed.acting
+        user, payload, token = request.user, request.payload, None
+        assert caller is not None, "who passed is known"
+        requester = caller.kbo
+        exchange.who = who = run(
+            service.name, service.version, requester, acting if acting != requester else None
+        )
         if person is not None:
-            exchange.person_token, exchange.tokens = tokens.person(person), tokens
+            exchange.person_token = token = tokens.person(person)
+            exchange.tokens = tokens
         return canonical_parts(
             (
                 _REQUEST, self.now_us(), exchange.id, _PASSED,
-                service.name,
-                service.version,
-                requester,
-                acting if acting != requester else None,
+                who,
                 request.final_client,
                 request.sector,
                 request.type,
                 request.capacity,
                 request.legal_framework,
-                tokens.user(request.user) if request.user is not None else None,
+                tokens.user(user) if user is not None else None,
                 request.application,
                 public(request.means, means_chars_max),
                 request.level,
                 tokens.ticket(requester, request.ticket),
-                exchange.person_token,
+                token,
                 tokens.person(asked) if asked is not None and asked != person else None,
                 request.enterprise,
                 passed.begin,
@@ -94,10 +98,10 @@ class EntryMaker:
                 grant.id if grant is not None else "",
                 grant.basis if grant is not None else "",
                 passed.line,
-                passed.violations,
-                len(request.payload),
+                () if passed.is_spotless else passed.violations,
+                len(payload),
                 0,
-                _digest(request.payload) if service.kind in KEPT else None,
+                _digest(payload) if service.kind in KEPT else None,
                 _NOT_ENDED,
                 _NOT_SUBMITTED if submission is None else _submitted(submission, exchange),
             )
@@ -185,16 +189,10 @@ class EntryMaker:
         *,
         router_us: int = 0,
     ) -> bytes:
-        verdict, requester = exchange.verdict, requester_of(exchange)
-        submission = exchange.submission
-        service, version, acting, person = "", 0, None, None
-        if isinstance(verdict, Forward):
-            service, version = verdict.service.name, verdict.service.version
-            acting = verdict.acting if verdict.acting != requester else None
-            person = verdict.person
-        token = exchange.person_token
-        if person is not None and exchange.tokens is not self.tokens:  # another quarter began
-            token = self.tokens.person(person)
+        submission, token = exchange.submission, exchange.person_token
+        if token is not None and exchange.tokens is not self.tokens:  # another quarter began
+            person = exchange.verdict.person if isinstance(exchange.verdict, Forward) else None
+            token = self.tokens.person(person) if person is not None else None
         user, application, answer_bytes, source_ns = None, None, 0, 0
         if reply is not None:
             user, application = reply.user, reply.application
@@ -208,10 +206,7 @@ class EntryMaker:
                 exchange.id,
                 code,
                 code.stage,
-                service,
-                version,
-                requester,
-                acting,
+                exchange.who or _who_refused(exchange),
                 _NO_PATH,
                 self.tokens.user(user) if user is not None else None,
                 application,
@@ -273,6 +268,12 @@ def requester_of(exchange: Exchange) -> str:
     """The KBO number behind the certificate; its URI where it is nobody's."""
     caller = exchange.facts.caller
     return caller.kbo if caller is not None else exchange.session.uri[:255]
+
+
+def _who_refused(exchange: Exchange) -> msgspec.Raw:
+    """``service`` to ``acting`` of what was refused: who asked, and no word that nobody judged."""
+    assert isinstance(exchange.verdict, Refusal), "the entry of a request comes first"
+    return run("", 0, requester_of(exchange), None)
 
 
 def _submitted(submission: Submission, exchange: Exchange) -> msgspec.Raw:

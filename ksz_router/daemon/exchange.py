@@ -5,7 +5,8 @@
     settle    what came of a destination is handed to the recorder
     expire    what did not come in time is settled without it
 
-This is the only place where a request is forwarded or answered; it is decided on in ``judging``.
+What waits for the keeper of a sectoral directory does so in ``inquiries``. This is the only place
+where a request is forwarded or answered; it is decided on in ``judging``.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,9 +19,11 @@ from ksz_router.daemon import answers
 from ksz_router.daemon.admission import Admission
 from ksz_router.daemon.deadlines import Deadlines
 from ksz_router.daemon.entries import EntryMaker
-from ksz_router.daemon.integrations import Derivation, Following, Integrations
+from ksz_router.daemon.inquiries import Inquiries, Inquiry
+from ksz_router.daemon.integrations import Integrations
 from ksz_router.daemon.judging import Judged, judge
 from ksz_router.daemon.metrics import Metrics
+from ksz_router.daemon.on_behalf import Follows, OnBehalf
 from ksz_router.daemon.opened import Dispatch, Errand, Exchange, Release
 from ksz_router.daemon.own_answers import OwnAnswers
 from ksz_router.daemon.recorder import Recorded, Recorder
@@ -79,6 +82,7 @@ class Exchanges:
         self._deadlines = Deadlines()
         self._own_answers = OwnAnswers(upstream, wall_ns)
         self._integrations = Integrations(recorder, tables.uri_of_source, self._own_answers.soon_ms)
+        self._inquiries = Inquiries(recorder, tables.asker, metrics.sectoral, clock_ns)
         self.touched: set[Link] = set()
         """Links that something was queued on, to be flushed at the end of the turn."""
 
@@ -88,40 +92,45 @@ class Exchanges:
         return self._deadlines.next_ns
 
     def take(
-        self, asked: Sequence[tuple["Session", Request]], following: Sequence[Following] = ()
+        self, asked: Sequence[tuple["Session", Request]], following: Sequence[Follows] = ()
     ) -> None:
         """Judge a batch of requests, and hand each to the recorder.
 
         Args:
             asked: What came in.
-            following: Or changes that follow from messages, and were admitted with these.
+            following: Or what follows from messages, and was admitted with these.
         """
         now_ns, wall_ns = self._clock_ns(), self._wall_ns()
-        batch: list[tuple[Session | Derivation, Request]]
+        batch: list[tuple[Session | OnBehalf, Request]]
         batch = [pair for pair in asked if self._admit(*pair, wall_ns)]
-        batch += [(change.derivation, change.request) for change in following]
+        batch += [(follows.session, follows.request) for follows in following]
         for begin in range(0, len(batch), _JUDGED_AT_ONCE):
             end = begin + _JUDGED_AT_ONCE
             self._judge(batch[begin:end], now_ns, wall_ns, following[begin:end])
+        if self._inquiries.questions:
+            self.take((), self._inquiries.take_questions())
 
     def _judge(
         self,
-        batch: Sequence[tuple["Session | Derivation", Request]],
+        batch: Sequence[tuple["Session | OnBehalf", Request]],
         now_ns: int,
         wall_ns: int,
-        following: Sequence[Following],
+        following: Sequence[Follows],
     ) -> None:
         today, generation = brussels_day(wall_ns), self._tables.generation
         begun_ns = self._clock_ns()
         looked_up = self._tables.look_up(batch, wall_ns // 1_000_000)
+        for place, follows in enumerate(following):
+            looked_up[place] = follows.informed(looked_up[place])
         checked_ns = self._clock_ns()
         ids = (self._new_id() for _ in batch)
         exchanges = judge(batch, looked_up, ids, Judged(today, generation, now_ns))
         for exchange in exchanges:
             exchange.session.inflight[exchange.request.id] = exchange
         for exchange, follows in zip(exchanges, following, strict=False):
-            follows.settle(exchange)
-            self._admission.held_bytes += len(exchange.request.payload)
+            self._admission.held_bytes += follows.settle(exchange)
+        if self._tables.asks:
+            exchanges = self._inquiries.hold_back(exchanges, following, today)
         decided_ns = self._clock_ns()
         self._submissions.claim(exchanges)
         for exchange in exchanges:
@@ -146,12 +155,12 @@ class Exchanges:
 
     def _end(self, records: Sequence[bytes], release: Release) -> None:
         """Have an outcome recorded, and then the answer given; changes that follow come between."""
-        exchange = release.exchange
-        service = exchange.facts.service
-        if (service is not None and service.integrations) or isinstance(
-            exchange.session, Derivation
-        ):
-            self._integrations.end(records, release)
+        service, session = release.exchange.facts.service, release.exchange.session
+        if (service is not None and service.integrations) or isinstance(session, OnBehalf):
+            if isinstance(session, Inquiry):
+                self._inquiries.end(session, records, release)
+            else:
+                self._integrations.end(records, release)
         else:
             self._recorder.release_after(records, release)
 
@@ -179,6 +188,8 @@ class Exchanges:
         """Make what was submitted durable, and go on with it."""
         if self._integrations.is_waiting:
             self.take((), self._integrations.take())
+        if self._inquiries.answered:
+            self.take((), self._inquiries.take_answered())
         self._submissions.note()
         dispatches, releases = self._recorder.commit()
         self._submissions.settle()
@@ -274,7 +285,7 @@ class Exchanges:
         session = exchange.session
         router_us = max(0, (now_ns - exchange.received_ns) // 1000 - answer.source_us)
         exchange.errands.clear()  # they point back: without this only the collector frees them
-        if isinstance(session, Derivation):
+        if isinstance(session, OnBehalf):
             self._admission.held_bytes -= len(exchange.request.payload)
         else:
             session.release(recorded, router_us)

@@ -16,9 +16,10 @@ import msgspec
 
 from ksz_router.codes import MEANINGS, Action, Code
 from ksz_router.daemon import answers
+from ksz_router.daemon.on_behalf import OnBehalf
 from ksz_router.daemon.opened import Dispatch, Exchange, Release
 from ksz_router.daemon.recorder import Recorder
-from ksz_router.decision import Forward
+from ksz_router.decision import Facts, Forward
 from ksz_router.decision.integration import Change, changes
 from ksz_router.messages import Answer, Request
 from ksz_router.model import REMOVE_SERVICE
@@ -27,8 +28,8 @@ _LINE_UNKNOWN = "DIR-23"
 """What the directory says of a removal where there is nothing to remove."""
 
 
-class Derivation:
-    """The changes of one message: in the place of a requester's session, and of its patience.
+class Derivation(OnBehalf):
+    """The changes of one message. Its sender waits no longer for them than for the message.
 
     Args:
         uri: Of the router's own institution.
@@ -37,19 +38,12 @@ class Derivation:
     """
 
     def __init__(self, uri: str, release: Release, count: int) -> None:
-        self.uri = uri
-        self.inflight: dict[int, Exchange | None] = {}
-        self.deadline_ns = release.exchange.deadline_ns
-        """The sender waits no longer for the changes than for the message."""
+        super().__init__(uri, release.exchange.deadline_ns)
         self._release = release
         self._left = count
         self._source_us = 0
         self._trouble: Answer | None = None
         self._said = ""
-
-    def takes(self, _payload: bytes) -> bool:
-        """Say that an answer fits: it is given to nobody."""
-        return True
 
     def settled(self, exchange: Exchange, answer: Answer) -> Release | None:
         """Take in what came of a change; return the message's answer once it did of all."""
@@ -89,14 +83,19 @@ def _is_passing(answer: Answer) -> bool:
 class Following(msgspec.Struct, frozen=True, eq=False):
     """A change on its way to the control."""
 
-    derivation: Derivation
+    session: Derivation
     request: Request
     change: Change
 
-    def settle(self, exchange: Exchange) -> None:
+    def informed(self, facts: Facts) -> Facts:
+        """Return the facts: the tables say all of it."""
+        return facts
+
+    def settle(self, exchange: Exchange) -> int:
         """Give the exchange of this change the ids that follow from the message's, and its time."""
         exchange.id, exchange.first = self.change.exchange, self.change.first
-        exchange.deadline_ns = min(exchange.deadline_ns, self.derivation.deadline_ns)
+        exchange.deadline_ns = min(exchange.deadline_ns, self.session.deadline_ns)
+        return len(self.request.payload)
 
 
 class Integrations:

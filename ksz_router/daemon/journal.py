@@ -197,8 +197,9 @@ class Journal:
 
     def _now_us(self) -> int:
         """Unix microseconds that never go back, whatever the clock of the host does."""
-        self._last_us = max(self._last_us + 1, self._wall_ns() // 1000)
-        return self._last_us
+        now_us, last_us = self._wall_ns() // 1000, self._last_us
+        self._last_us = now_us = now_us if now_us > last_us else last_us + 1
+        return now_us
 
 
 def open_writer(config: Config, index: int, now_ns: int, ledger: Ledger) -> Writer:

@@ -10,7 +10,7 @@ from ksz_router.messages import Request
 from ksz_router.model import Day
 
 if TYPE_CHECKING:
-    from ksz_router.daemon.integrations import Derivation
+    from ksz_router.daemon.on_behalf import OnBehalf
     from ksz_router.daemon.session import Session
 
 
@@ -26,7 +26,7 @@ class Judged(NamedTuple):
 
 
 def judge(
-    batch: Sequence[tuple["Session | Derivation", Request]],
+    batch: Sequence[tuple["Session | OnBehalf", Request]],
     looked_up: Sequence[Facts],
     ids: Iterable[bytes],
     judged: Judged,

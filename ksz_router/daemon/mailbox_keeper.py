@@ -2,26 +2,29 @@
 
 Online changes come first: a step of a mailbox begins only when none waits, takes some hundredths of
 a second, and where some came meanwhile the next one leaves them as long. The workers come first
-too: the thread of the steps is niced.
+too: the thread of the steps is niced, and while they serve anybody it rests between two steps.
 """
 
 import contextlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
 import trio
 
-from ksz_router import limits
 from ksz_router.config import Config
 from ksz_router.daemon.directory_batches import Batches
 from ksz_router.daemon.directory_metrics import DirectoryMetrics
 from ksz_router.daemon.ids import ExchangeIds
-from ksz_router.daemon.mailbox_lane import MailboxLane, Rulebook, Step
+from ksz_router.daemon.mailbox_lane import MailboxLane, Manners, Rulebook, Step
 from ksz_router.daemon.mailbox_record import MailboxRecord
 from ksz_router.daemon.mailbox_services import MailboxServices
 from ksz_router.daemon.mailbox_step import Clocks
 from ksz_router.daemon.niced import NicedThread
+from ksz_router.daemon.pacer import Pacer
+from ksz_router.daemon.traffic import Traffic
+from ksz_router.directory.hindrance import NotTakenError
 from ksz_router.directory.mailboxes import Mailboxes, MailboxesUnusable
 from ksz_router.directory.packing import DamagedError
 from ksz_router.directory.writer import Writer
@@ -37,13 +40,26 @@ _QUIET_SECONDS = 2.0
 """So long after a change or a look-up the next one is expected no more."""
 _DAY_MS = 86_400_000
 
-_MENDED_BY_WAITING = (PrivacyLogError, RulebookError, MailboxesUnusable, DamagedError, OSError)
+_MENDED_BY_WAITING = (
+    PrivacyLogError, RulebookError, MailboxesUnusable, DamagedError, NotTakenError, OSError,
+)  # fmt: skip
 """What keeps mailboxes from being applied, and nothing else from going on."""
 
 
-def lane_of(settings: Config, mailboxes: Mailboxes, writer: Writer, own_uri: str) -> MailboxLane:
-    """Return the lane of this machine: with its clocks, its log and its rulebook."""
-    record = MailboxRecord(settings, time.monotonic_ns, time.time_ns)
+def lane_of(
+    settings: Config,
+    mailboxes: Mailboxes,
+    writer: Writer,
+    own_uri: str,
+    now_us: Callable[[], int],
+) -> MailboxLane:
+    """Return the lane of this machine: with its log and its rulebook, by a guarded clock."""
+
+    def wall_ns() -> int:
+        return now_us() * 1000
+
+    log = Path(settings.privacy_log.path)
+    record = MailboxRecord(settings, time.monotonic_ns, wall_ns)
     return MailboxLane(
         mailboxes,
         writer,
@@ -54,7 +70,11 @@ def lane_of(settings: Config, mailboxes: Mailboxes, writer: Writer, own_uri: str
             Path(settings.tables.sectoral),
             own_uri,
         ),
-        Clocks(time.monotonic_ns, time.time_ns, ExchangeIds(time.time_ns)),
+        Clocks(time.monotonic_ns, wall_ns, ExchangeIds(wall_ns)),
+        manners=Manners(
+            Pacer(time.thread_time),
+            Traffic([log / f"w{n}" for n in range(settings.node.workers)], time.monotonic),
+        ),
     )
 
 
@@ -63,6 +83,7 @@ class MailboxKeeper:
 
     Args:
         batches: That it gives way to; their writer is used between two of them.
+        now_us: Unix time, guarded.
         own_uri: SAN URI of the institution that keeps the directory.
 
     Raises:
@@ -74,22 +95,22 @@ class MailboxKeeper:
         settings: Config,
         writer: Writer,
         batches: Batches,
+        now_us: Callable[[], int],
         *,
         own_uri: str,
         metrics: DirectoryMetrics,
         log: structlog.typing.FilteringBoundLogger,
     ) -> None:
         self._mailboxes = Mailboxes(Path(settings.directory.mailboxes))
-        self._lane = lane_of(settings, self._mailboxes, writer, own_uri)
+        self._now_us = now_us
+        self._lane = lane_of(settings, self._mailboxes, writer, own_uri, now_us)
         self._keep_ms = settings.directory.keep_days * _DAY_MS
         self._thread: NicedThread[Step | None] = NicedThread(_NICE)
         self._batches = batches
         self._metrics = metrics
         self._log = log
         self._trouble = ""
-        services = MailboxServices(
-            self._mailboxes, batches.wake, lambda: time.time_ns() // 1_000_000
-        )
+        services = MailboxServices(self._mailboxes, batches.wake, lambda: now_us() // 1000)
         self.handlers = services.handlers()
         batches.spare = self._step
 
@@ -101,7 +122,7 @@ class MailboxKeeper:
                 self._batches.wake()
             if trio.current_time() >= forgot_at + _FORGET_SECONDS:
                 forgot_at = trio.current_time()
-                before_ms = time.time_ns() // 1_000_000 - self._keep_ms
+                before_ms = self._now_us() // 1000 - self._keep_ms
                 await trio.to_thread.run_sync(self._mailboxes.forget_before, before_ms)
             await trio.sleep(_LOOK_SECONDS)
 
@@ -114,9 +135,7 @@ class MailboxKeeper:
 
     async def _step(self) -> float | None:
         is_quiet = trio.current_time() - self._batches.served_at > _QUIET_SECONDS
-        self._lane.step_seconds = (
-            limits.mailbox_step_seconds_alone if is_quiet else limits.mailbox_step_seconds_beside
-        )
+        self._lane.changes_come = not is_quiet
         try:
             step = await self._thread.run(self._lane.step)
         except _MENDED_BY_WAITING as error:
@@ -137,4 +156,4 @@ class MailboxKeeper:
                 applied=done.applied,
                 refused=done.refused,
             )
-        return step.seconds if self._batches.is_waited_for else 0.0
+        return max(step.rest_s, step.seconds if self._batches.is_waited_for else 0.0)

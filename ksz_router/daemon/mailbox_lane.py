@@ -20,19 +20,25 @@ from ksz_router.daemon.mailbox_files import Lines, append_answers
 from ksz_router.daemon.mailbox_lines import HEADING, ROW_MALFORMED, Answered, request_of
 from ksz_router.daemon.mailbox_record import MailboxRecord
 from ksz_router.daemon.mailbox_step import Clocks, StepWork
+from ksz_router.daemon.pacer import Pacer
 from ksz_router.daemon.tables import Tables
+from ksz_router.daemon.traffic import Traffic
 from ksz_router.directory.mailbox import Mailbox, State
 from ksz_router.directory.mailbox_form import RowMalformed
 from ksz_router.directory.mailboxes import Mailboxes
 from ksz_router.directory.writer import Writer
 from ksz_router.limits import (
+    mailbox_rests_hours_max,
     mailbox_step_lines_max,
     mailbox_step_lines_min,
     mailbox_step_seconds_alone,
+    mailbox_step_seconds_beside,
 )
 from ksz_router.messages import Request
 from ksz_router.rulebook.activation import active, verify
 from ksz_router.rulebook.generation import RulebookError
+
+_HOUR_MS = 3_600_000
 
 
 class Step(NamedTuple):
@@ -42,6 +48,8 @@ class Step(NamedTuple):
     """After it."""
     lines: int
     seconds: float
+    rest_s: float
+    """How long the machine is to be left to others before the next one."""
 
 
 class Rulebook(NamedTuple):
@@ -55,6 +63,14 @@ class Rulebook(NamedTuple):
     """SAN URI of the institution that keeps the directory."""
 
 
+class Manners(NamedTuple):
+    """When a step is followed by a rest, and how long it is."""
+
+    pacer: Pacer
+    """Of the thread that does the steps."""
+    traffic: Traffic
+
+
 class MailboxLane:
     """Applies mailboxes. For one thread at a time, which uses the writer alone meanwhile.
 
@@ -62,6 +78,7 @@ class MailboxLane:
         mailboxes: That wait.
         writer: Of the directory.
         record: The slot of the privacy log.
+        manners: Towards who is served meanwhile.
     """
 
     def __init__(
@@ -71,20 +88,23 @@ class MailboxLane:
         record: MailboxRecord,
         rulebook: Rulebook,
         clocks: Clocks,
+        *,
+        manners: Manners,
     ) -> None:
         self._mailboxes = mailboxes
         self._writer = writer
         self._record = record
         self._rulebook = rulebook
         self._clocks = clocks
+        self._manners = manners
         self._tables: Tables | None = None
         self._mailbox: Mailbox | None = None
         self._lines: Lines | None = None
         self._again_until = 0
         """Lines up to here may have been under way when an earlier run was stopped."""
         self._step_lines = mailbox_step_lines_min
-        self.step_seconds = mailbox_step_seconds_alone
-        """How long a step may take, about."""
+        self.changes_come = False
+        """Online changes, which wait for a step."""
 
     def step(self) -> Step | None:
         """Do the next step; None where no mailbox waits. What it did is durable on return. Blocks.
@@ -96,9 +116,11 @@ class MailboxLane:
             OSError: the files of the mailbox cannot be.
         """
         began_ns = self._clocks.monotonic_ns()
+        self._manners.pacer.begin()
         mailbox = self._mailbox or self._mailboxes.next_waiting()
         if mailbox is None:
             return None
+        self._look_around(mailbox)
         try:
             self._record.make_ready()
             tables = self._up_to_date()
@@ -114,7 +136,7 @@ class MailboxLane:
         seconds = (self._clocks.monotonic_ns() - began_ns) / 1e9
         lines = done.lines_done - mailbox.lines_done
         self._pace(lines, seconds)
-        return Step(done, lines, seconds)
+        return Step(done, lines, seconds, self._manners.pacer.due_s())
 
     @property
     def slot_folder(self) -> Path:
@@ -136,6 +158,12 @@ class MailboxLane:
         self._record.close()
         if self._tables is not None:
             self._tables.close()
+
+    def _look_around(self, mailbox: Mailbox) -> None:
+        """Give way to whoever is served, unless the mailbox waits too long for it."""
+        waited_ms = self._clocks.wall_ns() // 1_000_000 - mailbox.complete_ms
+        may_rest = waited_ms < mailbox_rests_hours_max * _HOUR_MS
+        self._manners.pacer.gives_way = may_rest and self._manners.traffic.is_there()
 
     def _up_to_date(self) -> Tables:
         """The tables, with the rulebook that is active now."""
@@ -225,5 +253,7 @@ class MailboxLane:
         """Make the next step one of about the time that it may take; twice as large at most."""
         if lines < self._step_lines or seconds <= 0:
             return  # a last one says little of those that come
-        fitting = int(self._step_lines * min(2.0, self.step_seconds / seconds))
+        is_beside = self.changes_come or self._manners.pacer.gives_way
+        wanted = mailbox_step_seconds_beside if is_beside else mailbox_step_seconds_alone
+        fitting = int(self._step_lines * min(2.0, wanted / seconds))
         self._step_lines = min(max(fitting, mailbox_step_lines_min), mailbox_step_lines_max)

@@ -3,7 +3,6 @@
 Labels come from fixed sets (kinds of service, codes, stages), so a peer cannot add a series.
 """
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TypeAlias
@@ -11,7 +10,6 @@ from typing import TypeAlias
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
-    HistogramMetricFamily,
     InfoMetricFamily,
     Metric,
 )
@@ -19,11 +17,11 @@ from prometheus_client.registry import Collector
 
 from ksz_router import __version__
 from ksz_router.codes import Code, Stage
+from ksz_router.daemon.histogram import SECONDS, Histogram, family
 from ksz_router.daemon.reasons import Reason
+from ksz_router.daemon.sectoral_metrics import SectoralMetrics
 from ksz_router.model import Kind
 
-# 1 s and 2 s are the bounds of the agreement (article 7, 2° a), so they are exact buckets.
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 STAGE_SECONDS = (1e-6, 5e-6, 25e-6, 1e-4, 5e-4, 0.0025, 0.01, 0.05, 0.25, 1.0)
 _NS = 1_000_000_000
 RECORDS = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0)
@@ -31,42 +29,6 @@ RECORDS = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0)
 
 Gauges: TypeAlias = "dict[str, tuple[str, Callable[[], float]]]"
 """Name → help, and a function that reads it at scrape time."""
-
-
-class Histogram:
-    """Counts per bucket; cheaper than a library's, and read only by the collector.
-
-    Args:
-        bounds: Upper ends of the buckets, in the unit in which they are exported.
-        unit: How many of what is observed make one of that.
-    """
-
-    __slots__ = ("_ends", "_sum", "_unit", "bounds", "counts")
-
-    def __init__(self, bounds: tuple[float, ...], unit: int = 1) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self._unit = unit
-        self._ends = [bound * unit for bound in bounds]
-        self._sum = 0.0
-
-    @property
-    def total(self) -> float:
-        """The sum of all that was observed, in the exported unit."""
-        return self._sum / self._unit
-
-    def observe(self, value: float, times: int = 1) -> None:
-        """Count a value, ``times`` over."""
-        self.counts[bisect_left(self._ends, value)] += times
-        self._sum += value * times
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """Cumulative counts in Prometheus' form."""
-        result, cumulated = [], 0
-        for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
-            cumulated += count
-            result.append(("+Inf" if bound == float("inf") else str(bound), float(cumulated)))
-        return result
 
 
 class Metrics(Collector):
@@ -102,6 +64,9 @@ class Metrics(Collector):
         self.clock_jumps: Callable[[], int] = int
         """Reads how often the host's clock jumped."""
         self.next_file_failures = 0
+        self.restarts: dict[str, int] = {}
+        """By process, as the supervisor counts; every worker tells of all."""
+        self.sectoral = SectoralMetrics()
 
     def checked(self, requests: int, look_up_ns: int, decide_ns: int) -> None:
         """A batch passed the control; times are of the whole batch."""
@@ -151,6 +116,7 @@ class Metrics(Collector):
         yield from self._readiness()
         yield from self._counters()
         yield from self._histograms()
+        yield from self.sectoral.collect()
         for name, (text, read) in self.gauges.items():
             yield GaugeMetricFamily(f"ksz_router_{name}", text, value=read())
 
@@ -167,6 +133,12 @@ class Metrics(Collector):
         yield reasons
 
     def _counters(self) -> Iterator[Metric]:
+        restarts = CounterMetricFamily(
+            "ksz_router_restarts", "How often a process was started again.", labels=["process"]
+        )
+        for process, count in self.restarts.items():
+            restarts.add_metric([process], count)
+        yield restarts
         requests = CounterMetricFamily(
             "ksz_router_requests",
             "Exchanges that ended, by kind of service, code and who is to act.",
@@ -187,7 +159,7 @@ class Metrics(Collector):
             "Integration rules that were broken, and only logged, by control.",
             labels=["control"],
         )
-        for control in ("own", "source", "recipient"):
+        for control in ("own", "sectoral", "source", "recipient"):
             violations.add_metric([control], self.violations[control])
         yield violations
         for name, text, counts in (
@@ -216,14 +188,14 @@ class Metrics(Collector):
         )
 
     def _histograms(self) -> Iterator[Metric]:
-        yield _family(
+        yield family(
             "request_duration_seconds",
             "Time inside the router per exchange, source time taken off (article 7, 2° a).",
             "kind",
             {kind.name.lower(): histogram for kind, histogram in self.router.items()},
         )
         legs = {"request": self.request_leg, "outcome": self.outcome_leg}
-        yield _family("leg_duration_seconds", "Time inside the router per leg.", "leg", legs)
+        yield family("leg_duration_seconds", "Time inside the router per leg.", "leg", legs)
         stages = {
             "decode": self.decode,
             "look_up": self.look_up,
@@ -232,25 +204,25 @@ class Metrics(Collector):
             "source": self.source,
             "answer": self.outcome_leg,
         }
-        yield _family(
+        yield family(
             "stage_duration_seconds",
             "Time by stage: decode (with TLS), look_up, decide: a request's share of its batch; "
             "commit: a group's; source: a delivery's; answer: from the outcome to the answer.",
             "stage",
             stages,
         )
-        yield _family("source_duration_seconds", "Time sources take.", "", {"": self.source})
-        yield _family(
+        yield family("source_duration_seconds", "Time sources take.", "", {"": self.source})
+        yield family(
             "privacy_log_append_duration_seconds", "Time of a group commit.", "", {"": self.commit}
         )
-        yield _family(
+        yield family(
             "privacy_log_batch_records", "Records in a group.", "", {"": self.commit_records}
         )
-        yield _family(
+        yield family(
             "event_loop_lag_seconds", "How late a timer of the loop was.", "", {"": self.loop_lag}
         )
-        yield _family("gc_pause_seconds", "Collector pauses.", "", {"": self.gc_pause})
-        yield _family("handshake_duration_seconds", "TLS handshakes.", "", {"": self.handshake})
+        yield family("gc_pause_seconds", "Collector pauses.", "", {"": self.gc_pause})
+        yield family("handshake_duration_seconds", "TLS handshakes.", "", {"": self.handshake})
 
 
 _ROUTER_S_OWN = frozenset(
@@ -276,10 +248,3 @@ def blame(code: Code) -> str:
     if code.stage in (Stage.ANSWERED, Stage.SOURCE_INTEGRATION):
         return "none"
     return "source" if code.stage in (Stage.ROUTING, Stage.OUTAGE) else "requester"
-
-
-def _family(name: str, text: str, label: str, histograms: dict[str, Histogram]) -> Metric:
-    family = HistogramMetricFamily(f"ksz_router_{name}", text, labels=[label] if label else None)
-    for value, histogram in histograms.items():
-        family.add_metric([value] if label else [], histogram.buckets(), histogram.total)
-    return family

@@ -13,7 +13,7 @@ from ksz_router.model import Kind
 from ksz_router.privacylog.keys import Tokens
 
 if TYPE_CHECKING:
-    from ksz_router.daemon.integrations import Derivation
+    from ksz_router.daemon.on_behalf import OnBehalf
     from ksz_router.daemon.session import Session
     from ksz_router.daemon.source import SourceLink
 
@@ -24,6 +24,7 @@ class Errand(msgspec.Struct, eq=False):
     exchange: "Exchange"
     kbo: Kbo
     requester: Kbo
+    """In whose share of the window it is."""
     link: "SourceLink | None" = None
     number: int = 0
     """The correlation id on ``link``, once it was sent."""
@@ -86,7 +87,7 @@ class Exchange(msgspec.Struct, eq=False):
     """One request and everything that follows from it."""
 
     id: bytes
-    session: "Session | Derivation"
+    session: "Session | OnBehalf"
     """Who asks; a change that follows from a message has no connection."""
     request: Request
     received_ns: int
@@ -107,8 +108,12 @@ class Exchange(msgspec.Struct, eq=False):
     person_token: bytes | None = None
     """The person's token in the entry of the request, made by ``tokens``."""
     tokens: Tokens | None = None
+    who: msgspec.Raw | None = None
+    """``service`` to ``acting`` of its entries, encoded with that of a request that passed."""
     first: bytes = b""
     """Under which exchange id it goes out, where that is settled from the first attempt on."""
+    counted_for: Kbo | None = None
+    """In whose share of a source's window it is, where that is not who asks."""
 
     def __repr__(self) -> str:
         return f"Exchange({self.verdict!r}, errands={len(self.errands)})"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from ksz_router.codes import Code
 from ksz_router.daemon import answers
-from ksz_router.daemon.integrations import Derivation
+from ksz_router.daemon.on_behalf import OnBehalf
 from ksz_router.daemon.opened import Exchange
 from ksz_router.daemon.upstream import Upstream
 from ksz_router.decision import Refusal
@@ -32,7 +32,7 @@ class OwnAnswers:
             return answers.refusal(exchange, verdict)
         if verdict.service.kind is Kind.TEST:
             session = exchange.session
-            assert not isinstance(session, Derivation), "a change is no test"
+            assert not isinstance(session, OnBehalf), "a change is no test"
             answer = answers.connection_test(exchange, session.link.describe())
             fits = session.takes(answer.payload)
             return answer if fits else answers.bare(exchange, Code.ANSWER_TOO_LARGE)

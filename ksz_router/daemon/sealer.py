@@ -14,6 +14,7 @@ import trio
 from ksz_router.config import Config
 from ksz_router.daemon.control import Channel, Report, Stop
 from ksz_router.daemon.ledger_from_log import HOUR_NS
+from ksz_router.daemon.pacer import REST, Pacer
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.privacylog.archive.seal import Grounds, Sealer
 from ksz_router.privacylog.archive.sweep import Leftovers, Limits, sweep_log
@@ -27,44 +28,42 @@ _SWEEP_SECONDS = 60.0
 _DAY_US = 86_400_000_000
 _PIECE_SECONDS = 0.002
 """Between two pieces that are written, at least."""
-_REST = 3.0
-"""So much longer than it worked it rests, while entries come: a commit waits for a processor, and
-for memory, that somebody else uses."""
-_REST_SECONDS_MAX = 10.0
+_REST_AT_EASE = 7.0
+"""So much longer than it worked it rests, where little waits."""
+_LAGS_LEAVES = 3_000_000
+"""Where more waits, it rests as others do."""
 _BEHIND_LEAVES = 4_000_000
 """Where more waits, it does not rest any more."""
 _TRAFFIC_PER_S = 100.0
 """Entries: where fewer come there is nobody to give way to."""
 
 
-class Pacer:
-    """Rests between pieces of work.
+class SealerPace:
+    """Rests between two pieces that are written.
 
     Args:
-        worked_s: Processor time of this process so far.
+        pacer: Of the process.
         rest: Sleeps.
     """
 
-    def __init__(self, worked_s: Callable[[], float], rest: Callable[[float], None]) -> None:
-        self._worked_s = worked_s
+    def __init__(self, pacer: Pacer, rest: Callable[[float], None]) -> None:
+        self._pacer = pacer
+        self._pacer.rest = _REST_AT_EASE
         self._rest = rest
-        self._rested_at_s = worked_s()
         self._seen: tuple[int, int] | None = None
-        self.gives_way = True
 
     def look(self, leaves: int, waiting: int, now_us: int) -> None:
         """See what is going on: how many leaves there are, and how many of them wait."""
         if self._seen is not None and now_us > self._seen[1]:
             per_s = (leaves - self._seen[0]) * 1e6 / (now_us - self._seen[1])
-            self.gives_way = per_s > _TRAFFIC_PER_S and waiting <= _BEHIND_LEAVES
+            self._pacer.gives_way = per_s > _TRAFFIC_PER_S and waiting <= _BEHIND_LEAVES
+        self._pacer.rest = _REST_AT_EASE if waiting <= _LAGS_LEAVES else REST
         self._seen = leaves, now_us
 
     def __call__(self) -> None:
         """Rest for as long as is due after what was done since the last time."""
-        worked_s = self._worked_s() - self._rested_at_s
-        rest_s = min(_REST * worked_s, _REST_SECONDS_MAX) if self.gives_way else 0.0
-        self._rest(max(rest_s, _PIECE_SECONDS))
-        self._rested_at_s = self._worked_s()
+        self._rest(max(self._pacer.due_s(), _PIECE_SECONDS))
+        self._pacer.begin()
 
 
 class SealerProgram:
@@ -85,7 +84,7 @@ class SealerProgram:
         self._settings = settings
         self._channel = channel
         self._log = log
-        self._pacer = Pacer(time.process_time, time.sleep)
+        self._pace = SealerPace(Pacer(time.process_time), time.sleep)
         self._swept_at = -_SWEEP_SECONDS
         self.is_idle = True
         """Nothing is under way, so the writer may be closed."""
@@ -103,7 +102,7 @@ class SealerProgram:
             ),
             writer,
             now_us=time.time_ns() // 1000,
-            pause=self._pacer,
+            pause=self._pace,
         )
 
     async def run(self) -> None:
@@ -131,7 +130,7 @@ class SealerProgram:
     def _step(self, now_us: int) -> None:
         checkpoint, begin = self._sealer.signed(), self._sealer.sealed_leaves
         if checkpoint is not None:
-            self._pacer.look(checkpoint.size, checkpoint.size - begin, now_us)
+            self._pace.look(checkpoint.size, checkpoint.size - begin, now_us)
         began = time.perf_counter()
         manifest = self._sealer.step(now_us)
         if manifest is not None:

@@ -18,23 +18,19 @@ import prometheus_client
 import structlog
 import trio
 
-from ksz_router import __version__
 from ksz_router.config import Config
 from ksz_router.daemon import exposition, oplog
-from ksz_router.daemon.control import Begin, Channel, Stop, stop_seconds
+from ksz_router.daemon.control import Begin, Channel
+from ksz_router.daemon.program import FAILED, begin, opened_once_free, reason_of
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.privacylog.taking import SlotTaken
 from ksz_router.privacylog.writer import Writer
-
-FAILED = 3
-"""Exit code: the log or the archive cannot be used; the event before says why."""
 
 SLOT = "s0"
 """Of the entries that say what was sealed."""
 
 _NICE = 10
 _FILE_BYTES = 1024 * 1024
-_LOOK_AGAIN_SECONDS = 0.1
 
 
 def missing_extra() -> str:
@@ -64,10 +60,7 @@ async def _main(control: socket.socket) -> int:
             await _seal(first.settings, channel, log)
             nursery.cancel_scope.cancel()
     except* (PrivacyLogError, OSError) as failures:
-        failure: BaseException = failures
-        while isinstance(failure, BaseExceptionGroup):
-            failure = failure.exceptions[0]
-        log.critical("cannot_seal", reason=str(failure))
+        log.critical("cannot_seal", reason=reason_of(failures))
         return_code = FAILED
     else:
         return_code = 0
@@ -120,7 +113,6 @@ async def _opened(
         SlotTaken: another process has it for longer than a stop may take.
         PrivacyLogError: the log or its keys cannot be used.
     """
-    ends_at = trio.current_time() + stop_seconds(settings)
 
     def opened() -> Writer:
         return Writer.open(
@@ -132,20 +124,13 @@ async def _opened(
             file_bytes=_FILE_BYTES,
         )
 
-    is_told = False
-    while True:
-        try:
-            return await trio.to_thread.run_sync(opened)
-        except SlotTaken as error:
-            if trio.current_time() > ends_at:
-                raise
-            if not is_told:
-                log.warning("waiting_for_sealer", reason=str(error))
-                is_told = True
-        with trio.move_on_after(_LOOK_AGAIN_SECONDS):
-            order = await channel.order()
-            if order is None or isinstance(order, Stop):
-                return None
+    return await opened_once_free(
+        opened,
+        SlotTaken,
+        settings,
+        channel,
+        lambda reason: log.warning("waiting_for_sealer", reason=reason),
+    )
 
 
 def _serve_metrics(settings: Config) -> None:
@@ -159,15 +144,8 @@ def _serve_metrics(settings: Config) -> None:
 
 def main() -> int:
     """Run the sealer: version, control fd."""
-    version, control_fd = sys.argv[1:3]
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # they are the supervisor's to act on
-    if version != __version__:  # the program was exchanged under a running router
-        reason = f"this is version {__version__}, the supervisor {version}: restart the router"
-        oplog.set_up("sealer").critical("cannot_start", reason=reason)
-        return FAILED
     os.nice(_NICE)
-    code = trio.run(_main, socket.socket(fileno=int(control_fd)))
+    code = begin("sealer", _main)
     sys.stdout.flush()
     sys.stderr.flush()
     # A thread that was left in the midst of a step may be in a library of C++, which aborts where

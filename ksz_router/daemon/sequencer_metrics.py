@@ -12,7 +12,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from ksz_router.config import Config
-from ksz_router.daemon.metrics import SECONDS, Histogram
+from ksz_router.daemon.histogram import SECONDS, Histogram
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.privacylog.tree.backlog import Backlog
 from ksz_router.privacylog.tree.sealed import newest_manifest

@@ -4,7 +4,6 @@ Started by the supervisor beside the workers. On the way out it sequences what t
 supervisor is gone it does the same, so that the next one finds little left to do.
 """
 
-import signal
 import socket
 import sys
 import time
@@ -14,23 +13,19 @@ import prometheus_client
 import structlog
 import trio
 
-from ksz_router import __version__
 from ksz_router.config import Config
 from ksz_router.daemon import exposition, oplog
-from ksz_router.daemon.control import Begin, Channel, Report, Stop, stop_seconds
+from ksz_router.daemon.control import Begin, Channel, Report, Stop
+from ksz_router.daemon.program import FAILED, begin, opened_once_free, reason_of
 from ksz_router.daemon.sequencer_metrics import SequencerMetrics
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.privacylog.tree.anchor import SequencerRuns
 from ksz_router.privacylog.tree.checkpoint import Signer
 from ksz_router.privacylog.tree.sequence import Cycle, Sequencer
 
-FAILED = 3
-"""Exit code: the log or the archive cannot be used; the event before says why."""
-
 _EVERY_SECONDS = 0.75
 """A record is under a checkpoint a second after it became durable; a line of the order a cycle and
 slot is the price."""
-_LOOK_AGAIN_SECONDS = 0.1
 
 
 class SequencerProgram:
@@ -115,10 +110,7 @@ async def _main(control: socket.socket) -> int:
         finally:
             sequencer.close()
     except* (PrivacyLogError, OSError) as failures:
-        failure: BaseException = failures
-        while isinstance(failure, BaseExceptionGroup):
-            failure = failure.exceptions[0]
-        log.critical("cannot_sequence", reason=str(failure))
+        log.critical("cannot_sequence", reason=reason_of(failures))
         return_code = FAILED
     else:
         return_code = 0
@@ -135,7 +127,6 @@ async def _opened(
         PrivacyLogError: the log or the archive cannot be used.
         OSError: likewise.
     """
-    ends_at = trio.current_time() + stop_seconds(settings)
     archive = settings.archive
 
     def opened() -> Sequencer:
@@ -148,20 +139,13 @@ async def _opened(
             now_ns=time.time_ns(),
         )
 
-    is_told = False
-    while True:
-        try:
-            return await trio.to_thread.run_sync(opened)
-        except SequencerRuns as error:
-            if trio.current_time() > ends_at:
-                raise
-            if not is_told:
-                log.warning("waiting_for_sequencer", reason=str(error))
-                is_told = True
-        with trio.move_on_after(_LOOK_AGAIN_SECONDS):
-            order = await channel.order()
-            if order is None or isinstance(order, Stop):
-                return None
+    return await opened_once_free(
+        opened,
+        SequencerRuns,
+        settings,
+        channel,
+        lambda reason: log.warning("waiting_for_sequencer", reason=reason),
+    )
 
 
 def _serve_metrics(settings: Config, metrics: SequencerMetrics) -> None:
@@ -175,14 +159,7 @@ def _serve_metrics(settings: Config, metrics: SequencerMetrics) -> None:
 
 def main() -> int:
     """Run the sequencer: version, control fd."""
-    version, control_fd = sys.argv[1:3]
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # they are the supervisor's to act on
-    if version != __version__:  # the program was exchanged under a running router
-        reason = f"this is version {__version__}, the supervisor {version}: restart the router"
-        oplog.set_up("sequencer").critical("cannot_start", reason=reason)
-        return FAILED
-    return trio.run(_main, socket.socket(fileno=int(control_fd)))
+    return begin("sequencer", _main)
 
 
 if __name__ == "__main__":

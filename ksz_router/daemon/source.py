@@ -240,7 +240,9 @@ def delivery_of(errand: Errand, now_ns: int) -> Delivery:
     assert isinstance(verdict, Forward), "only what passed the control is delivered"
     grant, role = verdict.grant, verdict.role
     granted = exchange.granted if exchange.submission is not None else None
-    requester = errand.requester
+    caller = exchange.facts.caller
+    assert caller is not None
+    requester = caller.kbo
     return Delivery(
         id=errand.number,
         exchange=granted.first if granted is not None else exchange.id,

@@ -160,7 +160,7 @@ class Supervisor:
         with trio.move_on_after(1.0):
             async with trio.open_nursery() as nursery:
                 for worker in self._serving():
-                    nursery.start_soon(worker.order, Ask())
+                    nursery.start_soon(worker.order, Ask(self._restarts()))
 
     async def _listen(self) -> socket.socket:
         """Take the socket over from systemd, or bind; an earlier run may still be leaving it."""
@@ -231,7 +231,7 @@ class Supervisor:
             for worker in self.workers:
                 if worker.report is None or worker.channel is None or worker.process is None:
                     continue
-                await worker.channel.send(Ask())
+                await worker.channel.send(Ask(self._restarts()))
                 if trio.current_time() - worker.heard_at > self._silence_s(worker):
                     self._log.error("worker_mute", worker=worker.index)
                     worker.process.kill()
@@ -239,6 +239,11 @@ class Supervisor:
                 await companion.look()
             systemd.notify("WATCHDOG=1")
             self._tell_status()
+
+    def _restarts(self) -> dict[str, int]:
+        """How often each process was started again; whoever dies at once is never scraped."""
+        found = {f"worker-{worker.index}": worker.restarts for worker in self.workers}
+        return found | {companion.name: companion.restarts for companion in self.companions}
 
     def _silence_s(self, worker: WorkerHandle) -> float:
         """How long a worker may say nothing; one that drains does so until it ends."""

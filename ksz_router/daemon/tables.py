@@ -13,15 +13,26 @@ from ksz_router.directory.sectoral import Sectoral
 from ksz_router.directory.snapshot import Directory
 from ksz_router.directory.writer import Writer
 from ksz_router.identifiers import Kbo
+from ksz_router.keepers import KNOWN_SERVICE
 from ksz_router.limits import standings_kept_max
 from ksz_router.messages import Request
-from ksz_router.model import Day, Endpoint, Person
+from ksz_router.model import Day, Endpoint
+from ksz_router.persons import Person
 from ksz_router.rights import Rights
 from ksz_router.rulebook.snapshot import Snapshot, outages_at
 
 if TYPE_CHECKING:
-    from ksz_router.daemon.integrations import Derivation
+    from ksz_router.daemon.on_behalf import OnBehalf
     from ksz_router.daemon.session import Session
+
+
+class Asker(NamedTuple):
+    """As whom the keepers of sectoral directories are asked."""
+
+    uri: str
+    """Of the router's own institution."""
+    framework: str
+    """The legal framework of its grant."""
 
 
 class _Remembered(NamedTuple):
@@ -68,6 +79,8 @@ class Tables:
             sectoral = directory.with_name("sectoral")
         self.sectoral = Sectoral(sectoral)
         self.sectoral.keep(self._snapshot.sectoral_networks)
+        self.asks = self._snapshot.asks
+        """Some directory of a secondary network is asked for at its keeper."""
         self.loaded_unix_s = 0.0
         """When a table last changed."""
         self._note_versions()
@@ -78,7 +91,7 @@ class Tables:
         return self._snapshot.generation
 
     def look_up(
-        self, batch: Sequence[tuple["Session | Derivation", Request]], now_ms: int
+        self, batch: Sequence[tuple["Session | OnBehalf", Request]], now_ms: int
     ) -> list[Facts]:
         """Gather what the control needs to judge each request of a batch.
 
@@ -115,7 +128,7 @@ class Tables:
         return self._with_sectoral(found, batch) if self._snapshot.sectoral_networks else found
 
     def _with_sectoral(
-        self, found: Sequence[Facts], batch: Sequence[tuple["Session | Derivation", Request]]
+        self, found: Sequence[Facts], batch: Sequence[tuple["Session | OnBehalf", Request]]
     ) -> list[Facts]:
         """Add what the directories of secondary networks hold, for those that ask for it."""
         asked = [
@@ -152,6 +165,13 @@ class Tables:
         own = self._snapshot.institution(sources[0].kbo) if sources else None
         return own.uris[0] if own is not None and own.uris else ""
 
+    def asker(self) -> Asker | None:
+        """As whom the keepers of sectoral directories are asked; None: nobody may."""
+        for grant in self._snapshot.grants(KNOWN_SERVICE, 1):
+            if grant.kbo is not None and (uri := self.uri_of(grant.kbo)):
+                return Asker(uri, grant.framework)
+        return None
+
     def uri_of(self, kbo: Kbo) -> str:
         """The first SAN URI of an institution; empty where it has none, or is not registered."""
         institution = self._snapshot.institution(kbo)
@@ -173,7 +193,7 @@ class Tables:
     def adopt(self, new: Snapshot) -> None:
         """Go over to an opened generation, all or nothing. Called between two batches."""
         old, self._snapshot = self._snapshot, new
-        self._rights = Rights(new)
+        self._rights, self.asks = Rights(new), new.asks
         self._remembered.clear()
         self.sectoral.keep(new.sectoral_networks)
         old.close()

@@ -91,10 +91,11 @@ class Upstream:
         caller = exchange.facts.caller
         assert caller is not None, "only what passed the control is forwarded"
         exchange.forwarded_ns = now_ns
+        requester = exchange.counted_for or caller.kbo
         per_endpoint = self._settings.connections_per_endpoint
         failed: Failed = []
         for kbo in exchange.destinations:
-            errand = Errand(exchange, kbo, caller.kbo)
+            errand = Errand(exchange, kbo, requester)
             exchange.errands.append(errand)
             exchange.open_errands += 1
             source = self.sources.get(kbo) or self._source(kbo)

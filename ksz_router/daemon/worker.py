@@ -195,7 +195,8 @@ class Worker:
                 self.server.window = settings.windows.connection
                 self.upstream.adjust(settings.sources, settings.windows.source)
                 return self.report("adjust")
-            case Ask():
+            case Ask(restarts=restarts):
+                self.metrics.restarts = restarts
                 return self.report("ask")
 
     def report(self, about: str, *, text: str = "") -> Report:

@@ -15,10 +15,12 @@ from ksz_router.codes import Stage
 from ksz_router.decision import person, requester, sectoral, seldom
 from ksz_router.decision.case import (
     SECONDARY_NETWORK,
+    Asking,
     Case,
     Destination,
     Facts,
     Forward,
+    Question,
     Refusal,
     Standing,
     Verdict,
@@ -28,8 +30,8 @@ from ksz_router.messages import Request
 from ksz_router.model import Day
 
 __all__ = [
-    "RULES", "SECONDARY_NETWORK", "Destination", "Facts", "Forward", "Refusal", "Rule", "Standing",
-    "Step", "Verdict", "decide", "explain", "stand", "standing_key",
+    "RULES", "SECONDARY_NETWORK", "Destination", "Facts", "Forward", "Question", "Refusal", "Rule",
+    "Standing", "Step", "Verdict", "decide", "explain", "stand", "standing_key", "unasked",
 ]  # fmt: skip
 
 
@@ -53,6 +55,30 @@ def decide(request: Request, facts: Facts, today: Day) -> Verdict:
         if refusal is not None:
             return refusal
     return _forward(case)
+
+
+def unasked(request: Request, facts: Facts, today: Day) -> tuple[Question, ...]:
+    """Say what keepers of sectoral directories are to be asked before a request is decided on.
+
+    Args:
+        request: As for :func:`decide`, and so the others.
+        facts: With the answers to what was asked before.
+        today: The Brussels day.
+
+    Returns:
+        Questions to which there is no answer yet, and on which the verdict turns; none where a rule
+        before them is broken.
+    """
+    standing = facts.standing
+    if standing is None or standing.today != today:
+        standing = stand(request, facts, today)
+    if not standing.asks:
+        return ()
+    case = Asking(request, facts, standing)
+    for judge in _JUDGES:
+        if judge(case) is not None:
+            break
+    return tuple(case.unasked)
 
 
 class Step(NamedTuple):

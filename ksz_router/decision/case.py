@@ -1,14 +1,16 @@
 """What goes into the control and what comes out of it: facts, verdicts, and the case between."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 import msgspec
 
 from ksz_router.codes import Code
 from ksz_router.identifiers import Kbo
+from ksz_router.keepers import Keeper
 from ksz_router.messages import Request
 from ksz_router.model import (
+    ANY_TYPE,
     OPEN,
     AccessRight,
     Availability,
@@ -18,13 +20,39 @@ from ksz_router.model import (
     Kind,
     Line,
     Outage,
-    Person,
     Role,
     Service,
 )
+from ksz_router.persons import PackedRoles, Person, packed_role
 
 SECONDARY_NETWORK = "secondary-network"
 """Basis of a grant inside one secondary network, where no deliberation is needed."""
+
+
+class Question(msgspec.Struct, frozen=True, gc=False):
+    """What the keeper of a secondary network's directory is asked about one institution of it.
+
+    Whether the directory knows the person for that institution, in one of the roles and of the
+    capacities, in the phase or a later one. It is a key, too: the same question has one answer.
+    """
+
+    keeper: Keeper
+    institution: Kbo
+    roles: tuple[Role, ...]
+    capacities: tuple[int, ...]
+    """Empty: any."""
+    provisional: bool
+    """Of any capacity, whether a provisional one counts."""
+    phase: int
+    is_whole: bool
+    """On every day of the period; else on one of them at least."""
+    person: str
+    """The INSZ in use."""
+    begin: Day
+    end: Day
+
+    def __repr__(self) -> str:
+        return f"Question({self.keeper.kbo} about {self.institution})"
 
 
 # Made by the thousand a second, and never part of a cycle: the collector need not look at them.
@@ -49,6 +77,11 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Announced outages that hold at this moment for this service."""
     sectoral: Mapping[str, tuple[Line, ...]] | None = None
     """Lines in the directories of secondary networks; of one that is down there is nothing."""
+    answers: Mapping[Question, bool | None] | None = None
+    """What keepers of sectoral directories said: known there, not known, or (None) nothing in time.
+
+    Of a question that is not here none was asked; to the control it is as one without answer.
+    """
     standing: "Standing | None" = None
     """What was settled before on these rows, for a request that agrees in ``STANDING_FIELDS``."""
 
@@ -91,6 +124,15 @@ class OwnIntegration(msgspec.Struct, frozen=True):
     capacities: frozenset[int]
     files: frozenset[tuple[int, int]]
     """Sector and institution type."""
+    begun: PackedRoles
+    """How a packed line of these begins."""
+
+    @classmethod
+    def of(cls, capacities: frozenset[int], roles: Iterable[Role]) -> "OwnIntegration":
+        """Lines in some capacities of some roles, or of any type of their sectors."""
+        files = frozenset((role.sector, kind) for role in roles for kind in (role.type, ANY_TYPE))
+        begun = {one for file in files for one in packed_role(*file)}
+        return cls(capacities, files, tuple(sorted(begun)))
 
 
 class Standing:
@@ -101,8 +143,9 @@ class Standing:
     """
 
     __slots__ = (
-        "acting", "caller", "grant", "identity", "is_clear", "is_plain", "networks", "no_grant",
-        "no_right", "own", "own_network", "path", "role", "service", "sources", "syntax", "today",
+        "acting", "asks", "caller", "grant", "identity", "is_clear", "is_plain", "networks",
+        "no_grant", "no_right", "own", "own_network", "path", "role", "service", "sources",
+        "syntax", "today",
     )  # fmt: skip
 
     def __init__(self, today: Day) -> None:
@@ -114,7 +157,9 @@ class Standing:
         self.own_network = ""
         """The secondary network whose own directory must know the person for the requester."""
         self.networks: tuple[str, ...] = ()
-        """Those whose directories are looked into: the requester's, and those of sources."""
+        """Those whose directories are here and looked into: the requester's, those of sources."""
+        self.asks = False
+        """One that is kept elsewhere may have to be asked for, the requester's or a source's."""
         self.identity: Refusal | None = None
         self.syntax: Refusal | None = None
         """Of the service and of the fields that say who asks, and as what."""
@@ -213,3 +258,14 @@ class Case:
         """What kept a source that the primary directory names from being one."""
         self.is_spotted = False
         """A rule is broken whose control mode is ``log``, for a destination at least."""
+
+
+class Asking(Case):
+    """A request that is judged to learn what is to be asked before it can be decided on."""
+
+    __slots__ = ("unasked",)
+
+    def __init__(self, request: Request, facts: Facts, standing: Standing) -> None:
+        super().__init__(request, facts, standing)
+        self.unasked: dict[Question, None] = {}
+        """Questions that the rules came upon, and to which the facts hold no answer."""

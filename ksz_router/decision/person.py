@@ -4,11 +4,11 @@ import msgspec
 
 from ksz_router.codes import Code
 from ksz_router.days import covers
+from ksz_router.decision import asked
 from ksz_router.decision.case import Case, Destination, Refusal
 from ksz_router.decision.requester import broken_in_grant
 from ksz_router.limits import recipients_max
 from ksz_router.model import (
-    ANY_TYPE,
     PROVISIONAL,
     Availability,
     Day,
@@ -16,8 +16,8 @@ from ksz_router.model import (
     Line,
     Mode,
     NumberStatus,
-    Person,
 )
+from ksz_router.persons import Person, pack_lines, packed_role
 
 
 def own_integration(case: Case) -> Refusal | None:
@@ -31,9 +31,9 @@ def own_integration(case: Case) -> Refusal | None:
     grant, own = standing.grant, standing.own
     if grant is None or own is None or case.person is None:
         return None
-    capacities, files, phase = own.capacities, own.files, grant.phase
-    lines = person.lines if person is not None else ()
-    known = [n for n in lines if n.capacity in capacities and (n.sector, n.type) in files]
+    capacities, phase = own.capacities, grant.phase
+    lines = person.under(own.begun) if person is not None else ()
+    known = [line for line in lines if line.capacity in capacities]
     far_enough = [line for line in known if line.phase >= phase]
     if not known:
         code = Code.PERSON_NOT_INTEGRATED
@@ -115,7 +115,10 @@ def source_integration(case: Case) -> Refusal | None:
             return Refusal(
                 lacking if subscribed else Code.NO_RECIPIENT_SUBSCRIBED, grant=_grant_id(case)
             )
-    knowing = [found for row in rows if (found := _destination(row, case)) is not None]
+    if standing.asks:
+        knowing = _in_turn(rows, case)
+    else:
+        knowing = [found for row in rows if (found := _destination(row, case)) is not None]
     fault = case.sectoral_fault
     if fault is Code.SECTORAL_DIRECTORY_DOWN and (kind is Kind.DISTRIBUTION or not knowing):
         return Refusal(fault, grant=_grant_id(case))  # whom it would leave out cannot be said
@@ -133,6 +136,17 @@ def source_integration(case: Case) -> Refusal | None:
         # Never a silent cut: who distributes names its recipients one by one instead.
         return Refusal(Code.TOO_MANY_RECIPIENTS, "source", _grant_id(case), limit=recipients_max)
     return None
+
+
+def _in_turn(rows: tuple[Availability, ...], case: Case) -> list[Destination]:
+    """Who knows the person, where some of them are in networks whose keepers must be asked."""
+    turns, knowing = asked.Turns(case), []
+    for row in rows:
+        found = None if turns.is_spared(row) else _destination(row, case)
+        if found is not None:
+            turns.tried(found)
+            knowing.append(found)
+    return knowing
 
 
 def _subscribed(rows: tuple[Availability, ...], case: Case) -> tuple[Availability, ...]:
@@ -201,15 +215,12 @@ def _known_by(row: Availability, case: Case) -> list[Line]:
     if person is None:
         return []
     role, capacities, phase, begin, end = row.role, row.capacities, row.phase, case.begin, case.end
-    sector, types = role.sector, (role.type, ANY_TYPE)
     takes_any = not capacities
     takes_provisional = grant is not None and grant.provisional
     return [
         line
-        for line in person.lines
-        if line.sector == sector
-        and line.type in types
-        and (
+        for line in person.under(packed_role(role.sector, role.type))
+        if (
             (takes_provisional or line.capacity != PROVISIONAL)
             if takes_any
             else line.capacity in capacities
@@ -225,20 +236,27 @@ def _known_in_network(row: Availability, case: Case, lines: list[Line]) -> list[
 
     The primary directory is asked first: who is not known there is not looked for elsewhere.
     """
-    sectoral = (case.facts.sectoral or {}).get(row.secondary_network)
-    if sectoral is None:
+    is_known = _is_known_in_network(row, case)
+    if is_known:
+        return lines
+    if is_known is None:
         case.sectoral_fault = Code.SECTORAL_DIRECTORY_DOWN
         return []
-    if _known_by(row, in_directory(case, sectoral)):
-        return lines
     case.sectoral_fault = case.sectoral_fault or Code.SOURCE_NOT_IN_SECTORAL_DIRECTORY
     return []
+
+
+def _is_known_in_network(row: Availability, case: Case) -> bool | None:
+    if row.keeper is not None:
+        return asked.knows_for(row, case)
+    sectoral = (case.facts.sectoral or {}).get(row.secondary_network)
+    return None if sectoral is None else bool(_known_by(row, in_directory(case, sectoral)))
 
 
 def in_directory(case: Case, lines: tuple[Line, ...]) -> Case:
     """The same case, as it would stand if the directory held these lines."""
     number = case.person or ""
-    person = Person(NumberStatus.ACTIVE, number, NumberStatus.ACTIVE, lines)
+    person = Person(NumberStatus.ACTIVE, number, NumberStatus.ACTIVE, pack_lines(lines))
     other = Case(case.request, msgspec.structs.replace(case.facts, person=person), case.standing)
     other.person, other.begin, other.end = case.person, case.begin, case.end
     return other

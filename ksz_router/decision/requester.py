@@ -25,7 +25,6 @@ from ksz_router.limits import (
 )
 from ksz_router.messages import Request
 from ksz_router.model import (
-    ANY_TYPE,
     OPEN,
     PROVISIONAL,
     AccessRight,
@@ -288,8 +287,7 @@ def _own_integration(request: Request, grant: Grant, standing: Standing) -> OwnI
     if grant.provisional:
         capacities |= {PROVISIONAL}
     roles = (standing.role,) if standing.role is not None else standing.acting.roles
-    files = frozenset((role.sector, kind) for role in roles for kind in (role.type, ANY_TYPE))
-    return OwnIntegration(capacities, files)
+    return OwnIntegration.of(capacities, roles)
 
 
 def _is_in_reach(secondary_network: str, standing: Standing) -> bool:

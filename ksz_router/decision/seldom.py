@@ -12,6 +12,7 @@ def settle(standing: Standing) -> None:
         standing.is_clear
         and standing.service.filled_by is FilledBy.EITHER
         and not standing.networks
+        and not standing.asks
         and not any(map(_is_narrow, standing.sources))
     )
 
@@ -22,8 +23,14 @@ def _settle_networks(standing: Standing) -> None:
     if standing.own is not None and standing.acting.is_sectoral:
         standing.own_network = standing.acting.secondary_network
     rows = [row for row in standing.sources if row.is_sectoral and row.mode is not Mode.NONE]
-    names = (standing.own_network, *(row.secondary_network for row in rows))
+    is_hosted = standing.acting.keeper is None
+    names = (
+        standing.own_network if is_hosted else "",
+        *(row.secondary_network for row in rows if row.keeper is None),
+    )
     standing.networks = tuple(dict.fromkeys(filter(None, names)))
+    own_asks = bool(standing.own_network) and not is_hosted
+    standing.asks = own_asks or any(row.keeper is not None for row in rows)
 
 
 def _is_narrow(row: Availability) -> bool:

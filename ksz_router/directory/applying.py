@@ -13,7 +13,7 @@ from ksz_router.days import day_before, next_day
 from ksz_router.directory.change import ANY, LINE_OPERATIONS, Change, Operation, Reason, Refused
 from ksz_router.directory.packing import Record, current_of, order
 from ksz_router.directory.registering import registered
-from ksz_router.limits import person_lines_max
+from ksz_router.limits import person_lines_max, person_role_lines_max
 from ksz_router.model import PROVISIONAL, Day, Line, NumberStatus
 
 Records = Mapping[str, Record]
@@ -29,17 +29,44 @@ def applied(records: Records, change: Change, today: Day) -> dict[str, Record] |
     """
     if change.operation not in LINE_OPERATIONS:
         return registered(records, change)
-    record = records.get(change.number)
     assert change.line is not None, "a malformed change"
+    result = _lines_changed(records, change, change.line, today)
+    if isinstance(result, Refused):
+        return result
+    if any(_outgrows(records[number], record, change.line) for number, record in result.items()):
+        return Refused(Reason.TOO_MANY_LINES)
+    return result
+
+
+def _lines_changed(
+    records: Records, change: Change, line: Line, today: Day
+) -> dict[str, Record] | Refused:
+    record = records.get(change.number)
     if change.operation is Operation.INSCRIBE:
         if record is None:
             return Refused(Reason.NUMBER_UNKNOWN)
-        return _inscribed(records, change.number, change.line, today)
+        return _inscribed(records, change.number, line, today)
     if record is None:  # who has no line there does not learn whether the number exists
         return Refused(Reason.LINE_UNKNOWN)
     if change.operation is Operation.ADJUST:
-        return _adjusted(records, change, change.line, today)
-    return _removed(records, change, change.line, today)
+        return _adjusted(records, change, line, today)
+    return _removed(records, change, line, today)
+
+
+def _outgrows(former: Record, grown: Record, role: Line) -> bool:
+    """Say whether a number has too many lines, or too many of the role where these became more.
+
+    No role can take the room of all others, and what a load brought can always be mended.
+    """
+    if grown.lines_count > person_lines_max:
+        return True
+    if len(grown.lines) <= person_role_lines_max:
+        return False
+    count, before = (
+        sum(line.sector == role.sector and line.type == role.type for line in record.lines)
+        for record in (grown, former)
+    )
+    return count > max(before, person_role_lines_max)
 
 
 def _inscribed(
@@ -98,8 +125,6 @@ def _removed(
                 lines += _without(line, meant.begin, meant.end, today)
         if tuple(lines) != record.lines:
             changed[number] = replace(record, lines=tuple(lines))
-            if changed[number].lines_count > person_lines_max:
-                return Refused(Reason.TOO_MANY_LINES)
     return changed or Refused(Reason.LINE_UNKNOWN)
 
 
@@ -174,14 +199,12 @@ def _without(line: Line, begin: Day, end: Day, today: Day) -> Iterable[Line]:
 
 def _kept(
     records: Records, changed: dict[str, Record], holder: str, line: Line
-) -> dict[str, Record] | Refused:
+) -> dict[str, Record]:
     """Put a line under a number."""
     record = changed.get(holder) or records[holder]
     lines = list(record.lines)
     insort(lines, line, key=order)
     changed[holder] = replace(record, lines=tuple(lines))
-    if any(record.lines_count > person_lines_max for record in changed.values()):
-        return Refused(Reason.TOO_MANY_LINES)
     return changed
 
 

@@ -15,6 +15,7 @@ from ksz_router.directory.packing import DamagedError, Record
 from ksz_router.limits import person_lines_max
 from ksz_router.model import ANY_TYPE, OPEN, Line, NumberStatus
 from ksz_router.official import is_capacity, is_role
+from ksz_router.persons import unpack_lines
 
 _REMARKS_MAX = 20
 
@@ -39,7 +40,8 @@ class Audit:
         self.numbers += 1
         try:
             number = packing.unpack_key(key)
-            status, others_count, deceased, lines = packing.unpack_parts(value)
+            status, others_count, deceased, packed = packing.unpack_parts(value)
+            lines = unpack_lines(packed)
             problems = self._lines_wrong(lines)
             if status is NumberStatus.DECEASED:
                 if not is_day(deceased):

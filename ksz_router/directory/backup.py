@@ -15,7 +15,7 @@ from typing import NamedTuple
 import lmdb
 from msgspec.structs import replace
 
-from ksz_router.directory import folder, journal, marks
+from ksz_router.directory import folder, journal, marks, quarters
 from ksz_router.directory.change import Operation
 from ksz_router.directory.check import audit_pages, audit_values
 from ksz_router.directory.lock import Lock
@@ -88,6 +88,7 @@ def back_up(target: Path, destination: Path) -> BackedUp:
             prefix=f".{destination.name}-", dir=destination.parent
         ) as name:
             made = _copied(source, Path(name) / "backup")
+            quarters.copy(target, Path(name) / "backup")
             (Path(name) / "backup").rename(destination)
             marks.sync_folder(destination.parent)
             return made
@@ -149,6 +150,7 @@ def restore(
                 building = Path(name) / "building"
                 _copy_in(folder.current(backup), building, tell)
                 restored = _brought_forward(building, target, wanted, now_us, tell)
+                quarters.copy(backup, target)
                 folder.swap_in(building, target, restored.version)
                 return restored
     except (OSError, lmdb.Error) as error:

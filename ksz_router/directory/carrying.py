@@ -34,6 +34,10 @@ def carry_over(target: Path, environment: lmdb.Environment, version: int, now_us
             with former.begin() as reading:
                 for source, into in pairs:
                     _copy(reading, source, environment, into)
+                meta = former.open_db(folder.META, create=False)
+                forgotten_us = folder.forgotten_in(reading.get(folder.FORGOTTEN, db=meta))
+            with environment.begin(write=True) as transaction:
+                folder.write_forgotten(transaction, databases.meta, forgotten_us)
         finally:
             former.close()
     now_us = max(now_us, _last_us(environment, databases))

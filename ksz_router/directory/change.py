@@ -84,6 +84,8 @@ class Reason(IntEnum):
     DEFINITIVE_ALREADY = 22
     LINE_UNKNOWN = 23
     TOO_MANY_LINES = 24
+    TICKET_TOO_OLD = 54
+    """No rule on persons: what became of the change is no longer kept. It is in no journal."""
 
     __hash__ = int.__hash__
 
@@ -106,6 +108,7 @@ WHY: dict[Reason, str] = {
     Reason.DEFINITIVE_ALREADY: "the role knows the person definitively on a day of the period",
     Reason.LINE_UNKNOWN: "no line of this role is meant by the change",
     Reason.TOO_MANY_LINES: "the number would have too many lines",
+    Reason.TICKET_TOO_OLD: "what became of it is no longer kept; look, and use a new ticket",
 }
 # fmt: on
 

@@ -41,7 +41,11 @@ DATABASES_MAX = 5
 STATE = b"state"
 """The key in ``meta`` of what each transaction changes: version, numbers, lines."""
 
+FORGOTTEN = b"forgotten"
+"""The key in ``meta`` of the moment up to which changes were forgotten before their time."""
+
 _STATE = struct.Struct(">QQQ")
+_MOMENT = struct.Struct(">Q")
 _VERSION = re.compile(r"version-([0-9]{8,})")
 
 
@@ -204,6 +208,26 @@ def write_state(
 ) -> None:
     """Write the part that a transaction changes."""
     transaction.put(STATE, _STATE.pack(meta.version, meta.numbers, meta.lines), db=database)
+
+
+def write_forgotten(
+    transaction: "lmdb.Transaction[bytes]", database: "lmdb._Database", moment_us: int
+) -> None:
+    """Note that what became of older changes is not kept any more, for there are too many."""
+    transaction.put(FORGOTTEN, _MOMENT.pack(moment_us), db=database)
+
+
+def forgotten_in(value: bytes | None) -> int:
+    """Return the moment in the value of ``FORGOTTEN``, in Unix microseconds; 0 without one.
+
+    Raises:
+        DamagedError: it is none.
+    """
+    if value is None:
+        return 0
+    if len(value) != _MOMENT.size:
+        raise DamagedError("the description of the directory is damaged")
+    return int(_MOMENT.unpack(value)[0])
 
 
 def version_in(state: bytes | memoryview | None) -> int:

@@ -166,27 +166,30 @@ class Mailbox(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         return WHY[Fault(self.fault)] if self.fault else ""
 
 
+_LINE_BITS = 28
+assert mailbox_bytes_max >> _LINE_BITS <= 1, "a mailbox may have more lines than ids"
+
+
 class LineIds:
     """Exchange ids of lines: the same ones however often the mailbox is taken up.
 
     A UUIDv7 (RFC 9562, 5.7) of the moment when the mailbox was first taken up; in the place of
-    what is random there stands SHA-256 over sender, number, content and line.
+    what is random there stand 46 bits of SHA-256 over sender, number and content, and the line.
+    Those of one mailbox follow each other, so that what is noted of them lies together.
     """
 
     def __init__(self, mailbox: Mailbox) -> None:
         assert mailbox.begun_ms, "not taken up yet"
         identity = f"{mailbox.kbo},{mailbox.number},".encode() + mailbox.sha256
-        self._state = hashlib.sha256(identity)
-        self._time = mailbox.begun_ms.to_bytes(6, "big")
+        drawn = int.from_bytes(hashlib.sha256(identity).digest()[:6], "big") >> 2
+        high, low = drawn >> 34, drawn & 0x3_FFFF_FFFF
+        self._first = (
+            mailbox.begun_ms << 80 | 0x7 << 76 | high << 64 | 0x2 << 62 | low << _LINE_BITS
+        )
 
     def __call__(self, line: int) -> bytes:
         """Return the id of a line, from 1."""
-        state = self._state.copy()
-        state.update(line.to_bytes(8, "big"))
-        drawn = int.from_bytes(state.digest()[: EXCHANGE_BYTES - 6], "big")
-        drawn = drawn & ~(0xF << 76) | 0x7 << 76
-        drawn = drawn & ~(0x3 << 62) | 0x2 << 62
-        return self._time + drawn.to_bytes(EXCHANGE_BYTES - 6, "big")
+        return (self._first | line).to_bytes(EXCHANGE_BYTES, "big")
 
 
 def new_mailbox(sender: Sender, part: Part, now_ms: int) -> Mailbox:
@@ -219,3 +222,18 @@ def new_mailbox(sender: Sender, part: Part, now_ms: int) -> Mailbox:
         received=bytes(-(-parts // 8)),
         received_ms=now_ms,
     )
+
+
+def key_of(kbo: str, number: int) -> bytes:
+    """Return under what a mailbox is known: those of a sender together, in their order."""
+    return kbo.encode("ascii") + number.to_bytes(8, "big")
+
+
+def number_in(key: bytes) -> int:
+    """Return the number in such a key."""
+    return int.from_bytes(key[-8:], "big")
+
+
+def place_key(place: int) -> bytes:
+    """Return under what it waits: who was complete first comes first."""
+    return place.to_bytes(8, "big")

@@ -28,7 +28,10 @@ from ksz_router.directory.mailbox import (
     Part,
     Sender,
     State,
+    key_of,
     new_mailbox,
+    number_in,
+    place_key,
 )
 from ksz_router.directory.mailbox_form import checked
 from ksz_router.directory.marks import sync_folder
@@ -79,7 +82,7 @@ class Mailboxes:
     def find(self, kbo: str, number: int) -> Mailbox | None:
         """Return what is known of a mailbox."""
         with self._environment.begin(self._known) as transaction:
-            value = transaction.get(_key(kbo, number))
+            value = transaction.get(key_of(kbo, number))
         return _decode(value) if value is not None else None
 
     def next_waiting(self) -> Mailbox | None:
@@ -101,13 +104,13 @@ class Mailboxes:
 
         Both ends are missing; the series begins with the lowest number that was ever received.
         """
-        first = _key(kbo, 0)
+        first = key_of(kbo, 0)
         numbers: list[int] = []
         with self._environment.begin(self._known) as transaction, transaction.cursor() as cursor:
-            found = cursor.set_range(_key(kbo, NUMBER_MAX + 1))
+            found = cursor.set_range(key_of(kbo, NUMBER_MAX + 1))
             found = cursor.prev() if found else cursor.last()
             while found and cursor.key() > first and len(numbers) < _NEWEST_LOOKED_AT:
-                numbers.append(_number(cursor.key()))
+                numbers.append(number_in(cursor.key()))
                 found = cursor.prev()
         left_out = [(low + 1, high - 1) for high, low in pairwise(numbers) if high - low > 1]
         return sorted(left_out)[-_GAPS_MAX:]
@@ -155,7 +158,7 @@ class Mailboxes:
 
     def note(self, mailbox: Mailbox) -> Mailbox:
         """Make durable how far a mailbox is."""
-        key = _key(mailbox.kbo, mailbox.number)
+        key = key_of(mailbox.kbo, mailbox.number)
         try:
             with self._environment.begin(write=True) as transaction:
                 transaction.put(key, _encode(mailbox), db=self._known)
@@ -164,9 +167,9 @@ class Mailboxes:
                 else:
                     transaction.delete(key, db=self._receiving)
                 if mailbox.state is State.WAITING:
-                    transaction.put(_place(mailbox.place), key, db=self._waiting)
+                    transaction.put(place_key(mailbox.place), key, db=self._waiting)
                 elif mailbox.place:
-                    transaction.delete(_place(mailbox.place), db=self._waiting)
+                    transaction.delete(place_key(mailbox.place), db=self._waiting)
         except lmdb.Error as error:
             raise MailboxesUnusable(
                 f"{self.folder}: what came of a mailbox could not be noted ({error}); "
@@ -188,7 +191,7 @@ class Mailboxes:
         for mailbox in list(self._all()):
             if mailbox.state is State.RECEIVING and mailbox.received_ms < moment_ms:
                 with self._environment.begin(write=True) as transaction:
-                    key = _key(mailbox.kbo, mailbox.number)
+                    key = key_of(mailbox.kbo, mailbox.number)
                     transaction.delete(key, db=self._known)
                     transaction.delete(key, db=self._receiving)
                 self.lines_file(mailbox).unlink(missing_ok=True)
@@ -199,7 +202,17 @@ class Mailboxes:
                 if mailbox.done_ms < moment_ms and file.exists():
                     file.unlink()
                     count += 1
+        self._sweep(moment_ms)
         return count
+
+    def _sweep(self, moment_ms: int) -> None:
+        """Remove lines that a kill left before they were known, or after they were no more."""
+        for file in self.folder.glob("*.lines"):
+            kbo, _, number = file.stem.partition("-")
+            with self._one_at_a_time:
+                is_old = file.exists() and file.stat().st_mtime_ns < moment_ms * 1_000_000
+                if is_old and self.find(kbo, int(number)) is None:
+                    file.unlink()
 
     def _all(self) -> Iterator[Mailbox]:
         with self._environment.begin(self._known) as transaction, transaction.cursor() as cursor:
@@ -238,9 +251,9 @@ class Mailboxes:
                 for table in (self._receiving, self._waiting)
             )
             with transaction.cursor(self._receiving) as cursor:
-                own, found = 0, cursor.set_range(_key(kbo, 0))
+                own, found = 0, cursor.set_range(key_of(kbo, 0))
                 while found and cursor.key().startswith(kbo.encode()):
-                    own += _number(cursor.key()) != part.number
+                    own += number_in(cursor.key()) != part.number
                     found = cursor.next()
         if own >= mailboxes_receiving_max or unfinished >= mailboxes_unfinished_max:
             raise MailboxRefused(Fault.FILES_TOO_MANY)
@@ -282,15 +295,3 @@ class Mailboxes:
         with self._environment.begin(self._waiting) as transaction, transaction.cursor() as cursor:
             place = int.from_bytes(cursor.key(), "big") + 1 if cursor.last() else 1
         return self.note(replace(whole, state=State.WAITING, complete_ms=now_ms, place=place))
-
-
-def _key(kbo: str, number: int) -> bytes:
-    return kbo.encode("ascii") + number.to_bytes(8, "big")
-
-
-def _number(key: bytes) -> int:
-    return int.from_bytes(key[-8:], "big")
-
-
-def _place(place: int) -> bytes:
-    return place.to_bytes(8, "big")

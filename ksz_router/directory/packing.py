@@ -7,27 +7,28 @@ a line than with ten-bit fields, and a third less time.
 
 import struct
 from bisect import bisect_left, bisect_right
-from itertools import starmap
+from typing import TypeVar
 
 import msgspec
 
 from ksz_router.limits import person_lines_max, person_numbers_max
 from ksz_router.model import Day, Line, NumberStatus
+from ksz_router.persons import LINE_BYTES, pack_lines, unpack_lines
+
+_Value = TypeVar("_Value", bytes, memoryview)
 
 KEY_BYTES = 5
 """2**40 is more than eleven digits."""
 
 _HEADER = struct.Struct("<BBI")  # status, count of other numbers, day of death
-_LINE = struct.Struct("<HhHHIII")  # sector, type, capacity, phase, begin, end, changed
 _ROLE_OF_LINE = struct.Struct("<Hh16x")
 _STATUSES = tuple(NumberStatus)
 _REPLACED = NumberStatus.REPLACED
 
-_unpack_header, _iter_lines = _HEADER.unpack_from, _LINE.iter_unpack
+_pack_header, _unpack_header = _HEADER.pack, _HEADER.unpack_from
 _iter_roles = _ROLE_OF_LINE.iter_unpack
 
 HEADER_BYTES = _HEADER.size
-LINE_BYTES = _LINE.size
 
 assert person_numbers_max <= 256
 assert LINE_BYTES == _ROLE_OF_LINE.size == 20
@@ -93,28 +94,19 @@ def current_of(record: Record, number: str) -> str:
 
 def pack(record: Record) -> bytes:
     """Return the value of a record; its lines are sorted on the way."""
-    assert len(record.others) < person_numbers_max, "too many numbers of one person"
-    assert record.lines_count <= person_lines_max, "too many lines under one number"
-    assert record.others or record.status is not NumberStatus.REPLACED, "replaced by no number"
-    return b"".join(
-        (
-            _HEADER.pack(record.status, len(record.others), record.deceased),
-            *map(pack_key, record.others),
-            record.before,
-            *map(_pack_line, sorted(record.lines, key=order)),
-            record.after,
-        )
-    )
+    status, others, lines = record.status, record.others, record.lines
+    assert others or status is not _REPLACED, "replaced by no number"
+    assert len(others) < person_numbers_max, "too many numbers of one person"
+    if len(lines) > 1:
+        lines = tuple(sorted(lines, key=order))
+    held = b"".join((record.before, pack_lines(lines), record.after))
+    assert len(held) <= person_lines_max * LINE_BYTES, "too many lines under one number"
+    keys = b"".join(map(pack_key, others)) if others else b""
+    return _pack_header(status, len(others), record.deceased) + keys + held
 
 
-def _pack_line(line: Line) -> bytes:
-    return _LINE.pack(
-        line.sector, line.type, line.capacity, line.phase, line.begin, line.end, line.changed
-    )
-
-
-def unpack_parts(value: bytes | memoryview) -> tuple[NumberStatus, int, Day, tuple[Line, ...]]:
-    """Return the status, the count of other numbers, the day of death (0: none) and the lines.
+def unpack_parts(value: _Value) -> tuple[NumberStatus, int, Day, _Value]:
+    """Return status, count of other numbers, day of death (0: none), and the lines, still packed.
 
     This is the hot path of a look-up, hence one function and a plain tuple.
 
@@ -124,12 +116,14 @@ def unpack_parts(value: bytes | memoryview) -> tuple[NumberStatus, int, Day, tup
     try:
         status, others_count, deceased = _unpack_header(value)
         known = _STATUSES[status]
-        fields = _iter_lines(value[HEADER_BYTES + KEY_BYTES * others_count :])
     except (struct.error, IndexError) as error:
         raise DamagedError("a value of the directory is cut off or out of range") from error
+    packed = value[HEADER_BYTES + KEY_BYTES * others_count :]
+    if len(packed) % LINE_BYTES:
+        raise DamagedError("a value of the directory is cut off or out of range")
     if (others_count or known is _REPLACED) and not 0 < others_count < person_numbers_max:
         raise DamagedError("a value of the directory has a wrong count of numbers")
-    return known, others_count, deceased, tuple(starmap(Line, fields))
+    return known, others_count, deceased, packed
 
 
 def unpack_others(value: bytes | memoryview, others_count: int) -> tuple[str, ...]:
@@ -142,13 +136,14 @@ def unpack_others(value: bytes | memoryview, others_count: int) -> tuple[str, ..
     return tuple(unpack_key(value[at : at + KEY_BYTES]) for at in ends)
 
 
-def unpack(value: bytes | memoryview) -> Record:
+def unpack(value: _Value) -> Record:
     """Return the record of a value.
 
     Raises:
         DamagedError: the value is not one that :func:`pack` made.
     """
-    status, others_count, deceased, lines = unpack_parts(value)
+    status, others_count, deceased, packed = unpack_parts(value)
+    lines = unpack_lines(packed)
     if len(lines) > person_lines_max:
         raise DamagedError("a value of the directory has too many lines")
     others = unpack_others(value, others_count)
@@ -181,7 +176,7 @@ def unpack_role(value: bytes, sector: int, kind: int) -> Record:
         status=known,
         deceased=deceased,
         others=unpack_others(value, others_count) if others_count else (),
-        lines=tuple(starmap(Line, _iter_lines(packed[begin:end]))),
+        lines=unpack_lines(packed[begin:end]),
         before=packed[:begin],
         after=packed[end:],
     )

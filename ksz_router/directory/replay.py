@@ -115,7 +115,8 @@ def _checked(
 
 def _gap(version: int, later: int) -> DirectoryError:
     return DirectoryError(
-        f"the journal has nothing between versions {version} and {later}; "
+        f"the journal has nothing between versions {version} and {later}: it goes back for "
+        "[directory] keep_days and journal_rows_max at the most, or is of another directory; "
         "take a newer backup, or the journal of a directory that came from this backup"
     )
 

@@ -14,7 +14,7 @@ from typing import Self
 
 import lmdb
 
-from ksz_router.directory import folder, marks
+from ksz_router.directory import folder, journal, marks
 from ksz_router.directory.packing import DirectoryError
 
 Item = tuple[memoryview, memoryview]
@@ -34,10 +34,13 @@ class Scan:
             folder.read_meta(self._folder, self._environment)  # sees that the format is ours
             persons = self._environment.open_db(folder.PERSONS, create=False)
             described = self._environment.open_db(folder.META, create=False)
+            changes = self._environment.open_db(folder.CHANGES, create=False)
             self._transaction = self._environment.begin(persons, buffers=True)
             state = self._transaction.get(folder.STATE, b"", db=described)
             self.version: int = folder.version_in(state)
             self.numbers, self.lines = folder.counts_in(state)
+            self.recorded_us: int = self._recorded_us(changes)
+            """When the last change that this view sees was recorded, in Unix microseconds."""
         except lmdb.Error as error:
             self._environment.close()
             raise DirectoryError(
@@ -66,6 +69,10 @@ class Scan:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _recorded_us(self, changes: "lmdb._Database") -> int:
+        with self._transaction.cursor(changes) as cursor:
+            return journal.unpack_entry(cursor.value()).now_us if cursor.last() else 0
 
     def batches(self, numbers: int) -> Iterator[list[Item]]:
         """Yield every number in order, at most ``numbers`` of them at a time."""

@@ -22,7 +22,8 @@ from ksz_router.directory.packing import (
     unpack_parts,
 )
 from ksz_router.identifiers import is_insz
-from ksz_router.model import NumberStatus, Person
+from ksz_router.model import NumberStatus
+from ksz_router.persons import Person
 
 
 class Directory:
@@ -180,8 +181,8 @@ def look_up_in(
         if value is None:
             add(None)
             continue
-        status, others_count, deceased, lines = unpack_parts(value)
-        person = Person(status, number, status, lines, deceased)
+        status, others_count, deceased, packed = unpack_parts(value)
+        person = Person(status, number, status, packed, deceased)
         add(_joined(person, unpack_others(value, others_count), get) if others_count else person)
     return found
 
@@ -189,13 +190,13 @@ def look_up_in(
 def _joined(found: Person, others: tuple[str, ...], get: Callable[[bytes], bytes | None]) -> Person:
     """Add what lies under the other numbers of a person."""
     current = others[0] if found.status is NumberStatus.REPLACED else found.current
-    current_status, lines, deceased = found.status, found.lines, found.deceased
+    current_status, packed, deceased = found.status, found.packed, found.deceased
     for other in others:
         value = get(pack_key(other))
         if value is None:
             raise DamagedError("a number names another one that is missing")
-        other_status, _, other_deceased, other_lines = unpack_parts(value)
-        lines += other_lines
+        other_status, _, other_deceased, theirs = unpack_parts(value)
+        packed += theirs
         if other == current:
             current_status, deceased = other_status, other_deceased
-    return Person(found.status, current, current_status, lines, deceased)
+    return Person(found.status, current, current_status, packed, deceased)

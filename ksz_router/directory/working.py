@@ -32,6 +32,9 @@ from ksz_router.directory.packing import (
 )
 from ksz_router.model import Line
 
+_CLOCKS_APART_US = 60_000_000
+"""An exchange id is as old as a worker's clock says, its row as this program's."""
+
 
 class Working:
     """What a transaction has read and is going to write."""
@@ -59,6 +62,8 @@ class Working:
         self._notices: list[tuple[bytes, bytes]] = []
         with transaction.cursor(databases.changes) as cursor:
             self._ordinal = journal.last_ordinal(cursor, meta.version)
+        forgotten = transaction.get(folder.FORGOTTEN, db=databases.meta)
+        self._forgotten_us = folder.forgotten_in(forgotten)
 
     def _at(self, now_us: int) -> None:
         self._now_us = now_us
@@ -87,6 +92,8 @@ class Working:
         noted = self._notes.get(change.exchange) or self._noted.get(change.exchange)
         if noted is not None:
             return self._repeated(change, journal.unpack_note(noted))
+        if self._forgotten_us and _made_us(change.exchange) <= self._forgotten_us:
+            return Refused(Reason.TICKET_TOO_OLD)  # it may have been made: nothing to note
         records = self._records_of(change)
         result = applied(records, change, self._today)
         self._settle(change, records, result)
@@ -187,20 +194,30 @@ class Working:
         self._rows.append((key, journal.pack_entry(self._now_us, reason, change)))
         self._notes[change.exchange] = journal.pack_note(self._version, reason)
 
-    def trim(self, before_us: int, rows_max: int) -> None:
-        """Forget rows of the journal that are older, with what is noted of their exchange ids."""
-        with self._transaction.cursor(self._databases.changes) as cursor:
-            if not cursor.first():
-                return
-            for _ in range(rows_max):
+    def trim(self, before_us: int, rows_max: int, kept_max: int) -> None:
+        """Forget rows of the journal that are older, with what is noted of their exchange ids.
+
+        And the oldest, whatever their age, where there are more than ``kept_max``. At most
+        ``rows_max`` go at once.
+        """
+        changes, meta = self._databases.changes, self._databases.meta
+        kept = self._transaction.stat(changes)["entries"] + len(self._rows)
+        forgotten_us = 0
+        with self._transaction.cursor(changes) as cursor:
+            cursor.first()
+            for count in range(rows_max):
                 if not cursor.key():
-                    return
+                    break
                 entry = journal.unpack_entry(cursor.value())
                 if entry.now_us >= before_us:
-                    return
+                    if kept - count <= kept_max:
+                        break
+                    forgotten_us = entry.now_us + _CLOCKS_APART_US
                 if entry.change.exchange:
                     self._transaction.delete(entry.change.exchange, db=self._databases.applied)
                 cursor.delete()
+        if forgotten_us > self._forgotten_us:
+            folder.write_forgotten(self._transaction, meta, forgotten_us)
 
     @property
     def notices_count(self) -> int:
@@ -222,6 +239,11 @@ class Working:
         meta = replace(self._meta, version=self._version, numbers=self._numbers, lines=self._lines)
         folder.write_state(transaction, databases.meta, meta)
         return meta
+
+
+def _made_us(exchange: bytes) -> int:
+    """When an exchange id was made: a UUIDv7 begins with it, in milliseconds (RFC 9562, 5.7)."""
+    return int.from_bytes(exchange[:6], "big") * 1000
 
 
 def _answer(

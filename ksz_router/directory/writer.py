@@ -15,13 +15,15 @@ import lmdb
 
 from ksz_router.directory import folder, journal, marks, outbox
 from ksz_router.directory.change import Applied, Change, Refused
+from ksz_router.directory.hindrance import PageDamagedError, hindrance_of
 from ksz_router.directory.lock import Lock
-from ksz_router.directory.packing import DirectoryError
+from ksz_router.directory.packing import DamagedError, DirectoryError
 from ksz_router.directory.snapshot import look_up_in
 from ksz_router.directory.working import Working
-from ksz_router.model import Person
+from ksz_router.persons import Person
 
 KEEP_DAYS_DEFAULT = 35
+JOURNAL_ROWS_MAX_DEFAULT = 100_000_000
 
 _DAY_US = 86_400_000_000
 _TRIMMED_MAX = 256
@@ -31,12 +33,16 @@ _CHANGES_MAX = 65_536
 class Writer:
     """The directory, open to be changed. One per machine; not for several threads at once."""
 
-    def __init__(self, lock: Lock, version_folder: Path, keep_days: int) -> None:
+    def __init__(
+        self, lock: Lock, version_folder: Path, keep_days: int, journal_rows_max: int
+    ) -> None:
         self._lock = lock
         self._folder = version_folder
         self._keep_us = keep_days * _DAY_US
+        self._journal_rows_max = journal_rows_max
         self._process = os.getpid()
         self._is_broken = False
+        self._refusal: PageDamagedError | None = None
         self.notices_written = 0
         """How many notices the changes left that were made since it was opened."""
         marks.mark_live(version_folder)
@@ -55,10 +61,17 @@ class Writer:
             raise
 
     @classmethod
-    def open(cls, path: Path, *, keep_days: int = KEEP_DAYS_DEFAULT) -> Self:
+    def open(
+        cls,
+        path: Path,
+        *,
+        keep_days: int = KEEP_DAYS_DEFAULT,
+        journal_rows_max: int = JOURNAL_ROWS_MAX_DEFAULT,
+    ) -> Self:
         """Open the directory in the folder ``path`` to change it.
 
-        The journal and what is noted of exchange ids are kept for ``keep_days`` days at least.
+        The journal and what is noted of exchange ids are kept for ``keep_days`` days at least,
+        and of ``journal_rows_max`` changes at the most.
 
         Raises:
             NoDirectoryError: there is none.
@@ -71,7 +84,7 @@ class Writer:
         try:
             version_folder = folder.current(path)
             marks.check_mark(version_folder)
-            return cls(lock, version_folder, keep_days)
+            return cls(lock, version_folder, keep_days, journal_rows_max)
         except OSError as error:
             lock.release()
             raise DirectoryError(
@@ -106,6 +119,7 @@ class Writer:
         Raises:
             DirectoryError: the disk or LMDB does not take it. Open anew and ask again: what was
                 applied all the same is known by its exchange id.
+            NotTakenError: nothing was changed, whatever is asked for; look-ups go on.
             DamagedError: a record cannot be read; nothing was changed.
         """
         assert len(changes) <= _CHANGES_MAX, "too many changes at once"
@@ -115,7 +129,8 @@ class Writer:
         with self._writing() as transaction:
             working = Working(transaction, self._databases, self._meta, now_us)
             verdicts = working.apply(changes)
-            working.trim(now_us - self._keep_us, 2 * len(changes) + _TRIMMED_MAX)
+            rows_max = 2 * len(changes) + _TRIMMED_MAX
+            working.trim(now_us - self._keep_us, rows_max, self._journal_rows_max)
             meta = working.write()
         self._meta = meta
         self.notices_written += working.notices_count
@@ -123,15 +138,46 @@ class Writer:
 
     @contextmanager
     def _writing(self) -> Iterator["lmdb.Transaction[bytes]"]:
+        if self._refusal is not None:
+            raise self._refusal
+        before = self._environment.info()["last_txnid"]
         try:
             with self._environment.begin(write=True) as transaction:
                 yield transaction
         except lmdb.Error as error:
-            self._is_broken = True  # LMDB may refuse all that follows, or know more than we do
-            raise DirectoryError(
-                f"{self._folder}: the changes could not be written ({error}); see to the disk, "
-                "then open the directory anew and ask for them again"
-            ) from error
+            raise self._failed(error, before) from error
+
+    def _failed(self, error: lmdb.Error, before: int) -> DirectoryError:
+        """Say what it means that a transaction failed; ``before`` is the last durable one."""
+        hindrance = hindrance_of(self._folder, error)
+        if hindrance is not None and self._stands_at(before):
+            if isinstance(hindrance, PageDamagedError):
+                self._refusal = hindrance
+            return hindrance
+        self._is_broken = True  # LMDB may refuse all that follows, or know more than we do
+        return DirectoryError(
+            f"{self._folder}: the changes could not be written ({error}); see to the disk, "
+            "then open the directory anew and ask for them again"
+        )
+
+    def _stands_at(self, transaction_id: int) -> bool:
+        """Whether no transaction came behind that one, and the directory can be read."""
+        try:
+            with self._environment.begin(self._databases.meta) as transaction:
+                version = folder.version_in(transaction.get(folder.STATE))
+            found = int(self._environment.info()["last_txnid"])
+        except (lmdb.Error, DamagedError):
+            return False
+        return (version, found) == (self._meta.version, transaction_id)
+
+    @contextmanager
+    def _reading(self, database: "lmdb._Database") -> Iterator["lmdb.Transaction[bytes]"]:
+        self._assert_usable()
+        try:
+            with self._environment.begin(database) as transaction:
+                yield transaction
+        except lmdb.Error as error:
+            raise DamagedError(f"{self._folder}: LMDB cannot read it ({error})") from error
 
     def look_up(self, numbers: Iterable[str | None]) -> list[Person | None]:
         """Return the person under each number, as :meth:`Directory.look_up` does.
@@ -139,19 +185,18 @@ class Writer:
         For the process that writes: LMDB lets it open the directory once only.
 
         Raises:
-            DirectoryError: LMDB cannot read it now. What is changed is not touched by that.
+            DamagedError: LMDB cannot read it. What is changed is not touched by that.
         """
-        self._assert_usable()
-        try:
-            with self._environment.begin(self._databases.persons) as transaction:
-                return look_up_in(numbers, transaction.get)
-        except lmdb.Error as error:
-            raise DirectoryError(f"{self._folder}: LMDB cannot read it ({error})") from error
+        with self._reading(self._databases.persons) as transaction:
+            return look_up_in(numbers, transaction.get)
 
     def note_of(self, exchange: bytes) -> journal.Note | None:
-        """Return what came of an exchange id, or None where it is not known (any more)."""
-        self._assert_usable()
-        with self._environment.begin(self._databases.applied) as transaction:
+        """Return what came of an exchange id, or None where it is not known (any more).
+
+        Raises:
+            DamagedError: LMDB cannot read it.
+        """
+        with self._reading(self._databases.applied) as transaction:
             value = transaction.get(exchange)
         return journal.unpack_note(value) if value is not None else None
 
@@ -161,14 +206,12 @@ class Writer:
         Raises:
             DamagedError: one cannot be read.
         """
-        self._assert_usable()
-        with self._environment.begin() as transaction:
+        with self._reading(self._databases.notices) as transaction:
             return outbox.waiting(transaction, self._databases.notices, after, most)
 
     def backlog(self) -> outbox.Backlog:
         """Return how many notices wait, and since when; errors as :meth:`notices`."""
-        self._assert_usable()
-        with self._environment.begin() as transaction:
+        with self._reading(self._databases.notices) as transaction:
             return outbox.backlog(transaction, self._databases.notices)
 
     def remove_notices(self, keys: Iterable[bytes]) -> None:
@@ -178,8 +221,17 @@ class Writer:
             outbox.remove(transaction, self._databases.notices, keys)
 
     def clear_dead_readers(self) -> int:
-        """Free the slots of readers that were killed; for a timer. Return how many."""
-        return self._environment.reader_check()
+        """Free the slots of readers that were killed; for a timer. Return how many.
+
+        Raises:
+            DirectoryError: LMDB cannot see them.
+        """
+        try:
+            return self._environment.reader_check()
+        except lmdb.Error as error:
+            raise DirectoryError(
+                f"{self._folder}: LMDB cannot check its readers ({error})"
+            ) from error
 
     def close(self) -> None:
         """Stop cleanly: the mark then tells the file as it lies. The second time does nothing."""

@@ -143,6 +143,8 @@ class Head(msgspec.Struct, array_like=True, gc=False):
 
 _HEAD = b"\xdc" + len(Entry.__struct_fields__).to_bytes(2, "big")
 _HEAD_BYTES = len(_HEAD)
+_SHORT_MAX = 15
+"""So many elements has an array whose head is one byte."""
 _UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -170,7 +172,8 @@ def begin(kind: Kind) -> msgspec.Raw:
 
 def run(*fields: object) -> msgspec.Raw:
     """Return fields in a row that are the same for many entries, encoded once."""
-    return msgspec.Raw(b"".join(map(_encode, fields)))
+    assert len(fields) <= _SHORT_MAX
+    return msgspec.Raw(_encode(fields)[1:])
 
 
 def canonical_parts(parts: tuple[object, ...]) -> bytes:

@@ -142,7 +142,7 @@ def encode_frame(
 ) -> tuple[bytes, int]:
     """Return the bytes of a frame, padded, and its checksum (the new chain value)."""
     parts = [b""] * (2 * len(records))
-    parts[::2] = map(_LENGTHS.__getitem__, map(len, records))
+    parts[::2] = [_LENGTHS[len(record)] for record in records]
     parts[1::2] = records
     plain = b"".join(parts)
     fields = _HEAD.pack(
@@ -155,10 +155,10 @@ def encode_frame(
         previous_crc,
     )
     header = fields + _CRC.pack(crc32(fields))
-    frame = header + cipher.encrypt(number, plain, header)
-    crc = crc32(frame)
-    size = len(frame) + _CRC.size
-    return b"".join((frame, _CRC.pack(crc), _ZERO_PAGE[: -size % PAGE])), crc
+    body = cipher.encrypt(number, plain, header)
+    crc = crc32(body, crc32(header))
+    size = len(header) + len(body) + _CRC.size
+    return b"".join((header, body, _CRC.pack(crc), _ZERO_PAGE[: -size % PAGE])), crc
 
 
 def frames(

@@ -20,7 +20,7 @@ from ksz_router.privacylog.frame import Frame
 from ksz_router.privacylog.hotlog import HotLog
 from ksz_router.privacylog.question import FOREVER_US, Order, Position, order_of
 from ksz_router.privacylog.recovery import Visit
-from ksz_router.privacylog.rows import Row, extend, new_row
+from ksz_router.privacylog.rows import Row, extend, may_be_followed, new_row
 from ksz_router.privacylog.rule import BEGINS, Rule
 
 
@@ -68,14 +68,16 @@ class Live:
     def extend(self, rows: Iterable[Row]) -> None:
         """Add to sealed rows what came of their exchanges since.
 
-        Only where more can have come: a row that is older than the oldest file by more than an
-        exchange may last, and has its outcome, is left alone.
+        Only where more can have come: left alone are rows that nothing follows, and those with an
+        outcome that are older than the oldest file by more than an exchange may last.
         """
         since_us = self._log.begin_us - OUTCOME_WITHIN_US
         open_rows = {
             row.exchange: row
             for row in sorted(rows, key=order_of)
-            if row.exchange is not None and (row.at_us >= since_us or _waits(row))
+            if row.exchange is not None
+            and may_be_followed(row)
+            and (row.at_us >= since_us or not row.outcomes)
         }
         if open_rows:
             for slot in self._folders:
@@ -107,16 +109,15 @@ def _visit_of(take: _Take, words: Collection[bytes]) -> Visit:
 
     def visit(frame: Frame) -> None:
         held = b"".join(frame.records)
-        if not any(word in held for word in looked_for):
+        for word in looked_for:  # no generator: this is asked of every frame
+            if word in held:
+                break
+        else:
             return
         for number, record in enumerate(frame.records, frame.first_record):
             take(number, record)
 
     return visit
-
-
-def _waits(row: Row) -> bool:
-    return row.kind is Kind.REQUEST and row.code == 0 and not row.outcomes
 
 
 class _Choice:

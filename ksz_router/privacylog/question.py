@@ -18,9 +18,9 @@ from ksz_router.privacylog.rows import Row
 LIMIT_MAX = 100_000
 FOREVER_US = 2**63 - 1
 
-Order: TypeAlias = tuple[int, bytes, str, str, str]
-"""Of a row: its time, exchange id, and for a reading what was read, by whom and why. It is the same
-before and after sealing; rows that are equal in it look the same."""
+Order: TypeAlias = tuple[int, bytes, str, str, str, bool]
+"""Of a row: its time, exchange id, and for a reading what was read, by whom, why, and whether a
+user's. It is the same before and after sealing; rows that are equal in it look the same."""
 
 _POSITION = struct.Struct(">Q16sH")
 
@@ -112,7 +112,8 @@ class Found(msgspec.Struct, kw_only=True):
 
 def order_of(row: Row | Entry) -> Order:
     """Return the order of a row, or of the one that begins with an entry."""
-    return row.at_us, row.exchange or b"", row.service, row.reader, row.purpose
+    names_user = bool(row.user)  # of an entry it is the token
+    return row.at_us, row.exchange or b"", row.service, row.reader, row.purpose, names_user
 
 
 def page_of(

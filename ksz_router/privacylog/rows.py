@@ -1,7 +1,10 @@
 """One line per request that was made: the request, its outcomes and its further persons. Pure."""
 
+from typing import Final
+
 import msgspec
 
+from ksz_router.codes import Code
 from ksz_router.privacylog.entry import Entry, Kind
 
 
@@ -47,6 +50,7 @@ class Row(msgspec.Struct, kw_only=True):
         return self.outcomes[0][1] - self.at_us if self.outcomes else None
 
 
+_ANSWERED: Final = (Code.ANSWERED_WITH_DATA, Code.ANSWERED_WITHOUT_DATA)
 _SHARED = tuple(
     name for name in Row.__struct_fields__ if name in Entry.__struct_fields__ and name != "user"
 )
@@ -70,3 +74,13 @@ def extend(row: Row, entry: Entry) -> None:
         row.recipients += tuple((kbo, entry.code) for kbo in entry.destinations)
     elif entry.kind == Kind.FURTHER:
         row.further_persons += 1
+
+
+def may_be_followed(row: Row) -> bool:
+    """Say whether more than its first outcome may be known of an exchange.
+
+    After an answer nothing comes: the source or the deadline failed it, or it has recipients.
+    """
+    if row.kind is not Kind.REQUEST or row.code:
+        return False
+    return bool(row.recipients) or not any(code in _ANSWERED for code, _ in row.outcomes)

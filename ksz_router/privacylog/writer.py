@@ -146,7 +146,7 @@ class Writer:
                 is missing. Some of the records may be on disk. The process must end.
         """
         assert all(records)
-        assert len(max(records, key=len, default=b"")) <= record_bytes_max
+        assert max(map(len, records), default=0) <= record_bytes_max
         self._check_usable()
         try:
             for group in self._groups(records):

@@ -12,6 +12,7 @@ from ksz_router.decision import Facts, Verdict, decide, stand
 from ksz_router.messages import Request
 from ksz_router.model import OPEN, Availability, Day
 from ksz_router.privacylog.entry import Entry
+from ksz_router.replay.asked import KNOWN, said
 from ksz_router.replay.compare import Difference, differences, insufficient, problem, taken_from
 from ksz_router.replay.persons import (
     KNOWN_TO_ONE,
@@ -158,6 +159,7 @@ def _with_persons(
             outages=(),
             person=person_with(recorded, lines),
             sectoral=dict.fromkeys(standing.networks, lines),
+            answers=KNOWN,
         )
         return control.decide(request, asked, today)
 
@@ -171,6 +173,8 @@ def _with_persons(
             for tried in search.one_more(lines) if is_unheard else (lines,):
                 person = person_with(recorded, tried)
                 for held in sectoral(entry, standing, tried):
-                    yield msgspec.structs.replace(
+                    plain = msgspec.structs.replace(
                         facts, person=person, sectoral=held, standing=standing
                     )
+                    for answers in said(entry, standing, rows):
+                        yield msgspec.structs.replace(plain, answers=answers)

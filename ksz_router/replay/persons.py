@@ -22,8 +22,8 @@ from ksz_router.model import (
     Line,
     Mode,
     NumberStatus,
-    Person,
 )
+from ksz_router.persons import Person, pack_lines
 from ksz_router.privacylog.entry import Entry
 from ksz_router.replay.recorded import PastRequest
 
@@ -76,7 +76,7 @@ def person_with(recorded: PastRequest, lines: Lines) -> Person | None:
         status = current_status = NumberStatus.DECEASED
     if recorded.asked is not None or code == Code.PERSON_REPLACED:
         status = NumberStatus.REPLACED
-    return Person(status, current, current_status, lines)
+    return Person(status, current, current_status, pack_lines(lines))
 
 
 def own_lines(entry: Entry, standing: Standing, period: Period) -> Iterator[Lines]:

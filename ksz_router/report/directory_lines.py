@@ -11,9 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ksz_router.directory.packing import HEADER_BYTES, KEY_BYTES, LINE_BYTES, DamagedError
+from ksz_router.directory.packing import HEADER_BYTES, KEY_BYTES, DamagedError
 from ksz_router.directory.scan import Item
 from ksz_router.model import ANY_TYPE, Line, NumberStatus
+from ksz_router.persons import LINE_BYTES
 
 Ints = npt.NDArray[np.int64]
 """Whole numbers, one for each row."""

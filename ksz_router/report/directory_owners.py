@@ -31,12 +31,24 @@ def held_roles(institutions: Iterable[Institution]) -> frozenset[Role]:
 class Owners:
     """The owners of lines on one day."""
 
-    def __init__(self, institutions: Iterable[Institution], day: Day) -> None:
-        """``institutions`` are all of the rulebook; those not active on ``day`` answer for none."""
+    def __init__(
+        self,
+        institutions: Iterable[Institution],
+        day: Day,
+        keepers: frozenset[str] = frozenset(),
+    ) -> None:
+        """Take in who answers for what.
+
+        Args:
+            institutions: All of the rulebook; those not active on ``day`` answer for none.
+            day: The lists are for who can act on it.
+            keepers: KBO numbers of who keeps the directory. They manage others only to send the
+                changes that follow from messages, and answer for nobody's lines by that.
+        """
         active = {each.kbo: each for each in institutions if each.begin <= day <= each.end}
         self._names = {str(kbo): each.name for kbo, each in active.items()}
         managers: dict[str, set[str]] = {}
-        for each in active.values():
+        for each in (each for kbo, each in active.items() if kbo not in keepers):
             for member in each.members:
                 managers.setdefault(str(member), set()).add(str(each.kbo))
         self._answering: dict[Role, set[str]] = {}

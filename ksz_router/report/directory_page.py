@@ -4,22 +4,24 @@ from collections.abc import Mapping
 from datetime import date, datetime
 from typing import NamedTuple
 
-import numpy as np
-
 from ksz_router.days import to_date
 from ksz_router.model import ANY_TYPE, NumberStatus
 from ksz_router.report.directory_figures import QUARTERS, Figures
 from ksz_router.report.directory_lines import Ints
 from ksz_router.report.directory_owners import Owner
+from ksz_router.report.directory_past import FLOW, Evolution
 from ksz_router.report.directory_quality import (
     access_section,
     institutions_section,
     quality_section,
 )
-from ksz_router.report.directory_tables import Sheet, role_name
+from ksz_router.report.directory_tables import Sheet, day_text, role_name
 from ksz_router.report.directory_words import DASH, cell_text, share
 from ksz_router.report.page import Figure, Page, Section, Table, Tile, render
 from ksz_router.report.plots import courses, flat_bars, flow, stacked_bars
+
+TODAYS = "today's lines"
+"""Of a quarter of which nothing was kept."""
 
 _TOP = 12
 _ROWS_MAX = 200
@@ -39,15 +41,18 @@ class Source(NamedTuple):
 
 def directory_page(
     figures: Figures,
+    past: Evolution,
     found: Mapping[str, Sheet],
     owned: Mapping[Owner, Ints],
     source: Source,
+    *,
     files: Mapping[str, str],
 ) -> str:
     """Return the page, as HTML in one file.
 
     Args:
         figures: What was counted.
+        past: The eight quarters.
         found: The sheets of it.
         owned: Of each owner its kinds, by place.
         source: What the figures rest on.
@@ -57,13 +62,13 @@ def directory_page(
     return render(
         Page(
             title=f"The person directory, {quarter}",
-            lead=_lead(figures, source),
-            tiles=_tiles(figures),
+            lead=_lead(figures, past, source),
+            tiles=_tiles(figures, past),
             sections=[
-                _evolution(figures),
-                _sectors(figures),
+                _evolution(past),
+                _sectors(past),
                 _capacities(found["content"]),
-                _index(figures, found["sectors"]),
+                _index(past, found["sectors"]),
                 _numbers(figures),
                 quality_section(figures),
                 institutions_section(figures, owned, found["institutions"]),
@@ -83,25 +88,28 @@ def directory_page(
     )
 
 
-def _lead(figures: Figures, source: Source) -> str:
+def _lead(figures: Figures, past: Evolution, source: Source) -> str:
     quarter = figures.quarter
     text = (
         f"Content, evolution and quality of the person directory in the quarter that ends on "
         f"{to_date(quarter.last)} (agreement, article 7, 3° d), counted over every line that the "
-        "directory holds. What was taken out since is in no figure, and the past is told as "
-        "today's lines tell it. No person stands on this page."
+        "directory holds. No person stands on this page."
     )
+    if past.counted_on[QUARTERS]:
+        text += (
+            f" The evolution tells of this quarter as it was counted on "
+            f"{to_date(past.counted_on[QUARTERS])}; everything else as the lines stand now."
+        )
     if source.today <= to_date(quarter.last):
         text += f" The quarter has not ended: this is what was known on {source.today}."
     return text
 
 
-def _tiles(figures: Figures) -> list[Tile]:
-    in_force = int(figures.in_force(QUARTERS).sum())
-    before = int(figures.in_force(QUARTERS - 1).sum())
-    known, held = int(figures.known[QUARTERS]), int(figures.memberships[QUARTERS])
-    former, formerly = int(figures.known[QUARTERS - 1]), int(figures.memberships[QUARTERS - 1])
-    wrong = int(figures.contradictory.sum())
+def _tiles(figures: Figures, past: Evolution) -> list[Tile]:
+    before, in_force = past.in_force[-2:].sum(axis=1).tolist()
+    former, known = past.known[-2:]
+    formerly, held = past.memberships[-2:]
+    counted, wrong = int(figures.in_force(QUARTERS).sum()), int(figures.contradictory.sum())
     mean, mean_before = held / known if known else 0, formerly / former if former else 0
     return [
         Tile("Lines in force", f"{in_force:,}", _change(in_force, before)),
@@ -114,8 +122,8 @@ def _tiles(figures: Figures) -> list[Tile]:
         Tile(
             "Contradictory lines",
             f"{wrong:,}",
-            f"{share(wrong, in_force)} of those in force",
-            None if not in_force else wrong == 0,
+            f"{share(wrong, counted)} of those in force",
+            None if not counted else wrong == 0,
         ),
     ]
 
@@ -125,52 +133,48 @@ def _change(now: int, before: int) -> str:
     return f"{more} ({100 * (now - before) / before:+.1f} %)" if before else more
 
 
-def _evolution(figures: Figures) -> Section:
-    spans = range(1, QUARTERS + 1)
-    labels = [str(quarter) for quarter in figures.quarters]
-    inscribed = [int(figures.inscribed(span).sum()) for span in spans]
-    ended = [int(figures.ended(span).sum()) for span in spans]
+def _evolution(past: Evolution) -> Section:
+    labels = [str(quarter) for quarter in past.quarters]
+    sums = past.flows.sum(axis=1).tolist()
     rows = [
-        (
-            label,
-            f"{int(figures.in_force(span - 1).sum()):,}",
-            f"{inscribed[span - 1]:,}",
-            f"{ended[span - 1]:,}",
-            f"{int(figures.in_force(span).sum()):,}",
-            f"{int(figures.changed[:, span].sum()):,}",
-            f"{int(figures.deaths[span]):,}",
+        (label, *(f"{count:,}" for count in counts), f"{deaths:,}", day_text(day) or TODAYS)
+        for label, counts, deaths, day in zip(
+            labels, sums, past.deaths, past.counted_on[1:], strict=True
         )
-        for span, label in zip(spans, labels, strict=True)
     ]
     columns = ("quarter", "in force at begin", "inscribed", "ended", "in force at end",
-               "last changed", "deaths")  # fmt: skip
+               "last changed", "deaths", "counted on")  # fmt: skip
     plot = flow(
         "evolution",
         "Lines inscribed and ended, by quarter",
         labels,
-        ("inscribed", inscribed),
-        ("ended", ended),
+        ("inscribed", [row[FLOW.index("inscribed")] for row in sums]),
+        ("ended", [row[FLOW.index("ended")] for row in sums]),
     )
     return Section(
         "Evolution",
         "Inscribed: the first day lies in the quarter. Ended: the last day does. In force at an "
-        "end: begun by then, with a last day behind it.",
+        "end: begun by then, with a last day behind it. Counted on: a quarter whose figures were "
+        "kept when it had ended is told as it was counted on that day, with the lines that were "
+        "taken out since; any other as today's lines tell it, without them. Where an end and the "
+        "next begin differ, lines were changed with effect in the past.",
         figures=[Figure(plot, "Standing: inscribed. Hanging: ended.")],
-        tables=[Table("Lines by quarter", columns, rows)],
+        tables=[Table("Lines by quarter", columns, rows, frozenset({7}))],
     )
 
 
-def _sectors(figures: Figures) -> Section:
+def _sectors(past: Evolution) -> Section:
     places: dict[int, list[int]] = {}
-    for place, kind in enumerate(figures.kinds):
+    for place, kind in enumerate(past.kinds):
         places.setdefault(kind.sector, []).append(place)
-    in_force = np.stack([figures.in_force(span) for span in range(QUARTERS + 1)])
-    courses_of = {sector: in_force[:, at].sum(axis=1).tolist() for sector, at in places.items()}
+    courses_of = {
+        sector: past.in_force[:, at].sum(axis=1).tolist() for sector, at in places.items()
+    }
     ranked = sorted(places, key=lambda sector: (-courses_of[sector][-1], sector))
     if not ranked:
         return Section("Sectors", "The directory holds no line.")
     names = {sector: f"{sector} {role_name(sector, ANY_TYPE)}".strip() for sector in ranked}
-    ends = [str(quarter) for quarter in (figures.quarter.before(QUARTERS), *figures.quarters)]
+    ends = [str(quarter) for quarter in (past.quarters[0].before(1), *past.quarters)]
     top = ranked[:_TOP]
     bars = flat_bars(
         "sectors", "Lines in force by sector", [names[s] for s in top],
@@ -207,26 +211,27 @@ def _capacities(content: Sheet) -> Section:
     return Section("Content by capacity", tables=[table])
 
 
-def _index(figures: Figures, spread: Sheet) -> Section:
+def _index(past: Evolution, spread: Sheet) -> Section:
     counts = [sum(map(int, row[1:])) for row in spread.rows]
     plot = stacked_bars(
         "spread", "Persons by number of sectors", [str(row[0]) for row in spread.rows],
         [("persons", counts)],
     )  # fmt: skip
-    ends = (figures.quarter.before(QUARTERS), *figures.quarters)
+    ends = (past.quarters[0].before(1), *past.quarters)
     rows = [
-        (str(quarter), f"{known:,}", f"{held:,}", f"{held / known:.3f}" if known else DASH)
-        for quarter, known, held in zip(
-            ends, figures.known.tolist(), figures.memberships.tolist(), strict=True
+        (str(quarter), f"{known:,}", f"{held:,}", f"{held / known:.3f}" if known else DASH,
+         day_text(day) or TODAYS)
+        for quarter, known, held, day in zip(
+            ends, past.known, past.memberships, past.counted_on, strict=True
         )
-    ]
-    columns = ("end of", "persons known", "sectors added up", "sectors a person")
+    ]  # fmt: skip
+    columns = ("end of", "persons known", "sectors added up", "sectors a person", "counted on")
     return Section(
         "Sectors a person",
         "In how many different sectors a person has a line in force, over all of the person's "
         "numbers. The mean is over those who are known to one at least.",
         figures=[Figure(plot, "Persons by the number of sectors that know them; 0: nobody does.")],
-        tables=[Table("Mean by quarter", columns, rows)],
+        tables=[Table("Mean by quarter", columns, rows, frozenset({4}))],
     )
 
 

@@ -8,17 +8,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ksz_router.model import ANY_TYPE, NumberStatus
+from ksz_router.days import to_date
+from ksz_router.model import ANY_TYPE, Day, NumberStatus
 from ksz_router.official import capacity_label, sectors
 from ksz_router.report.directory_figures import NUMBER_KINDS, QUARTERS, SPANS, Figures
 from ksz_router.report.directory_findings import Finding
 from ksz_router.report.directory_kinds import LineKind
 from ksz_router.report.directory_lines import Ints
 from ksz_router.report.directory_owners import Granted, Owner, Owners, fits
+from ksz_router.report.directory_past import FLOW, Evolution, flow
 
 _ROLE = ("sector", "type", "capacity", "role", "label")
-_FLOW = ("in_force_at_begin", "inscribed", "ended", "in_force_at_end", "changed")
-
 
 Row = tuple[str | int, ...]
 
@@ -45,13 +45,17 @@ def role_name(sector: int, type_: int) -> str:
 
 
 def sheets(
-    figures: Figures, owners: Owners, grants: Sequence[Granted], listed: Mapping[Owner, int]
+    figures: Figures,
+    past: Evolution,
+    owners: Owners,
+    grants: Sequence[Granted],
+    listed: Mapping[Owner, int],
 ) -> dict[str, Sheet]:
     """Return every sheet by its name."""
     return {
         "content": _content(figures),
-        "evolution": _evolution(figures),
-        "index": _index(figures),
+        "evolution": _evolution(past),
+        "index": _index(past),
         "sectors": _sectors(figures),
         "numbers": _numbers(figures),
         "quality": _quality(figures),
@@ -84,51 +88,44 @@ def _named(kind: LineKind) -> Row:
     )
 
 
-def _flow(figures: Figures, span: int) -> list[list[int]]:
-    """Of each kind what happened in a quarter, in the order of ``_FLOW``."""
-    columns = (
-        figures.in_force(span - 1),
-        figures.inscribed(span),
-        figures.ended(span),
-        figures.in_force(span),
-        figures.changed[:, span],
-    )
-    rows: list[list[int]] = np.stack(columns, axis=1).tolist()
-    return rows
-
-
 def _content(figures: Figures) -> Sheet:
     before = figures.periods[:, :, :QUARTERS].sum(axis=(1, 2)).tolist()
     later = figures.periods[:, SPANS - 1, :].sum(axis=1).tolist()
     total = figures.periods.sum(axis=(1, 2)).tolist()
-    flow = _flow(figures, QUARTERS)
+    rows_of = flow(figures, QUARTERS).tolist()
     rows: list[Row] = [
-        (*_named(figures.kinds[at]), *flow[at], before[at], later[at], total[at])
+        (*_named(figures.kinds[at]), *rows_of[at], before[at], later[at], total[at])
         for at in in_order(figures)
     ]
-    return Sheet((*_ROLE, *_FLOW, "ended_before", "begins_later", "lines"), rows)
+    return Sheet((*_ROLE, *FLOW, "ended_before", "begins_later", "lines"), rows)
 
 
-def _evolution(figures: Figures) -> Sheet:
+def _evolution(past: Evolution) -> Sheet:
     rows: list[Row] = []
-    for span, quarter in enumerate(figures.quarters, start=1):
-        flow = _flow(figures, span)
+    for quarter, flows, day in zip(past.quarters, past.flows, past.counted_on[1:], strict=True):
         rows += [
-            (str(quarter), *_named(figures.kinds[at]), *flow[at])
-            for at in in_order(figures)
-            if any(flow[at])
+            (str(quarter), *_named(kind), *row, day_text(day))
+            for kind, row in zip(past.kinds, flows.tolist(), strict=True)
+            if any(row)
         ]
-    return Sheet(("quarter", *_ROLE, *_FLOW), rows)
+    return Sheet(("quarter", *_ROLE, *FLOW, "counted_on"), rows)
 
 
-def _index(figures: Figures) -> Sheet:
+def _index(past: Evolution) -> Sheet:
     rows: list[Row] = []
-    ends = [figures.quarter.before(QUARTERS), *figures.quarters]
-    for quarter, known, held in zip(
-        ends, figures.known.tolist(), figures.memberships.tolist(), strict=True
+    ends = [past.quarters[0].before(1), *past.quarters]
+    for quarter, known, held, day in zip(
+        ends, past.known, past.memberships, past.counted_on, strict=True
     ):
-        rows.append((str(quarter), known, held, f"{held / known:.4f}" if known else ""))
-    return Sheet(("end_of_quarter", "persons_known", "sectors_added_up", "mean_sectors"), rows)
+        mean = f"{held / known:.4f}" if known else ""
+        rows.append((str(quarter), known, held, mean, day_text(day)))
+    columns = ("end_of_quarter", "persons_known", "sectors_added_up", "mean_sectors", "counted_on")
+    return Sheet(columns, rows)
+
+
+def day_text(day: Day) -> str:
+    """Return the day on which a quarter was counted; empty where today's lines tell of it."""
+    return to_date(day).isoformat() if day else ""
 
 
 def _sectors(figures: Figures) -> Sheet:
@@ -162,14 +159,14 @@ def _quality(figures: Figures) -> Sheet:
 
 def _institutions(figures: Figures, owners: Owners, listed: Mapping[Owner, int]) -> Sheet:
     rows: list[Row] = []
-    flow = np.array(_flow(figures, QUARTERS), np.int64).reshape(-1, len(_FLOW))
+    flows = flow(figures, QUARTERS)
     for owner, places in by_owner(figures, owners).items():
         rows.append(
             (
                 owner.key,
                 owner.name,
                 int(figures.periods[places].sum()),
-                *flow[places].sum(axis=0).tolist(),
+                *flows[places].sum(axis=0).tolist(),
                 int(figures.to_look_at[places].sum()),
                 int(figures.contradictory[places].sum()),
                 listed.get(owner, 0),
@@ -177,7 +174,7 @@ def _institutions(figures: Figures, owners: Owners, listed: Mapping[Owner, int])
             )
         )
     names = (finding.name.lower() for finding in Finding)
-    fixed = ("owner", "name", "lines", *_FLOW, "to_look_at", "contradictory", "listed")
+    fixed = ("owner", "name", "lines", *FLOW, "to_look_at", "contradictory", "listed")
     return Sheet((*fixed, *names), rows)
 
 

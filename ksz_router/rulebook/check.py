@@ -18,6 +18,7 @@ from ksz_router.limits import (
 from ksz_router.model import Day
 from ksz_router.rulebook.check_grants import check_grants
 from ksz_router.rulebook.check_integrations import check_integrations
+from ksz_router.rulebook.check_networks import check_networks
 from ksz_router.rulebook.check_rights import check_rights
 from ksz_router.rulebook.index import Index, common_days, institution_days
 from ksz_router.rulebook.rows import (
@@ -47,7 +48,7 @@ def check(text: Text, today: Day | None = None) -> list[Finding]:
     index = Index(text, today)
     _check_institutions(index)
     _check_services(index)
-    _check_networks(index)
+    check_networks(index)
     _check_controls(index)
     _check_availability(index)
     check_integrations(index)
@@ -151,18 +152,6 @@ def _check_services(index: Index) -> None:
         if row.distribution is not None and row.kind != "distribution":
             reason = f"a {row.kind} has no distribution code"
             index.error(place, reason, "leave distribution out, or set kind")
-
-
-def _check_networks(index: Index) -> None:
-    used = {row.secondary_network for row, _ in index.text.institutions}
-    seen: set[str] = set()
-    for row, place in index.text.networks:
-        if row.name in seen:
-            index.error(place, f"network {row.name} stands here twice", "keep one of the rows")
-        seen.add(row.name)
-        if row.name not in used:
-            reason = f"no institution is in the secondary network {row.name!r}"
-            index.error(place, reason, "mend the name, or set secondary_network")
 
 
 def _check_controls(index: Index) -> None:

@@ -12,6 +12,7 @@ import msgspec
 
 from ksz_router.decision.case import SECONDARY_NETWORK
 from ksz_router.identifiers import Kbo
+from ksz_router.keepers import Keeper
 from ksz_router.model import (
     AccessRight,
     Availability,
@@ -54,7 +55,7 @@ TEST_CONNECTION = Service(
 def join(text: Text) -> Rows:
     """Return the rows, each list sorted by its key."""
     institutions = sorted(_institutions(text), key=lambda row: row.kbo)
-    networks = {row.kbo: (row.secondary_network, row.is_sectoral) for row in institutions}
+    by_kbo = {row.kbo: row for row in institutions}
     grants: dict[tuple[str, int], list[Grant]] = {}
     for deliberation in text.deliberations:
         for placed in deliberation.grants:
@@ -66,7 +67,7 @@ def join(text: Text) -> Rows:
         own = grants.get((service.name, service.version), [])
         asking = [g for g in own if g.direction is not Direction.RECEIVE]
         receiving = [g for g in own if g.direction is Direction.RECEIVE]
-        sources = _sources(service, receiving, networks, text)
+        sources = _sources(service, receiving, by_kbo, text)
         services.append(ServiceRows(service, tuple(sorted(asking, key=_holder)), tuple(sources)))
     return Rows(
         institutions=tuple(institutions),
@@ -77,7 +78,10 @@ def join(text: Text) -> Rows:
 
 
 def _institutions(text: Text) -> Iterable[Institution]:
-    sectoral = {network.name for network, _ in text.networks}
+    keepers = {
+        network.name: Keeper(Kbo(network.at), network.application) if network.at else None
+        for network, _ in text.networks
+    }
     for row, _ in text.institutions:
         begin, end = period_of(row.begin, row.end)
         yield Institution(
@@ -90,7 +94,8 @@ def _institutions(text: Text) -> Iterable[Institution]:
             endpoints=tuple(Endpoint(e.host, e.port, e.uri) for e in row.endpoint),
             begin=begin,
             end=end,
-            is_sectoral=row.secondary_network in sectoral,
+            is_sectoral=row.secondary_network in keepers,
+            keeper=keepers.get(row.secondary_network),
         )
 
 
@@ -121,7 +126,7 @@ def _grant(row: GrantRow, deliberation: Deliberation, text: Text) -> Grant:
 
 
 def _sources(
-    service: Service, receiving: list[Grant], networks: dict[Kbo, tuple[str, bool]], text: Text
+    service: Service, receiving: list[Grant], by_kbo: dict[Kbo, Institution], text: Text
 ) -> list[Availability]:
     side: Literal["source", "recipient"] = (
         "source" if service.kind is Kind.CONSULTATION else "recipient"
@@ -133,7 +138,7 @@ def _sources(
         begin, end = period_of(row.begin, row.end)
         data_begin, data_end = period_of(row.data_begin, row.data_end)
         role, kbo = _roles((row.role,))[0], Kbo(row.kbo)
-        network, is_sectoral = networks[kbo]
+        institution = by_kbo[kbo]
         may_receive = [g for g in receiving if role == g.role or kbo == g.kbo]
         found.append(
             Availability(
@@ -148,11 +153,12 @@ def _sources(
                 end=end,
                 mode=_mode(text, row.service, row.version, row.role, side),
                 receive=tuple(sorted(may_receive, key=_holder)),
-                secondary_network=network,
+                secondary_network=institution.secondary_network,
                 data_begin=data_begin,
                 data_end=data_end,
                 changes_only=row.subscribes == "changes",
-                is_sectoral=is_sectoral,
+                is_sectoral=institution.is_sectoral,
+                keeper=institution.keeper,
             )
         )
     return sorted(found, key=_in_order)

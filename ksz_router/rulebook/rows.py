@@ -68,10 +68,16 @@ class ServiceRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class NetworkRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[[network]]``: a secondary network that keeps a directory of its own, hosted here."""
+    """``[[network]]``: a secondary network that keeps a directory of its own, and where.
+
+    It is hosted here, or asked for ``at`` the managing institution; then ``application`` is the
+    program number under which the router's own institution asks.
+    """
 
     name: str
-    directory: Literal["hosted"]
+    directory: Literal["hosted", "asked"]
+    at: str = ""
+    application: str = ""
 
 
 class IntegrationRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

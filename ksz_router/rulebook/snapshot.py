@@ -15,16 +15,8 @@ import msgspec
 from ksz_router.decision.case import Facts
 from ksz_router.identifiers import Kbo
 from ksz_router.messages import Request
-from ksz_router.model import (
-    AccessRight,
-    Availability,
-    Grant,
-    Institution,
-    Kind,
-    Outage,
-    Person,
-    Service,
-)
+from ksz_router.model import AccessRight, Availability, Grant, Institution, Kind, Outage, Service
+from ksz_router.persons import Person
 from ksz_router.rulebook.generation import (
     RightRows,
     RulebookError,
@@ -104,9 +96,17 @@ class Snapshot:
         self._by_kbo = {row.kbo: row for row in institutions}
         self._by_uri = {uri: row for row in institutions for uri in row.uris}
         self.sectoral_networks = tuple(
-            sorted({row.secondary_network for row in institutions if row.is_sectoral})
+            sorted(
+                {
+                    row.secondary_network
+                    for row in institutions
+                    if row.is_sectoral and row.keeper is None
+                }
+            )
         )
-        """Secondary networks that keep a directory of their own."""
+        """Secondary networks whose own directory is hosted here."""
+        self.asks = any(row.keeper is not None for row in institutions)
+        """The directory of another one is kept at its managing institution."""
         self._tables = {
             (rows.service.name, rows.service.version): _Table(
                 rows, tuple(o for o in outages if o.service in ("", rows.service.name))

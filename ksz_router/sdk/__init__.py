@@ -4,6 +4,7 @@ from ksz_router.credentials import Identity
 from ksz_router.messages import Answer, Delivery, Outcome, RecipientStatus, Request
 from ksz_router.sdk.client import Client, new_ticket, open_client
 from ksz_router.sdk.provider import Handler, Provider, Supply
+from ksz_router.sdk.sectoral import Asked, Knows, Sought
 from ksz_router.sdk.settings import (
     AuthenticationError,
     ConnectionLostError,
@@ -14,7 +15,8 @@ from ksz_router.sdk.settings import (
 from ksz_router.sdk.together import Result
 
 __all__ = [
-    "Answer", "AuthenticationError", "Client", "ConnectionLostError", "Delivery", "Handler",
-    "Identity", "NotAnsweredError", "NotConnectedError", "Outcome", "Provider", "RecipientStatus",
-    "Request", "Result", "SdkError", "Supply", "new_ticket", "open_client",
+    "Answer", "Asked", "AuthenticationError", "Client", "ConnectionLostError", "Delivery",
+    "Handler", "Identity", "Knows", "NotAnsweredError", "NotConnectedError", "Outcome", "Provider",
+    "RecipientStatus", "Request", "Result", "SdkError", "Sought", "Supply", "new_ticket",
+    "open_client",
 ]  # fmt: skip

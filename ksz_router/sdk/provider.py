@@ -24,6 +24,7 @@ from ksz_router import __version__
 from ksz_router.codes import Code
 from ksz_router.credentials import Credentials, Identity
 from ksz_router.identifiers import is_insz
+from ksz_router.keepers import KNOWN_SERVICE
 from ksz_router.limits import (
     connections_per_worker_max,
     further_persons_max,
@@ -34,6 +35,7 @@ from ksz_router.limits import (
 from ksz_router.link import HandshakeError, Link
 from ksz_router.messages import Delivery, Outcome, Reply
 from ksz_router.sdk.pump import Pump
+from ksz_router.sdk.sectoral import Knows, asked
 from ksz_router.wire import Connection, Drain, Event, Side
 
 _log = logging.getLogger("ksz_router.sdk")
@@ -79,6 +81,7 @@ class Provider:
         router_uris: SAN URIs of the routers that may dial us.
         services: Handler by service name and version.
         takers: Likewise; no service is in both.
+        sectoral: Says whom the directory of our secondary network knows, where we keep one.
 
     Raises:
         TlsFilesError: a certificate file cannot be used.
@@ -91,10 +94,13 @@ class Provider:
         router_uris: set[str],
         services: Mapping[tuple[str, int], Handler],
         takers: Mapping[tuple[str, int], Taker] = MappingProxyType({}),
+        sectoral: Knows | None = None,
     ) -> None:
         self._credentials = Credentials(identity, time.time)
         self._router_uris = router_uris
         self._services = dict(services)
+        if sectoral is not None:
+            self._services[KNOWN_SERVICE, 1] = partial(_known, sectoral)
         self._takers = dict(takers)
         self._pumps: set[Pump] = set()
         self._inflight = 0
@@ -259,6 +265,10 @@ class Provider:
                     payload=supply.payload,
                 )
             )
+
+
+async def _known(knows: Knows, delivery: Delivery) -> Supply:
+    return Supply(Outcome.DATA if await knows(asked(delivery)) else Outcome.NO_DATA)
 
 
 def _failed(delivery: Delivery, error: Exception) -> Supply:

@@ -1,6 +1,8 @@
 """The supervisor to the outside: systemd, signals, operators, and a second router by mistake."""
 
 import contextlib
+import os
+import re
 import signal
 import socket
 import stat
@@ -182,6 +184,30 @@ def running(stand: Town) -> Iterator[Town]:
     yield stand
     stand.signal(signal.SIGTERM)
     assert stand.ended() == 0
+
+
+@on_trio
+async def test_every_worker_tells_how_often_programs_and_workers_were_started_again(
+    running: Town,
+) -> None:
+    """Also of one that died before anybody could have asked it; a new worker knows of before."""
+
+    def told(worker: int) -> dict[str, float]:
+        pattern = r'^ksz_router_restarts_total\{process="([\w-]+)"\} (\S+)$'
+        with contextlib.suppress(OSError):  # it starts
+            found = re.findall(pattern, running.scrape(worker), re.MULTILINE)
+            return {name: float(count) for name, count in found}
+        return {}
+
+    (sequencer,) = running.ask().programs
+    before = sequencer.restarts
+    os.kill(sequencer.pid, signal.SIGKILL)
+    await until(lambda: running.ask().programs[0].pid not in (0, sequencer.pid))
+    await until(lambda: all(told(n).get("sequencer") == before + 1 for n in (0, 1)))
+    counts = [worker.restarts for worker in running.ask().workers]
+    os.kill(running.worker_pids()[0], signal.SIGKILL)
+    expected = {"sequencer": before + 1, "worker-0": counts[0] + 1, "worker-1": counts[1]}
+    await until(lambda: told(0) == told(1) == expected)
 
 
 @pytest.fixture(scope="module")

@@ -21,10 +21,11 @@ from ksz_router.directory.bulk.records import (
 from ksz_router.directory.bulk.sorting import Range
 from ksz_router.directory.contradictions import check_together
 from ksz_router.directory.families import Families
-from ksz_router.directory.packing import HEADER_BYTES, KEY_BYTES, LINE_BYTES
+from ksz_router.directory.packing import HEADER_BYTES, KEY_BYTES
 from ksz_router.directory.rows import RowError
 from ksz_router.limits import person_lines_max
 from ksz_router.model import ANY_TYPE
+from ksz_router.persons import LINE_BYTES
 
 Places = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.int64]

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from ksz_router.privacylog.archive.manifest import Catalog, Manifest, SealedFile
+from ksz_router.privacylog.archive.manifest import Catalog, Manifest, SealedFile, catalog_of
 from ksz_router.privacylog.archive.places import (
     ChainBroken,
     catalog_file,
@@ -149,7 +149,7 @@ def quarters(archive: Path) -> list[str]:
     Raises:
         ChainBroken: see :func:`read_chain`.
     """
-    index, later = _index_and_later(archive)
+    index, later = index_and_later(archive)
     named = {quarter for quarter, _ in index.catalogs}
     return sorted(named | {file.quarter for each in later for file in each.manifest.added})
 
@@ -161,7 +161,7 @@ def catalog(archive: Path, quarter: str, kind: str) -> Catalog:
         ChainBroken: see :func:`read_chain`.
     """
     upto, held = added_up(archive, lambda key: key == (quarter, kind))
-    return Catalog(upto=upto, files=in_order(held.get((quarter, kind), {})))
+    return catalog_of(upto, in_order(held.get((quarter, kind), {})))
 
 
 def files(archive: Path, kind: str) -> list[SealedFile]:
@@ -181,7 +181,7 @@ def added_up(archive: Path, wanted: Wanted) -> tuple[int, Held]:
     Raises:
         ChainBroken: see :func:`read_chain`.
     """
-    index, later = _index_and_later(archive)
+    index, later = index_and_later(archive)
     upto = later[-1].manifest.number if later else index.upto
     held: Held = {}
     for key in filter(wanted, index.catalogs):
@@ -207,7 +207,7 @@ def fold(archive: Path, disk: Disk = DISK) -> None:
         ChainBroken: see :func:`read_chain`.
         OSError: one could not be written. It may be tried again.
     """
-    index, later = _index_and_later(archive)
+    index, later = index_and_later(archive)
     held: Held = {}
     for key in index.catalogs:
         found = _read_catalog(archive, key)
@@ -227,7 +227,7 @@ def fold(archive: Path, disk: Disk = DISK) -> None:
     upto = later[-1].manifest.number
     _make_folder(archive / "catalog")
     for key in sorted(changed):
-        catalog = Catalog(upto=upto, files=in_order(held[key]))
+        catalog = catalog_of(upto, in_order(held[key]))
         write_over(catalog_file(archive, *key), _encode_catalog(catalog), disk=disk)
     index = _Index(upto=upto, catalogs=tuple(sorted(held)))
     write_over(index_file(archive), _encode_catalog(index), disk=disk)
@@ -254,7 +254,7 @@ def in_order(files: dict[str, SealedFile]) -> tuple[SealedFile, ...]:
     return tuple(sorted(files.values(), key=lambda file: (file.first_leaf, file.level, file.part)))
 
 
-def _index_and_later(archive: Path) -> tuple[_Index, list[Chained]]:
+def index_and_later(archive: Path) -> tuple[_Index, list[Chained]]:
     """Return the index, and the manifests that it does not know."""
     if (index := _index(archive)) is None:
         return _Index(upto=0, catalogs=()), list(read_chain(archive))

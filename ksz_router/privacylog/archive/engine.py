@@ -18,7 +18,7 @@ from ksz_router.privacylog import PrivacyLogError
 from ksz_router.privacylog.archive.keyed import ArchiveUnreadable
 from ksz_router.privacylog.archive.listing import Listing
 from ksz_router.privacylog.archive.manifest import SealedFile
-from ksz_router.privacylog.archive.taken import Keys, take
+from ksz_router.privacylog.archive.taken import Keys, Place, announce_end, find, take
 from ksz_router.privacylog.tail import Tail
 
 THREADS: Final = 2
@@ -34,7 +34,8 @@ Values: TypeAlias = tuple[object, ...]
 Progress: TypeAlias = Callable[[int, int], None]
 """How many files were read, and of how many."""
 
-_ORDER = ("at_us", "exchange", "service", "reader", "purpose", "seq")
+_NAMES_USER: Final = '"user" IS NOT NULL AS names_user'
+_ORDER = ("at_us", "exchange", "service", "reader", "purpose", "names_user", "seq")
 """As ``question.Order``, then the leaf; no exchange id comes first."""
 
 
@@ -161,15 +162,21 @@ class Engine:
         self, parts: Sequence[Part], damaged: dict[str, None]
     ) -> tuple[dict[str, list[pa.Table]], list[Part]]:
         """Return the rows of keys, by the condition for the others; and the parts left to ask."""
+        for part in parts:
+            if part.wanted is not None:
+                announce_end(part.path, part.file.bytes)
         tables: dict[str, list[pa.Table]] = {}
         rest = []
-        for part, result in zip(parts, self.threads.map(_taken, parts), strict=True):
+        places = list(self.threads.map(_found, parts))  # all, before any is unpacked
+        results = self.threads.map(_taken, places)
+        places.clear()  # what a file is made of is given back by the thread that read it
+        for part, result in zip(parts, results, strict=True):
             if isinstance(result, ArchiveUnreadable):
                 damaged[str(result)] = None
             elif result is None:
                 rest.append(part)
-            elif len(result):
-                tables.setdefault(part.where, []).append(result)
+            elif result:
+                tables.setdefault(part.where, []).extend(result)
         return tables, rest
 
     def _of_tables(
@@ -177,7 +184,8 @@ class Engine:
     ) -> list[Values]:
         sources = []
         for number, (where, some) in enumerate(tables.items()):
-            self._connection.register(f"taken{number}", pa.concat_tables(some))
+            table = pa.concat_tables(some).combine_chunks()  # forty pieces cost more to scan
+            self._connection.register(f"taken{number}", table)
             sources.append((f"taken{number}", where))
         try:
             return self._connection.execute(_query(sources, selected, limit)).fetchall()
@@ -205,19 +213,29 @@ class Engine:
         return [row for part in parts for row in self._of_files((part,), selected, limit, damaged)]
 
 
-def _taken(part: Part) -> pa.Table | ArchiveUnreadable | None:
-    """Return the rows of the keys of a part; None where a query is to look for its rows."""
+def _found(part: Part) -> Place | ArchiveUnreadable | None:
+    """Return where the rows of a part are; None where a query is to look for them."""
     if part.wanted is None:
         return None
     try:
-        return take(part.path, part.wanted)
+        return find(part.path, part.wanted)
+    except ArchiveUnreadable as error:
+        return error
+
+
+def _taken(place: Place | ArchiveUnreadable | None) -> list[pa.Table] | ArchiveUnreadable | None:
+    if not isinstance(place, Place):
+        return place
+    try:
+        return take(place)
     except ArchiveUnreadable as error:
         return error
 
 
 def _query(sources: Iterable[tuple[str, str]], selected: Sequence[str], limit: int) -> str:
     # Conditions and paths are made by the callers of literals that text() and blob() quote.
-    columns = ", ".join([*selected, *(name for name in _ORDER if name not in selected)])
+    others = (name for name in _ORDER if name not in (*selected, "names_user"))
+    columns = ", ".join([*selected, *others, _NAMES_USER])
     tables = " UNION ALL ".join(
         f"SELECT {columns} FROM {source} WHERE {where}"  # noqa: S608
         for source, where in sources

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ksz_router.privacylog import PrivacyLogError
@@ -82,15 +81,12 @@ def seqs_in(path: Path, keys: Collection[bytes]) -> list[int]:
     seqs: list[int] = []
     with opened(path) as file:
         at = file.schema_arrow.get_field_index("key")
-        wanted = pa.array(sorted(keys), file.schema_arrow.field(at).type)
         for group in groups_of(file, at, keys):
             column = file.read_row_group(group, columns=["key"], use_threads=False)["key"]
-            rows = pc.indices_nonzero(
-                pc.equal(column, wanted[0]) if len(wanted) == 1 else pc.is_in(column, wanted)
-            )
-            if len(rows):  # most often the key is in none of the files
+            spans = spans_of(column, keys)
+            if spans:  # most often the key is in none of the files
                 found = file.read_row_group(group, columns=["seq"], use_threads=False)["seq"]
-                seqs += found.take(rows).to_pylist()
+                seqs += [seq for span in spans for seq in found.slice(*span).to_pylist()]
     return seqs
 
 
@@ -108,6 +104,24 @@ def groups_of(file: pq.ParquetFile, column: int, keys: Collection[bytes]) -> lis
         begin = bisect_left(groups, key, key=lambda group: held(group).max)
         found.update(range(begin, bisect_right(groups, key, key=lambda group: held(group).min)))
     return sorted(found)
+
+
+def spans_of(column: pa.ChunkedArray, keys: Collection[bytes]) -> list[tuple[int, int]]:
+    """Return where keys are in a column of tokens that is sorted by them: first row, and count."""
+    cells = column.combine_chunks()
+    found = []
+    for key in sorted(keys):
+        begin = bisect_left(cells, key, key=_bytes)
+        end = bisect_right(cells, key, begin, key=_bytes)
+        if begin < end:
+            found.append((begin, end - begin))
+    return found
+
+
+def _bytes(cell: pa.Scalar) -> bytes:
+    value = cell.as_py()
+    assert isinstance(value, bytes)
+    return value
 
 
 def entries_in(path: Path, first_leaf: int, seqs: Collection[int]) -> list[SealedEntry]:
@@ -150,7 +164,8 @@ def _rows_at(
         here = sorted(seq for seq in missing if begin <= seq < end)
         if here:
             rows = [seq - begin for seq in here]
-            table = file.read_row_group(group, columns=columns, use_threads=False).take(rows)
+            # Fifty columns of 65,536 rows, for one or two of them: each processor unpacks half.
+            table = file.read_row_group(group, columns=columns, use_threads=True).take(rows)
             table = table.cast(pa.schema([TRUTH.field(name) for name in table.column_names]))
             if table["seq"].to_pylist() != here:
                 break
@@ -162,23 +177,31 @@ def _rows_at(
 
 
 @contextmanager
-def opened(
-    path: Path, dictionaries: Sequence[str] = (), *, reads_ahead: bool = False
-) -> Iterator[pq.ParquetFile]:
+def opened(path: Path, dictionaries: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
     """Open a sealed file for as long as the context lasts.
 
     Args:
         path: Of the file.
         dictionaries: Columns of text that are to come as dictionaries.
-        reads_ahead: Get many columns of a row group by one read of the disk.
 
     Raises:
         ArchiveUnreadable: it is missing or damaged, or what is read of it within the context is.
     """
+    with (
+        reading(path),
+        pq.ParquetFile(path, read_dictionary=list(dictionaries), pre_buffer=False) as file,
+    ):
+        yield file
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Say of what fails within the context that the file is unreadable.
+
+    Raises:
+        ArchiveUnreadable: it is missing or damaged.
+    """
     try:
-        with pq.ParquetFile(
-            path, read_dictionary=list(dictionaries), pre_buffer=reads_ahead
-        ) as file:
-            yield file
+        yield
     except (OSError, pa.ArrowException, ColumnsRefused) as error:
         raise ArchiveUnreadable(f"{path}: missing or damaged; restore it") from error

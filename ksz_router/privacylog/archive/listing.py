@@ -7,12 +7,12 @@ manifest by the manifests that came since. Of truth only the quarters that are a
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
-from itertools import groupby
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
 from ksz_router.privacylog.archive import chain
-from ksz_router.privacylog.archive.chain import Chained, Held, Key
+from ksz_router.privacylog.archive.chain import Chained, Key, Wanted
+from ksz_router.privacylog.archive.listed import Listed, Lists, fold_in, listed
 from ksz_router.privacylog.archive.manifest import SealedFile
 
 TRUTH: Final = "t"
@@ -22,11 +22,10 @@ Window: TypeAlias = tuple[int, int]
 
 
 class _Run(NamedTuple):
-    """Parts of one run, in the order of what they are sorted by."""
+    """Which files of a list are the parts of one run, in the order of what they are sorted by."""
 
-    parts: Sequence[SealedFile]
-    least: Sequence[str]
-    greatest: Sequence[str]
+    begin: int
+    end: int
 
 
 class Files:
@@ -35,25 +34,39 @@ class Files:
     def __init__(self, quarter: str, files: Sequence[SealedFile]) -> None:
         self.quarter = quarter
         self.all = files
-        self.key_ids = frozenset(file.key_id for file in files)
-        self.first_us = min((file.first_us for file in files), default=0)
-        self.end_us = max((file.end_us for file in files), default=0)
+
+    @cached_property
+    def key_ids(self) -> frozenset[str]:
+        return frozenset(self.all[run.begin].key_id for run in self._runs)
+
+    @cached_property
+    def first_us(self) -> int:
+        if isinstance(self.all, Listed):
+            return self.all.first_us
+        return min((file.first_us for file in self.all), default=0)
+
+    @cached_property
+    def end_us(self) -> int:
+        if isinstance(self.all, Listed):
+            return self.all.end_us
+        return max((file.end_us for file in self.all), default=0)
 
     @cached_property
     def _runs(self) -> list[_Run]:
-        return [
-            _Run(parts, [part.min_key for part in parts], [part.max_key for part in parts])
-            for parts in _runs(self.all)
-        ]
+        return list(_runs(self.all))
 
     def of_key(self, key: str) -> Iterator[SealedFile]:
         """Yield the files that may hold rows whose first sort column is this, as text."""
-        for parts, least, greatest in self._runs:
-            if len(parts) == 1:
-                if least[0] <= key <= (greatest[0] or key):
-                    yield parts[0]
+        for begin, end in self._runs:
+            if end - begin == 1:
+                only = self.all[begin]
+                if only.min_key <= key <= (only.max_key or key):
+                    yield only
             else:
-                yield from parts[bisect_left(greatest, key) : bisect_right(least, key)]
+                parts = range(begin, end)
+                first = bisect_left(parts, key, key=lambda at: self.all[at].max_key)
+                behind = bisect_right(parts, key, key=lambda at: self.all[at].min_key)
+                yield from self.all[begin + first : begin + behind]
 
     def of_leaf(self, leaf: int) -> SealedFile | None:
         """Return the file that holds a leaf; of kind ``t``."""
@@ -71,7 +84,7 @@ class Listing:
     def __init__(self, archive: Path) -> None:
         self._archive = archive
         self._newest: Chained | None = None
-        self._held: Held = {}
+        self._held: Lists = {}
         self._whole = set[str]()
         self._made: dict[Key, Files] = {}
 
@@ -131,8 +144,7 @@ class Listing:
     def _files(self, key: Key) -> Files:
         found = self._made.get(key)
         if found is None:
-            files = chain.in_order(self._held.get(key, {}))
-            found = self._made[key] = Files(key[0], files)
+            found = self._made[key] = Files(key[0], self._held.get(key, ()))
         return found
 
     def _follow(self) -> None:
@@ -142,15 +154,14 @@ class Listing:
         for each in chain.followers(self._archive, self._newest):
             for file in each.manifest.added:
                 if file.kind in self._whole:
-                    self._held.setdefault((file.quarter, file.kind), {})
-            for key in chain.fold_in(self._held, each.manifest):
+                    self._held.setdefault((file.quarter, file.kind), ())
+            for key in fold_in(self._held, each.manifest):
                 self._made.pop(key, None)
             self._newest = each
 
-    def _read(self, wanted: chain.Wanted) -> None:
+    def _read(self, wanted: Wanted) -> None:
         # May be ahead of the newest that is known: what is taken in twice does no harm.
-        _, held = chain.added_up(self._archive, wanted)
-        self._held |= held
+        self._held |= listed(self._archive, wanted)
 
 
 def meets(held: SealedFile | Files, windows: Sequence[Window]) -> bool:
@@ -158,17 +169,24 @@ def meets(held: SealedFile | Files, windows: Sequence[Window]) -> bool:
     return any(held.first_us < to_us and held.end_us > from_us for from_us, to_us in windows)
 
 
-def _runs(files: Sequence[SealedFile]) -> Iterator[list[SealedFile]]:
-    """Yield what is in order by its first sort column; a file without known keys is alone."""
-    for (_, _, _, is_known), parts in groupby(files, _run_of):
-        if is_known:
-            yield list(parts)
-        else:
-            yield from ([part] for part in parts)
+def _runs(files: Sequence[SealedFile]) -> Iterator[_Run]:
+    """Yield what is in order by its first sort column; a file without known keys is alone.
+
+    Only the first and the last part of a run are looked at.
+    """
+    at = 0
+    while at < len(files):
+        first, end = files[at], at + 1
+        if first.max_key and first.part == 0 and at + first.parts <= len(files):
+            last = files[at + first.parts - 1]
+            if last.part == first.parts - 1 and _run_of(first) == _run_of(last):
+                end = at + first.parts
+        yield _Run(at, end)
+        at = end
 
 
-def _run_of(file: SealedFile) -> tuple[int, int, int, bool]:
-    return file.first_leaf, file.level, file.end_leaf, bool(file.max_key)
+def _run_of(file: SealedFile) -> tuple[int, int, int]:
+    return file.first_leaf, file.level, file.end_leaf
 
 
 def _first_leaf(file: SealedFile) -> int:

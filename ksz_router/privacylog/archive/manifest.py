@@ -76,12 +76,26 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Paths of derived files that the added ones stand in for; never of a ``t`` file."""
 
 
-class Catalog(msgspec.Struct, frozen=True, kw_only=True):
+class Catalog(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The files of one quarter and kind, as of a manifest, in the order of their leaves."""
 
     upto: int
     """Number of the manifest."""
+    first_us: int | None = None
+    """The earliest of them, so that nobody looks at thousands for it; older catalogs do not say."""
+    end_us: int | None = None
+    """The latest of them."""
     files: tuple[SealedFile, ...]
+
+
+def catalog_of(upto: int, files: tuple[SealedFile, ...]) -> Catalog:
+    """Return the catalog of files that are in order, as of a manifest."""
+    return Catalog(
+        upto=upto,
+        first_us=min((file.first_us for file in files), default=None),
+        end_us=max((file.end_us for file in files), default=None),
+        files=files,
+    )
 
 
 class Carried(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -31,7 +31,7 @@ from ksz_router.privacylog.archive.segment import (
 from ksz_router.privacylog.archive.step_files import bound
 from ksz_router.privacylog.durable import DISK, Disk
 
-PART_ROWS_MAX: Final = {"p": 262_144, "u": 2_000_000, "k": 2_000_000, "r": 2_000_000}
+PART_ROWS_MAX: Final = {"p": 131_072, "u": 2_000_000, "k": 2_000_000, "r": 2_000_000}
 """About: parts are cut at row groups of the inputs. The end of a ``p`` file says where its many
 columns begin in each row group, and is read for every question: so the files are short."""
 

@@ -4,9 +4,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from ksz_router.codes import Code
 from ksz_router.privacylog.archive.engine import Values
-from ksz_router.privacylog.entry import Kind
 from ksz_router.privacylog.rows import Row
 
 COLUMNS: Final = (
@@ -15,7 +13,7 @@ COLUMNS: Final = (
     "service_version", "code", "replaced", "destinations", "generation", '"grant"', "basis",
     "violations", "outcome", "outcome_at_us", "recipients", "further_persons", "reader", "purpose",
 )  # fmt: skip
-_ANSWERED: Final = (Code.ANSWERED_WITH_DATA, Code.ANSWERED_WITHOUT_DATA)
+_NAMES: Final = tuple(name.strip('"') for name in COLUMNS)
 
 
 class _Recipient(msgspec.Struct):
@@ -53,26 +51,13 @@ class Hit(NamedTuple):
 
 def hit_of(values: Values) -> Hit:
     """Return the row that the columns of ``COLUMNS`` give."""
-    fields = dict(zip(COLUMNS, values, strict=False))
-    seq, user = fields.pop("seq"), fields.pop('"user"')
+    fields = dict(zip(_NAMES, values, strict=False))
+    seq, user = fields.pop("seq"), fields["user"]
     assert isinstance(seq, int)
     assert user is None or isinstance(user, bytes)
     outcome = fields.pop("outcome"), fields.pop("outcome_at_us")
-    recipients = msgspec.convert(fields.pop("recipients") or (), list[_Recipient])
-    rest = {name.strip('"'): value for name, value in fields.items()}
-    rest |= {
-        "user": user is not None,
-        "outcomes": () if outcome[0] is None else (outcome,),
-        "recipients": [(each.kbo, each.code) for each in recipients],
-    }
-    return Hit(seq, msgspec.convert(rest, Row, builtin_types=(bytes,)), user)
-
-
-def may_be_followed(row: Row) -> bool:
-    """Say whether more than its first outcome may be known of an exchange.
-
-    After an answer nothing comes: the source or the deadline failed it, or it has recipients.
-    """
-    if row.kind is not Kind.REQUEST or row.code:
-        return False
-    return bool(row.recipients) or not any(code in _ANSWERED for code, _ in row.outcomes)
+    recipients = msgspec.convert(fields["recipients"] or (), list[_Recipient])
+    fields["user"] = user is not None
+    fields["outcomes"] = () if outcome[0] is None else (outcome,)
+    fields["recipients"] = [(each.kbo, each.code) for each in recipients]
+    return Hit(seq, msgspec.convert(fields, Row, builtin_types=(bytes,)), user)

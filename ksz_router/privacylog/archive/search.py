@@ -33,7 +33,6 @@ from ksz_router.privacylog.archive.sealed_rows import (
     Hit,
     Later,
     hit_of,
-    may_be_followed,
 )
 from ksz_router.privacylog.archive.taken import Keys
 from ksz_router.privacylog.entry import OUTCOME_WITHIN_US
@@ -41,7 +40,7 @@ from ksz_router.privacylog.hotlog import HotLog
 from ksz_router.privacylog.keys import KeyRing, Tokens
 from ksz_router.privacylog.live import Given
 from ksz_router.privacylog.question import FOREVER_US, LIMIT_MAX, Asked, Position
-from ksz_router.privacylog.rows import Row
+from ksz_router.privacylog.rows import Row, may_be_followed
 
 _LATE_US: Final = 2 * OUTCOME_WITHIN_US
 """A later outcome comes this long after its request at most."""

@@ -5,7 +5,7 @@ Shares with the sealer the format of manifests (``manifest``) and nothing else.
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -224,10 +224,21 @@ class Chain:
         wanted = sorted(force.values(), key=lambda file: (file.first_leaf, file.level, file.part))
         if missed:
             self._findings.fault(path, f"leaves out manifest {missed}")
-        elif catalog != Catalog(upto=changed, files=tuple(wanted)):
+        elif catalog != _added_up(changed, wanted, says_times=catalog.first_us is not None):
             self._findings.fault(path, f"is not what the manifests up to {catalog.upto} add up to")
         elif msgspec.msgpack.encode(catalog) != data:
             self._findings.fault(path, "is not in its one form")
+
+
+def _added_up(upto: int, files: Sequence[SealedFile], *, says_times: bool) -> Catalog:
+    """Return the catalog of files; those of before it said from when to when they are did not."""
+    times = [(file.first_us, file.end_us) for file in files] if says_times else []
+    return Catalog(
+        upto=upto,
+        first_us=min(begin for begin, _ in times) if times else None,
+        end_us=max(end for _, end in times) if times else None,
+        files=tuple(files),
+    )
 
 
 def _numbered(folder: Path) -> Iterator[tuple[int, Path]]:

@@ -1,0 +1,35 @@
+"""Rests between pieces of work, for what runs beside the workers and may take longer for it.
+
+Niceness is not enough: it says who has a processor first, and nothing of caches, memory and the
+other half of a core. What is worked all the time costs a commit about twice its time.
+"""
+
+from collections.abc import Callable
+
+REST = 3.0
+REST_SECONDS_MAX = 10.0
+
+
+class Pacer:
+    """Says how long a rest is due.
+
+    Args:
+        worked_s: Processor time so far of whoever works: of a process, or of a thread.
+    """
+
+    def __init__(self, worked_s: Callable[[], float]) -> None:
+        self._worked_s = worked_s
+        self._from_s = worked_s()
+        self.rest = REST
+        """So much longer than it worked it rests."""
+        self.gives_way = True
+        """There is somebody to give way to, and time for it."""
+
+    def begin(self) -> None:
+        """What was worked up to now is rested for."""
+        self._from_s = self._worked_s()
+
+    def due_s(self) -> float:
+        """Seconds to rest for what was worked since :meth:`begin`; 0 where nobody needs it."""
+        worked_s = self._worked_s() - self._from_s
+        return min(self.rest * worked_s, REST_SECONDS_MAX) if self.gives_way else 0.0
