@@ -154,7 +154,7 @@ async def test_no_person_shows_in_the_operational_log_or_in_the_metrics(stand: T
     await converse(stand)
     text = stand.output.read_text(encoding="utf-8")
     told = text + stand.scrape(0) + stand.scrape(1)
-    assert not re.findall(r"(?<![0-9.])[0-9]{11}(?![0-9.])", told)
+    assert not re.findall(r"(?<![\w.])[0-9]{11}(?![\w.])", told)  # a digest may hold such a run
     assert all(number not in told for number in (*PERSONS.values(), USER))
     for line in text.splitlines():
         event = json.loads(line)
