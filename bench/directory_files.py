@@ -34,7 +34,7 @@ from ksz_router.sdk import Client, new_ticket, open_client
 from ksz_router.sdk.directory_files import Receipt, answers, mailbox_of, parts_of, receipt_of
 
 PROGRAM = "00901000101"
-SECONDS_MAX = 1800.0
+SECONDS_MAX = 5400.0
 """A mailbox rests while there is traffic, and longer on a machine that has other work too."""
 
 _LOOK_SECONDS = 0.5

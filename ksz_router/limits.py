@@ -109,9 +109,10 @@ directory_spare_seconds = 1.0
 directory_lines_told_max = 32_768
 
 # Mailboxes: files of changes. Of one sender so many may be on their way at once, of all so many. A
-# step is what one transaction takes of a mailbox: about as much as can be done in the first time
-# where somebody is served, whose changes wait for it, and in the second where nobody is. A mailbox
-# that has waited for so many hours is applied without rests: a batch is to be done in four days.
+# step is what is recorded of a mailbox at once: about as much as can be done in the first time
+# where somebody is served, and in the second where nobody is. While workers serve, a transaction
+# takes so many lines, which is half a millisecond of the disk for them to wait. A mailbox that has
+# waited for so many hours is applied without rests: a batch is to be done in four days.
 mailbox_bytes_max = 256 * MIB
 mailbox_part_bytes_min = 4 * KIB
 mailbox_part_bytes_max = 768 * KIB
@@ -121,6 +122,7 @@ mailbox_step_lines_max = 8_192
 mailbox_step_lines_min = 64
 mailbox_step_seconds_beside = 0.03
 mailbox_step_seconds_alone = 0.1
+mailbox_transaction_lines_beside = 8
 mailbox_rests_hours_max = 24
 
 # What became of numbers, told to institutions: at once of what is new, and of what is left.

@@ -50,10 +50,11 @@ def ground(tmp_path: Path, made: Rules) -> Ground:
 
 @pytest.fixture
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few bytes and three lines at a time, so that a small mailbox takes several steps."""
+    """Few bytes and three lines at a time, in two transactions, so that a small one takes some."""
     monkeypatch.setattr(directory_mailbox, "mailbox_part_bytes_min", 256)
     monkeypatch.setattr(mailbox_lane, "mailbox_step_lines_min", 3)
     monkeypatch.setattr(mailbox_lane, "mailbox_step_lines_max", 3)
+    monkeypatch.setattr(mailbox_lane, "mailbox_transaction_lines_beside", 2)
 
 
 MIXED = (

@@ -138,6 +138,35 @@ def test_who_is_served_waits_for_small_steps(
     assert steps == [[1], [1], [1], [2]]
 
 
+@pytest.mark.parametrize(
+    ("now_s", "has_waited", "turns"),
+    [
+        (1.0, False, [(0, 3, 1.5), (0, 5, 1.5), (5, 6, 1.5)]),
+        (1.0, True, [(5, 6, 1.5)]),
+        (9.0, False, [(5, 6, 0.0)]),
+    ],
+    ids=["beside the workers", "in its share of a second", "alone"],
+)
+def test_beside_the_workers_a_turn_is_a_small_transaction(
+    ground: Ground,
+    monkeypatch: pytest.MonkeyPatch,
+    now_s: float,
+    has_waited: bool,  # noqa: FBT001
+    turns: list[tuple[int, int, float]],
+) -> None:
+    """Lines answered, the version reached and the rest; in its share a turn is a whole step."""
+    monkeypatch.setattr(mailbox_lane, "mailbox_transaction_lines_beside", 2)
+    ground.step_s = 0.5
+    found: list[tuple[int, int, float]] = []
+    with ground.lane() as (lane, mailboxes):
+        send(mailboxes, of_centre(1, *map(inscribe, PEOPLE[:5])))
+        lane._manners.traffic.is_there()
+        ground.now_s, lane.has_waited = now_s, has_waited
+        while (step := lane.step()) is not None:
+            found.append((step.lines, lane._writer.version, step.rest_s))
+    assert found == turns
+
+
 @pytest.fixture
 def writer(ground: Ground) -> Iterator[Writer]:
     opened = Writer.open(ground.directory)

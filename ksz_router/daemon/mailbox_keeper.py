@@ -32,6 +32,8 @@ from ksz_router.privacylog import PrivacyLogError
 from ksz_router.rulebook.generation import RulebookError
 
 _NICE = 10
+_REST = 12.0
+"""So much longer than a turn worked it rests while workers serve."""
 _LOOK_SECONDS = 1.0
 """How soon a mailbox is seen that a command put there."""
 _AGAIN_SECONDS = 5.0
@@ -60,6 +62,8 @@ def lane_of(
 
     log = Path(settings.privacy_log.path)
     record = MailboxRecord(settings, time.monotonic_ns, wall_ns)
+    pacer = Pacer(time.thread_time)
+    pacer.rest = _REST
     return MailboxLane(
         mailboxes,
         writer,
@@ -72,7 +76,7 @@ def lane_of(
         ),
         Clocks(time.monotonic_ns, wall_ns, ExchangeIds(wall_ns)),
         manners=Manners(
-            Pacer(time.thread_time),
+            pacer,
             Traffic([log / f"w{n}" for n in range(settings.node.workers)], time.monotonic),
         ),
     )
@@ -136,6 +140,7 @@ class MailboxKeeper:
     async def _step(self) -> float | None:
         is_quiet = trio.current_time() - self._batches.served_at > _QUIET_SECONDS
         self._lane.changes_come = not is_quiet
+        self._lane.has_waited = self._batches.is_waited_for
         try:
             step = await self._thread.run(self._lane.step)
         except _MENDED_BY_WAITING as error:

@@ -2,9 +2,12 @@
 
     judge         each line as the request it stands for, by the control
     record        a REQUEST each, durable
-    apply         what passed, in one durable transaction, under exchange ids that never change
+    apply         what passed, in durable transactions, under exchange ids that never change
     record        an OUTCOME each, durable
     answer        the verdicts appended, durable; then how far the mailbox is, durable
+
+While the router serves, a transaction is small, and after each the machine is left to others: what
+one writes, all over the directory, is on its way to the disk before anything the workers record.
 
 Wherever this is stopped, the next run goes on at the first line without a durable answer: what of
 that step stood already is known by its exchange id, and comes to the same verdict.
@@ -33,6 +36,7 @@ from ksz_router.limits import (
     mailbox_step_lines_min,
     mailbox_step_seconds_alone,
     mailbox_step_seconds_beside,
+    mailbox_transaction_lines_beside,
 )
 from ksz_router.messages import Request
 from ksz_router.rulebook.activation import active, verify
@@ -42,11 +46,12 @@ _HOUR_MS = 3_600_000
 
 
 class Step(NamedTuple):
-    """What a step came to."""
+    """What a turn came to, which is a step or a part of one."""
 
     mailbox: Mailbox
     """After it."""
     lines: int
+    """That have their verdict by it; 0 before the last turn of a step."""
     seconds: float
     rest_s: float
     """How long the machine is to be left to others before the next one."""
@@ -102,12 +107,19 @@ class MailboxLane:
         self._lines: Lines | None = None
         self._again_until = 0
         """Lines up to here may have been under way when an earlier run was stopped."""
+        self._work: StepWork | None = None
+        """The step that is under way: recorded, and not applied to its end."""
+        self._answered: dict[int, Answered] = {}
+        """Lines of it that were refused before the control."""
         self._step_lines = mailbox_step_lines_min
+        self._step_s = 0.0
         self.changes_come = False
-        """Online changes, which wait for a step."""
+        """Online changes, which wait for a turn."""
+        self.has_waited = False
+        """Others wait, and have for so long that a whole step is due."""
 
     def step(self) -> Step | None:
-        """Do the next step; None where no mailbox waits. What it did is durable on return. Blocks.
+        """Do the next turn; None where no mailbox waits. What it did is durable on return. Blocks.
 
         Raises:
             PrivacyLogError: nothing can be recorded now.
@@ -122,11 +134,9 @@ class MailboxLane:
             return None
         self._look_around(mailbox)
         try:
-            self._record.make_ready()
-            tables = self._up_to_date()
-            if self._lines is None:
-                mailbox = self._take_up(mailbox)
-            done = self._advance(mailbox, self._lines_of(mailbox), tables)
+            if self._work is None:
+                mailbox, self._work = self._begin(mailbox)
+            done = mailbox if self._goes_on(self._work) else self._end(mailbox, self._work)
         except BaseException:
             self.give_up()
             raise
@@ -134,8 +144,10 @@ class MailboxLane:
         if done.state is State.DONE:
             self._leave(done)
         seconds = (self._clocks.monotonic_ns() - began_ns) / 1e9
+        self._step_s += seconds
         lines = done.lines_done - mailbox.lines_done
-        self._pace(lines, seconds)
+        if self._work is None:
+            self._pace(lines)
         return Step(done, lines, seconds, self._manners.pacer.due_s())
 
     @property
@@ -148,7 +160,7 @@ class MailboxLane:
         self._mailbox = None
         if self._lines is not None:
             self._lines.close()
-        self._lines = None
+        self._lines = self._work = None
         self._record.give_up()
 
     def close(self) -> None:
@@ -191,24 +203,29 @@ class MailboxLane:
         assert self._lines is not None, "taken up"
         return self._lines.take(min(self._step_lines, mailbox.lines - mailbox.lines_done))
 
-    def _advance(self, mailbox: Mailbox, found: list[bytes], tables: Tables) -> Mailbox:
-        assert self._lines is not None, "taken up"
-        answered: dict[int, Answered] = {}
-        requests: dict[int, Request] = {}
-        for line, data in enumerate(found, mailbox.lines_done + 1):
-            try:
-                requests[line] = request_of(mailbox, line, data)
-            except RowMalformed:
-                answered[line] = Answered(Code.FIELD_MALFORMED, ROW_MALFORMED)
+    def _begin(self, mailbox: Mailbox) -> tuple[Mailbox, StepWork]:
+        """Judge and record the next lines, of the mailbox that is or is now taken up."""
+        self._record.make_ready()
+        tables = self._up_to_date()
         own = tables.kbo_of(self._rulebook.own_uri)
         if own is None:
             raise RulebookError(
                 f"{self._rulebook.own_uri}: no institution of the rulebook has this SAN URI; "
                 "see [directory] certificate"
             )
-        work = StepWork(self._writer, self._record, own, self._clocks)
+        if self._lines is None:
+            mailbox = self._take_up(mailbox)
+        assert self._lines is not None, "taken up"
+        answered: dict[int, Answered] = {}
+        requests: dict[int, Request] = {}
+        for line, data in enumerate(self._lines_of(mailbox), mailbox.lines_done + 1):
+            try:
+                requests[line] = request_of(mailbox, line, data)
+            except RowMalformed:
+                answered[line] = Answered(Code.FIELD_MALFORMED, ROW_MALFORMED)
         is_again = mailbox.lines_done < self._again_until
-        judged = work.judged(mailbox, requests, tables, is_again=is_again)
+        work = StepWork(mailbox, own, self._record, self._clocks, is_again=is_again)
+        judged = work.judged(requests, tables)
         if waits := work.independent(judged):
             self._lines.keep(waits - mailbox.lines_done - 1)
             judged = {line: exchange for line, exchange in judged.items() if line < waits}
@@ -216,7 +233,22 @@ class MailboxLane:
         if answered:  # refused before the control, so counted, as on the wire
             counts = {Code.FIELD_MALFORMED: len(answered)}
             self._record.recorder.submit([self._record.entries.summary(mailbox.kbo, counts)])
-        answered |= work.settled(mailbox, judged, is_again=is_again)
+        work.record(judged)
+        self._answered = answered
+        return mailbox, work
+
+    def _goes_on(self, work: StepWork) -> bool:
+        """Apply what belongs into a turn; say whether more is left to apply."""
+        gives_way = self._manners.pacer.gives_way
+        most = mailbox_transaction_lines_beside if gives_way else mailbox_step_lines_max
+        is_left = work.apply(self._writer, most)
+        while is_left and self.has_waited:
+            is_left = work.apply(self._writer, most)
+        return is_left
+
+    def _end(self, mailbox: Mailbox, work: StepWork) -> Mailbox:
+        answered = self._answered | work.settled(self._writer)
+        self._work = None
         return self._answer(mailbox, [(line, answered[line]) for line in sorted(answered)])
 
     def _answer(self, mailbox: Mailbox, answered: list[tuple[int, Answered]]) -> Mailbox:
@@ -249,8 +281,9 @@ class MailboxLane:
         self._lines = self._mailbox = None
         self._mailboxes.forget_lines(mailbox)
 
-    def _pace(self, lines: int, seconds: float) -> None:
+    def _pace(self, lines: int) -> None:
         """Make the next step one of about the time that it may take; twice as large at most."""
+        seconds, self._step_s = self._step_s, 0.0
         if lines < self._step_lines or seconds <= 0:
             return  # a last one says little of those that come
         is_beside = self.changes_come or self._manners.pacer.gives_way

@@ -1,7 +1,7 @@
 """One step of a mailbox: lines judged and recorded, what passed applied, and that recorded too.
 
 The order is law 2: nothing is applied before its REQUEST is durable, and no verdict is told before
-its OUTCOME is.
+its OUTCOME is. What passed is applied in as many transactions as whoever steps wants.
 """
 
 from collections.abc import Callable, Mapping
@@ -43,28 +43,33 @@ class _Caller(NamedTuple):
 
 
 class StepWork:
-    """Does it, for one thread at a time.
+    """Does one, for one thread at a time.
 
     Args:
-        writer: Of the directory.
-        record: The slot of the privacy log, ready.
+        mailbox: Before the step.
+        is_again: The lines may have been under way at a kill: they are asked for under exchange
+            ids of their own, as every retry, but delivered under the first ones.
         own: KBO number of the institution that keeps the directory.
+        record: The slot of the privacy log, ready.
     """
 
-    def __init__(self, writer: Writer, record: MailboxRecord, own: Kbo, clocks: Clocks) -> None:
-        self._writer = writer
-        self._record = record
+    def __init__(
+        self, mailbox: Mailbox, own: Kbo, record: MailboxRecord, clocks: Clocks, *, is_again: bool
+    ) -> None:
+        self._mailbox = mailbox
+        self._is_again = is_again
         self._own = own
+        self._record = record
         self._clocks = clocks
+        self._exchanges: Mapping[int, Exchange] = {}
+        self._answered: dict[int, Answered] = {}
+        self._to_apply: list[tuple[int, Change]] = []
+        self._results: list[Applied | Refused] = []
+        """Of the first of those."""
 
-    def judged(
-        self, mailbox: Mailbox, requests: Mapping[int, Request], tables: Tables, *, is_again: bool
-    ) -> dict[int, Exchange]:
-        """Judge lines as they would be online; nothing is recorded yet.
-
-        What may have been under way at a kill ``is_again`` asked for: under exchange ids of its
-        own, as every retry, but delivered under the first ones.
-        """
+    def judged(self, requests: Mapping[int, Request], tables: Tables) -> dict[int, Exchange]:
+        """Judge lines as they would be online; nothing is recorded yet."""
+        mailbox, is_again = self._mailbox, self._is_again
         wall_ns, id_of = self._clocks.wall_ns(), LineIds(mailbox)
         caller = cast("Session", _Caller(tables.uri_of(Kbo(mailbox.kbo))))
         batch = [(caller, request) for request in requests.values()]
@@ -104,17 +109,14 @@ class StepWork:
             seen.add(request.person)
         return 0
 
-    def settled(
-        self, mailbox: Mailbox, exchanges: Mapping[int, Exchange], *, is_again: bool
-    ) -> dict[int, Answered]:
-        """Record, apply, record; return what is to be answered to each line.
+    def record(self, exchanges: Mapping[int, Exchange]) -> None:
+        """Make durable that lines were asked for, and what became of those that do not pass.
 
         Raises:
             LogNotWritable: nothing more can be recorded, and nothing is to be answered.
-            DirectoryError: it is not known what was applied.
         """
+        self._exchanges = exchanges
         entries, recorder = self._record.entries, self._record.recorder
-        answered: dict[int, Answered] = {}
         for line, exchange in exchanges.items():
             entry, verdict = entries.request(exchange), exchange.verdict
             if isinstance(verdict, Forward):
@@ -122,38 +124,54 @@ class StepWork:
                 continue
             code = verdict.code
             recorder.release_after([entry, *entries.outcome(exchange, code, router_us=0)], line)
-            answered[line] = Answered(code, code.name)
+            self._answered[line] = Answered(code, code.name)
         passed, _ = recorder.commit()
-        changes: dict[int, Change] = {}
         for recorded in passed:
             line = recorded.value
             found = change_in(exchanges[line], self._own, self._clocks.monotonic_ns())
             if isinstance(found, Answered):
-                answered[line] = found
-                recorder.submit(entries.outcome(exchanges[line], found.code, router_us=0))
+                self._answered[line] = found
             else:
-                changes[line] = found
-        results = self._writer.apply(list(changes.values()), self._clocks.wall_ns() // 1000)
-        for (line, change), result in zip(changes.items(), results, strict=True):
-            answered[line] = answer = _answer_to(result)
+                self._to_apply.append((line, found))
+
+    def apply(self, writer: Writer, most: int) -> bool:
+        """Apply at most so many of what is left, in one durable transaction; say if more is left.
+
+        Raises:
+            DirectoryError: it is not known what was applied.
+        """
+        done = len(self._results)
+        changes = [change for _, change in self._to_apply[done : done + most]]
+        self._results += writer.apply(changes, self._clocks.wall_ns() // 1000)
+        return len(self._results) < len(self._to_apply)
+
+    def settled(self, writer: Writer) -> dict[int, Answered]:
+        """Make durable what became of all; return what is to be answered to each line.
+
+        Raises:
+            LogNotWritable: nothing more can be recorded, and nothing is to be answered.
+            DirectoryError: it is not known what was applied before a kill.
+        """
+        entries, recorder, exchanges = self._record.entries, self._record.recorder, self._exchanges
+        for line, answer in self._answered.items():
+            if isinstance(exchanges[line].verdict, Forward):
+                recorder.submit(entries.outcome(exchanges[line], answer.code, router_us=0))
+        for (line, change), result in zip(self._to_apply, self._results, strict=True):
+            self._answered[line] = answer = _answer_to(result)
             reply = _reply(exchanges[line], result, change.other)
             records = entries.outcome(exchanges[line], answer.code, router_us=0, reply=reply)
             recorder.release_after(records, line)
         if not recorder.is_empty:
             recorder.commit()
-        if is_again:
-            answered |= self._known(mailbox, exchanges, answered)
-        return answered
+        return self._answered | (self._known(writer) if self._is_again else {})
 
-    def _known(
-        self, mailbox: Mailbox, exchanges: Mapping[int, Exchange], answered: Mapping[int, Answered]
-    ) -> dict[int, Answered]:
+    def _known(self, writer: Writer) -> dict[int, Answered]:
         """What was made before a kill stands, though the control would refuse it by now."""
-        id_of, known = LineIds(mailbox), {}
-        for line, exchange in exchanges.items():
+        id_of, known = LineIds(self._mailbox), {}
+        for line, exchange in self._exchanges.items():
             if not isinstance(exchange.verdict, Forward):
-                note = self._writer.note_of(id_of(line))
-                known[line] = answered[line] if note is None else _noted(note)
+                note = writer.note_of(id_of(line))
+                known[line] = self._answered[line] if note is None else _noted(note)
         return known
 
 
