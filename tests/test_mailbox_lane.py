@@ -1,5 +1,6 @@
 """Mailboxes applied: judged and recorded as what is asked online, and the same after every kill."""
 
+import errno
 import os
 import signal
 from collections import Counter
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from ksz_router.codes import Code
 from ksz_router.daemon import mailbox_lane
 from ksz_router.directory import mailbox as directory_mailbox
+from ksz_router.directory.change import Change, Operation
 from ksz_router.directory.mailbox import LineIds, State
 from ksz_router.directory.mailbox_form import Work
 from ksz_router.directory.mailboxes import Mailboxes
@@ -376,3 +378,49 @@ def test_after_a_kill_what_was_under_way_is_a_retry_in_the_log(tmp_path: Path, m
     assert [e.attempt for e in retries] == [2] * len(retries)
     assert {e.first for e in retries} & firsts
     assert len({e.exchange for e in requests}) == len(requests)
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_what_a_kill_left_applied_is_told_though_it_would_be_refused_by_now(
+    ground: Ground,
+) -> None:
+    """The number was cancelled before the mailbox went on: the control refuses its lines now."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(mailbox_lane, "append_answers", stopped)
+        ground.apply(of_centre(7, inscribe(A)), part_bytes=256)
+    writer = Writer.open(ground.directory)
+    writer.apply([Change(b"cancelled-online", A, Operation.CANCEL)], 2)
+    writer.close()
+
+    ground.apply(of_centre(7, inscribe(A)), of_centre(8, inscribe(A)), part_bytes=256)
+
+    assert "\n1,applied,10001,,2\n" in ground.answers(CENTRE, 7)
+    assert "\n1,refused," in ground.answers(CENTRE, 8)
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_a_lane_goes_on_after_trouble_as_a_new_one_would(ground: Ground, tmp_path: Path) -> None:
+    """The disk refuses between two transactions of a step; the same program tries again."""
+    undisturbed = Ground(tmp_path / "undisturbed", ground.rules)
+    undisturbed.apply(of_centre(7, *MIXED), part_bytes=256)
+    with ground.lane() as (lane, mailboxes):
+        send(mailboxes, of_centre(7, *MIXED), 256)
+        assert lane.step() is not None
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match="no room"):
+            patch.setattr(Writer, "apply", refused_by_disk)
+            lane.step()
+        while lane.step() is not None:
+            pass
+
+    assert ground.answers(CENTRE, 7) == undisturbed.answers(CENTRE, 7)
+    assert ground.persons() == undisturbed.persons()
+
+
+def stopped(*_: object) -> int:
+    """End the program where answers would be written."""
+    raise KeyboardInterrupt
+
+
+def refused_by_disk(*_: object) -> int:
+    """Refuse as a disk does."""
+    raise OSError(errno.ENOSPC, "no room")

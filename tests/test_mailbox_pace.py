@@ -138,6 +138,23 @@ def test_who_is_served_waits_for_small_steps(
     assert steps == [[1], [1], [1], [2]]
 
 
+def test_a_step_is_measured_by_itself(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where each could have taken longer none is smaller than the one before."""
+    monkeypatch.setattr(mailbox_lane, "mailbox_step_lines_min", 1)
+    seconds: list[float] = []
+    lines: list[int] = []
+    with ground.lane() as (lane, mailboxes):
+        send(mailboxes, of_centre(1, *map(inscribe, PEOPLE)))
+        lane._manners.traffic.is_there()
+        ground.now_s = 9.0
+        while (step := lane.step()) is not None:
+            seconds.append(step.seconds)
+            lines.append(step.lines)
+            monkeypatch.setattr(mailbox_lane, "mailbox_step_seconds_alone", 2 * max(seconds))
+    assert lines[:-1] == sorted(lines[:-1])
+    assert len(lines) > 3
+
+
 @pytest.mark.parametrize(
     ("now_s", "has_waited", "turns"),
     [
