@@ -32,7 +32,7 @@ from ksz_router.privacylog import PrivacyLogError
 from ksz_router.rulebook.generation import RulebookError
 
 _NICE = 10
-_REST = 12.0
+_REST = 8.0
 """So much longer than a turn worked it rests while workers serve."""
 _LOOK_SECONDS = 1.0
 """How soon a mailbox is seen that a command put there."""
