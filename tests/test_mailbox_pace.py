@@ -8,6 +8,8 @@ from pathlib import Path
 
 import lmdb
 import pytest
+import structlog
+import structlog.testing
 import trio
 import trio.testing
 
@@ -16,6 +18,7 @@ from ksz_router.daemon import mailbox_lane
 from ksz_router.daemon.directory_batches import Batches
 from ksz_router.daemon.directory_jobs import Verdict
 from ksz_router.daemon.directory_metrics import DirectoryMetrics
+from ksz_router.daemon.mailbox_keeper import MailboxKeeper
 from ksz_router.daemon.traffic import Traffic
 from ksz_router.directory.change import Applied, Change, Operation
 from ksz_router.directory.packing import DirectoryError
@@ -23,7 +26,17 @@ from ksz_router.directory.writer import Writer
 from ksz_router.model import Line
 from ksz_router.privacylog.frame import FILE_BYTES_MIN
 from ksz_router.privacylog.writer import Writer as LogWriter
-from tests.mailbox_ground import NOW_NS, PEOPLE, Ground, Rules, inscribe, of_centre, rules, send
+from tests.mailbox_ground import (
+    BANK_URI,
+    NOW_NS,
+    PEOPLE,
+    Ground,
+    Rules,
+    inscribe,
+    of_centre,
+    rules,
+    send,
+)
 
 HOUR_NS = 3_600_000_000_000
 
@@ -189,6 +202,46 @@ def writer(ground: Ground) -> Iterator[Writer]:
     opened = Writer.open(ground.directory)
     yield opened
     opened.close()
+
+
+def test_mailboxes_that_cannot_be_read_stand_still_and_changes_go_on(
+    ground: Ground, writer: Writer
+) -> None:
+    """It is said once, with the reason, and looked again every second."""
+
+    async def main() -> None:
+        batches = Batches(writer, DirectoryMetrics(), lambda: NOW_NS // 1000)
+        keeper = MailboxKeeper(
+            ground.settings,
+            writer,
+            batches,
+            lambda: NOW_NS // 1000,
+            own_uri=BANK_URI,
+            metrics=DirectoryMetrics(),
+            log=structlog.get_logger(),
+        )
+        keeper._mailboxes.close()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(batches.run)
+            nursery.start_soon(keeper.look)
+            await trio.sleep(12)
+            batches.change(CHANGE, 5, verdicts.append)
+            await trio.sleep(2)
+            batches.close()
+            nursery.cancel_scope.cancel()
+        keeper.close()
+
+    verdicts: list[Verdict] = []
+    with structlog.testing.capture_logs() as said:
+        trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0.01))
+    assert [type(verdict) for verdict in verdicts] == [Applied]
+    assert [event["event"] for event in said] == ["mailboxes_stand_still"]
+    assert "cannot be read" in said[0]["reason"]
+
+
+CHANGE = Change(
+    b"a change, online", PEOPLE[0], Operation.INSCRIBE, Line(17, 1, 3, 0, 20260101, 20260131)
+)
 
 
 def test_where_changes_always_wait_a_mailbox_has_a_step_a_second(writer: Writer) -> None:

@@ -2,8 +2,10 @@
 
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 
+import lmdb
 import msgspec
 import pytest
 from hypothesis import given
@@ -214,6 +216,28 @@ def test_lines_that_a_kill_left_to_nobody_are_forgotten_as_well(tmp_path: Path) 
 
 def _killed() -> None:
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda mailboxes: mailboxes.find(CENTRE, 4),
+        lambda mailboxes: mailboxes.next_waiting(),
+        lambda mailboxes: mailboxes.waiting(),
+        lambda mailboxes: mailboxes.gaps(CENTRE),
+        lambda mailboxes: mailboxes.forget_before(1),
+        lambda mailboxes: mailboxes.receive(ME, parts(LONG, 4)[0], 5),
+    ],
+)
+def test_what_cannot_be_read_is_a_sentence(
+    tmp_path: Path, use: Callable[[Mailboxes], object]
+) -> None:
+    """Whatever is asked of it: who serves catches that, and nothing of LMDB's."""
+    mailboxes = Mailboxes(tmp_path / "m")
+    mailboxes.close()
+    with pytest.raises(store.MailboxesUnusable) as caught:
+        use(mailboxes)
+    assert isinstance(caught.value.__cause__, lmdb.Error)
 
 
 def test_ids_of_lines_hold_the_moment_and_nothing_of_chance() -> None:

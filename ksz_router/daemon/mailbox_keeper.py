@@ -122,12 +122,16 @@ class MailboxKeeper:
         """See what was put there by others, and forget what is old; until cancelled."""
         forgot_at = -_FORGET_SECONDS
         while True:
-            if await trio.to_thread.run_sync(self._mailboxes.waiting) and not self._trouble:
-                self._batches.wake()
-            if trio.current_time() >= forgot_at + _FORGET_SECONDS:
-                forgot_at = trio.current_time()
-                before_ms = self._now_us() // 1000 - self._keep_ms
-                await trio.to_thread.run_sync(self._mailboxes.forget_before, before_ms)
+            try:
+                if await trio.to_thread.run_sync(self._mailboxes.waiting) and not self._trouble:
+                    self._batches.wake()
+                if trio.current_time() >= forgot_at + _FORGET_SECONDS:
+                    forgot_at = trio.current_time()
+                    before_ms = self._now_us() // 1000 - self._keep_ms
+                    await trio.to_thread.run_sync(self._mailboxes.forget_before, before_ms)
+            except (MailboxesUnusable, OSError) as error:
+                self._say(error)
+                self._batches.wake()  # a step finds out when it is over
             await trio.sleep(_LOOK_SECONDS)
 
     def close(self) -> None:
@@ -144,9 +148,7 @@ class MailboxKeeper:
         try:
             step = await self._thread.run(self._lane.step)
         except _MENDED_BY_WAITING as error:
-            if str(error) != self._trouble:
-                self._trouble = str(error)
-                self._log.error("mailboxes_stand_still", reason=self._trouble)
+            self._say(error)
             return _AGAIN_SECONDS
         self._trouble = ""
         if step is None:
@@ -162,3 +164,8 @@ class MailboxKeeper:
                 refused=done.refused,
             )
         return max(step.rest_s, step.seconds if self._batches.is_waited_for else 0.0)
+
+    def _say(self, error: Exception) -> None:
+        if str(error) != self._trouble:
+            self._trouble = str(error)
+            self._log.error("mailboxes_stand_still", reason=self._trouble)

@@ -13,6 +13,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -56,7 +57,7 @@ class Mailboxes:
     """The mailboxes of a folder, which is made where it is missing. For several threads.
 
     Raises:
-        MailboxesUnusable: it cannot be used.
+        MailboxesUnusable: it cannot be used; so says every method that reads or writes.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -79,15 +80,26 @@ class Mailboxes:
         """Give the environment back."""
         self._environment.close()
 
+    @contextmanager
+    def _transaction(
+        self, table: "lmdb._Database | None" = None, *, write: bool = False
+    ) -> Iterator["lmdb.Transaction[bytes]"]:
+        try:
+            with self._environment.begin(table, write=write) as transaction:
+                yield transaction
+        except lmdb.Error as error:
+            what = "what is known of mailboxes cannot be read or noted"
+            raise MailboxesUnusable(f"{self.folder}: {what} ({error}); see to the disk") from error
+
     def find(self, kbo: str, number: int) -> Mailbox | None:
         """Return what is known of a mailbox."""
-        with self._environment.begin(self._known) as transaction:
+        with self._transaction(self._known) as transaction:
             value = transaction.get(key_of(kbo, number))
         return _decode(value) if value is not None else None
 
     def next_waiting(self) -> Mailbox | None:
         """Return the one whose lines are to be applied next: who was complete first."""
-        with self._environment.begin() as transaction, transaction.cursor(self._waiting) as cursor:
+        with self._transaction() as transaction, transaction.cursor(self._waiting) as cursor:
             if not cursor.first():
                 return None
             value = transaction.get(cursor.value(), db=self._known)
@@ -96,7 +108,7 @@ class Mailboxes:
 
     def waiting(self) -> int:
         """How many are complete and not done."""
-        with self._environment.begin() as transaction:
+        with self._transaction() as transaction:
             return int(transaction.stat(self._waiting)["entries"])
 
     def gaps(self, kbo: str) -> list[tuple[int, int]]:
@@ -106,7 +118,7 @@ class Mailboxes:
         """
         first = key_of(kbo, 0)
         numbers: list[int] = []
-        with self._environment.begin(self._known) as transaction, transaction.cursor() as cursor:
+        with self._transaction(self._known) as transaction, transaction.cursor() as cursor:
             found = cursor.set_range(key_of(kbo, NUMBER_MAX + 1))
             found = cursor.prev() if found else cursor.last()
             while found and cursor.key() > first and len(numbers) < _NEWEST_LOOKED_AT:
@@ -146,10 +158,9 @@ class Mailboxes:
                 if not mailbox.missing:
                     mailbox = self._complete(mailbox, now_ms)
                 return mailbox, is_here
-        except (lmdb.Error, OSError) as error:
-            raise MailboxesUnusable(
-                f"{self.folder}: the part could not be kept ({error}); see to the disk"
-            ) from error
+        except OSError as error:
+            text = f"{self.folder}: the part could not be kept ({error}); see to the disk"
+            raise MailboxesUnusable(text) from error
 
     def take_up(self, mailbox: Mailbox, now_ms: int) -> Mailbox:
         """Note that a run of the program begins with a mailbox or goes on with it."""
@@ -159,22 +170,16 @@ class Mailboxes:
     def note(self, mailbox: Mailbox) -> Mailbox:
         """Make durable how far a mailbox is."""
         key = key_of(mailbox.kbo, mailbox.number)
-        try:
-            with self._environment.begin(write=True) as transaction:
-                transaction.put(key, _encode(mailbox), db=self._known)
-                if mailbox.state is State.RECEIVING:
-                    transaction.put(key, b"", db=self._receiving)
-                else:
-                    transaction.delete(key, db=self._receiving)
-                if mailbox.state is State.WAITING:
-                    transaction.put(place_key(mailbox.place), key, db=self._waiting)
-                elif mailbox.place:
-                    transaction.delete(place_key(mailbox.place), db=self._waiting)
-        except lmdb.Error as error:
-            raise MailboxesUnusable(
-                f"{self.folder}: what came of a mailbox could not be noted ({error}); "
-                "see to the disk"
-            ) from error
+        with self._transaction(write=True) as transaction:
+            transaction.put(key, _encode(mailbox), db=self._known)
+            if mailbox.state is State.RECEIVING:
+                transaction.put(key, b"", db=self._receiving)
+            else:
+                transaction.delete(key, db=self._receiving)
+            if mailbox.state is State.WAITING:
+                transaction.put(place_key(mailbox.place), key, db=self._waiting)
+            elif mailbox.place:
+                transaction.delete(place_key(mailbox.place), db=self._waiting)
         return mailbox
 
     def forget_lines(self, mailbox: Mailbox) -> None:
@@ -190,7 +195,7 @@ class Mailboxes:
         count = 0
         for mailbox in list(self._all()):
             if mailbox.state is State.RECEIVING and mailbox.received_ms < moment_ms:
-                with self._environment.begin(write=True) as transaction:
+                with self._transaction(write=True) as transaction:
                     key = key_of(mailbox.kbo, mailbox.number)
                     transaction.delete(key, db=self._known)
                     transaction.delete(key, db=self._receiving)
@@ -215,7 +220,7 @@ class Mailboxes:
                     file.unlink()
 
     def _all(self) -> Iterator[Mailbox]:
-        with self._environment.begin(self._known) as transaction, transaction.cursor() as cursor:
+        with self._transaction(self._known) as transaction, transaction.cursor() as cursor:
             for _, value in cursor:
                 yield _decode(value)
 
@@ -245,11 +250,9 @@ class Mailboxes:
         return mailbox, mailbox.has(part.part)
 
     def _check_room(self, kbo: str, part: Part) -> None:
-        with self._environment.begin() as transaction:
-            unfinished = sum(
-                int(transaction.stat(table)["entries"])
-                for table in (self._receiving, self._waiting)
-            )
+        with self._transaction() as transaction:
+            tables = self._receiving, self._waiting
+            unfinished = sum(int(transaction.stat(table)["entries"]) for table in tables)
             with transaction.cursor(self._receiving) as cursor:
                 own, found = 0, cursor.set_range(key_of(kbo, 0))
                 while found and cursor.key().startswith(kbo.encode()):
@@ -292,6 +295,6 @@ class Mailboxes:
             )
             self.forget_lines(noted)
             return noted
-        with self._environment.begin(self._waiting) as transaction, transaction.cursor() as cursor:
+        with self._transaction(self._waiting) as transaction, transaction.cursor() as cursor:
             place = int.from_bytes(cursor.key(), "big") + 1 if cursor.last() else 1
         return self.note(replace(whole, state=State.WAITING, complete_ms=now_ms, place=place))
