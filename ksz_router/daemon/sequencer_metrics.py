@@ -14,8 +14,8 @@ from prometheus_client.registry import Collector
 from ksz_router.config import Config
 from ksz_router.daemon.histogram import SECONDS, Histogram
 from ksz_router.privacylog import PrivacyLogError
+from ksz_router.privacylog.archive.chain import newest
 from ksz_router.privacylog.tree.backlog import Backlog
-from ksz_router.privacylog.tree.sealed import newest_manifest
 from ksz_router.privacylog.tree.sequence import Cycle
 
 
@@ -97,8 +97,8 @@ class SequencerMetrics(Collector):
             return self._backlog.bytes()
 
     def _sealed(self) -> float:
-        newest = newest_manifest(self._archive)
-        return newest.sealed_leaves if newest is not None else 0
+        sealed = newest(self._archive)
+        return sealed.sealed_leaves if sealed is not None else 0
 
     def _free_share(self) -> float:
         state = os.statvfs(self._archive)

@@ -24,6 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from contrib.stand import ROOT, ROUTER_URI, Stand, StandError
 from ksz_router import cli
+from ksz_router.codes import Code
 from ksz_router.daemon.admin import Status
 from ksz_router.directory.synthesise import landmarks
 from ksz_router.privacylog.entry import Entry, parse
@@ -33,9 +34,11 @@ from ksz_router.privacylog.keys import KeyRing
 from ksz_router.sdk import (
     Answer,
     Client,
+    ConnectionLostError,
     Delivery,
     Handler,
     Identity,
+    NotAnsweredError,
     Outcome,
     Provider,
     Request,
@@ -69,6 +72,23 @@ async def until(holds: Callable[[], object], *, seconds: float = 15.0) -> None:
     with trio.fail_after(seconds):
         while not holds():  # noqa: ASYNC110 - what other processes do gives no event
             await trio.sleep(0.02)
+
+
+OPEN = (Code.SUBMISSION_OPEN, Code.ROUTER_DRAINING)
+NOT_KNOWN = (
+    *OPEN, Code.SOURCE_UNREACHABLE, Code.SOURCE_CONNECTION_LOST, Code.SOURCE_BREAKER_OPEN,
+)  # fmt: skip
+
+
+async def settled(client: Client, asked: Request, again: Sequence[Code] = NOT_KNOWN) -> Answer:
+    """Retry by the ticket, as a client does that is told to come again, until it is known."""
+    with trio.fail_after(40):
+        while True:
+            with contextlib.suppress(ConnectionLostError, NotAnsweredError):
+                answer = await client.ask(asked)
+                if answer.code not in again:
+                    return answer
+            await trio.sleep(0.05)
 
 
 class Town(Stand):

@@ -23,7 +23,7 @@ from ksz_router.directory.synthesise import landmarks
 from ksz_router.messages import Answer
 from ksz_router.model import OPEN
 from ksz_router.privacylog.entry import Kind
-from ksz_router.sdk import Client, ConnectionLostError, NotAnsweredError, Request, new_ticket
+from ksz_router.sdk import Request, new_ticket
 from ksz_router.sdk import directory as d
 from tests.integration.stands import (
     CENTRE,
@@ -36,6 +36,7 @@ from tests.integration.stands import (
     on_trio,
     providing,
     request,
+    settled,
     town,
     until,
 )
@@ -89,19 +90,6 @@ def told(answer: Answer) -> d.Told:
 
 def written(told_lines: d.Told) -> list[tuple[int, ...]]:
     return [(n.sector, n.type, n.capacity, n.phase, n.begin, n.end) for n in told_lines.lines]
-
-
-async def settled(client: Client, asked: Request) -> Answer:
-    """Retry by the ticket until something is known."""
-    with trio.fail_after(40):
-        while True:
-            with contextlib.suppress(ConnectionLostError, NotAnsweredError):
-                answer = await client.ask(asked)
-                again = (Code.SUBMISSION_OPEN, Code.ROUTER_DRAINING, Code.SOURCE_UNREACHABLE,
-                         Code.SOURCE_CONNECTION_LOST, Code.SOURCE_BREAKER_OPEN)  # fmt: skip
-                if answer.code not in again:
-                    return answer
-            await trio.sleep(0.05)
 
 
 def directory_pid(stand: Town) -> int:

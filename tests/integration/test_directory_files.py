@@ -1,6 +1,5 @@
 """Mailboxes through whole routers: sent in parts, applied over kills, told of, and by command."""
 
-import contextlib
 import json
 import os
 import signal
@@ -18,10 +17,10 @@ from ksz_router.directory.snapshot import Directory
 from ksz_router.directory.synthesise import landmarks
 from ksz_router.messages import Answer
 from ksz_router.privacylog.entry import Kind
-from ksz_router.sdk import Client, ConnectionLostError, Request, new_ticket
+from ksz_router.sdk import Client, Request, new_ticket
 from ksz_router.sdk import directory_files as files
 from ksz_router.sdk.directory_files import Receipt, answers, mailbox_of, parts_of, receipt_of
-from tests.integration.stands import CENTRE, Town, asking, on_trio, town, until
+from tests.integration.stands import CENTRE, Town, asking, on_trio, settled, town, until
 
 pytestmark = pytest.mark.xdist_group("integration-directory")
 
@@ -65,19 +64,6 @@ def inscribe(insz: str, month: int, capacity: int = 9) -> str:
     """A row: the month, counted from January 2000."""
     begin = f"20{month // 12:02}-{month % 12 + 1:02}"
     return f"{insz},inscribe,{capacity},1,{begin}-01,{begin}-28,,,"
-
-
-async def settled(client: Client, asked: Request) -> Answer:
-    """Retry by the ticket until something is known."""
-    with trio.fail_after(20):
-        while True:
-            with contextlib.suppress(ConnectionLostError):
-                answer = await client.ask(asked)
-                again = (Code.SUBMISSION_OPEN, Code.ROUTER_DRAINING, Code.SOURCE_UNREACHABLE,
-                         Code.SOURCE_CONNECTION_LOST, Code.SOURCE_BREAKER_OPEN)  # fmt: skip
-                if answer.code not in again:
-                    return answer
-            await trio.sleep(0.05)
 
 
 def told(answer: Answer) -> Receipt:

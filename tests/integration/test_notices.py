@@ -22,8 +22,18 @@ from ksz_router.messages import Delivery
 from ksz_router.privacylog.entry import Kind
 from ksz_router.sdk import Provider
 from ksz_router.sdk import directory as d
-from tests.integration.stands import CENTRE, RVA, Source, Town, asking, on_trio, town, until
-from tests.integration.test_directory import directory_pid, envelope, of_the_register, settled, told
+from tests.integration.stands import (
+    CENTRE,
+    RVA,
+    Source,
+    Town,
+    asking,
+    on_trio,
+    settled,
+    town,
+    until,
+)
+from tests.integration.test_directory import directory_pid, envelope, of_the_register, told
 
 pytestmark = pytest.mark.xdist_group("integration-notices")
 

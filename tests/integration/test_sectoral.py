@@ -21,12 +21,12 @@ from ksz_router.sdk import (
     Delivery,
     Outcome,
     Provider,
-    Request,
     Supply,
 )
 from tests.integration.stands import (
     CENTRE,
     FBZ,
+    OPEN,
     PERSONS,
     RVA,
     UNEMPLOYMENT,
@@ -36,6 +36,7 @@ from tests.integration.stands import (
     on_trio,
     request,
     serving,
+    settled,
     town,
     until,
 )
@@ -235,26 +236,16 @@ async def test_a_worker_killed_between_question_and_message_sends_it_once(stand:
                 os.kill(pid, signal.SIGKILL)
         assert not rva.asked
         keeper.gate.set()
-        answer = await _settled(client, message)
+        answer = await settled(client, message, OPEN)
         assert answer.code == W
         assert len(keeper.asked) == 2
         assert len({question.exchange for question in keeper.asked}) == 2
-        again = await _settled(client, message)
+        again = await settled(client, message, OPEN)
         assert (again.exchange, again.payload) == (answer.exchange, b"")
     assert [delivery.repeat for delivery in rva.asked] == [False]
     lost = keeper.asked[0].exchange
     codes = [entry.code for entry in stand.entries() if entry.exchange == lost]
     assert codes == [0, Code.OUTCOME_UNKNOWN]
-
-
-async def _settled(client: Client, message: Request) -> Answer:
-    with trio.fail_after(20):
-        while True:
-            with contextlib.suppress(ConnectionLostError):
-                answer = await client.ask(message)
-                if answer.code not in (Code.SUBMISSION_OPEN, Code.ROUTER_DRAINING):
-                    return answer
-            await trio.sleep(0.05)
 
 
 @on_trio

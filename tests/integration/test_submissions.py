@@ -14,14 +14,16 @@ import trio
 from contrib.stand import ROUTER_URI, free_ports
 from ksz_router.codes import Code
 from ksz_router.messages import Answer
-from ksz_router.sdk import Client, ConnectionLostError, Provider, Request
+from ksz_router.sdk import ConnectionLostError, Provider, Request
 from tests.integration.stands import (
     CENTRE,
+    OPEN,
     Source,
     Town,
     asking,
     on_trio,
     request,
+    settled,
     town,
     until,
 )
@@ -56,17 +58,6 @@ def submission(**fields: Any) -> Request:
     return request(**{"service": "A036", "version": 1, "payload": b"a decision", **fields})
 
 
-async def settled(client: Client, asked: Request) -> Answer:
-    """Retry as a client does that is told to come again."""
-    with trio.fail_after(20):
-        while True:
-            with contextlib.suppress(ConnectionLostError):
-                answer = await client.ask(asked)
-                if answer.code not in (Code.SUBMISSION_OPEN, Code.ROUTER_DRAINING):
-                    return answer
-            await trio.sleep(0.05)
-
-
 @on_trio
 async def test_a_submission_that_a_killed_worker_left_open_is_repeated(stand: Town) -> None:
     """Across connections, workers and kill -9: the same exchange id, with the repeat flag."""
@@ -83,11 +74,11 @@ async def test_a_submission_that_a_killed_worker_left_open_is_repeated(stand: To
             for pid in stand.worker_pids():
                 os.kill(pid, signal.SIGKILL)
         source.gate.set()
-        answer = await settled(client, asked)
+        answer = await settled(client, asked, OPEN)
         assert answer.code == Code.ANSWERED_WITH_DATA
         assert [d.repeat for d in source.asked] == [False, True]
         assert {d.exchange for d in source.asked} == {answer.exchange}
-        again = await settled(client, asked)
+        again = await settled(client, asked, OPEN)
         assert (again.code, again.exchange, again.payload) == (answer.code, answer.exchange, b"")
     assert len(source.asked) == 2
 
@@ -126,7 +117,7 @@ async def test_the_ledger_is_made_from_the_log_when_memory_is_lost(
         stand.start()
         (made,) = stand.events("ledger_made")[before:]
         assert made["tickets"] >= 2
-        again, last = await settled(client, known), await settled(client, left)
+        again, last = await settled(client, known, OPEN), await settled(client, left, OPEN)
     assert (again.exchange, again.code, again.payload) == (first.exchange, first.code, b"")
     assert "payloadDigest" in again.detail
     assert last.code == Code.ANSWERED_WITH_DATA
@@ -145,7 +136,7 @@ async def test_a_restart_keeps_the_ledger(stand: Town) -> None:
         await trio.to_thread.run_sync(stand.ended)
         count = len(stand.events("ledger_made"))
         stand.start()
-        again = await settled(client, asked)
+        again = await settled(client, asked, OPEN)
     assert again.exchange == first.exchange
     assert len(source.asked) == 1
     assert len(stand.events("ledger_made")) == count

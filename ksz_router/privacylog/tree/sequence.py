@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ksz_router.limits import sequence_bytes_max, sequence_records_max
+from ksz_router.privacylog.archive.chain import newest
 from ksz_router.privacylog.archive.manifest import Cursor
 from ksz_router.privacylog.durable import DISK, Disk, sync_folder, write_over
 from ksz_router.privacylog.keys import KeyRing
@@ -37,7 +38,6 @@ from ksz_router.privacylog.tree.order import Line
 from ksz_router.privacylog.tree.order_writer import OrderWriter
 from ksz_router.privacylog.tree.places import read_line
 from ksz_router.privacylog.tree.salts import Salts
-from ksz_router.privacylog.tree.sealed import newest_manifest
 
 
 class Cycle(NamedTuple):
@@ -205,8 +205,8 @@ class Sequencer:
             )
 
     def _sealed(self) -> Mapping[str, Cursor]:
-        newest = newest_manifest(self._archive)
-        return newest.slots if newest is not None else {}
+        sealed = newest(self._archive)
+        return sealed.slots if sealed is not None else {}
 
     def _read_again(self, line: Line) -> Batch:
         header, found = read_line(self._log, self._keys, line)
