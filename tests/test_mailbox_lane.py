@@ -416,11 +416,33 @@ def test_a_lane_goes_on_after_trouble_as_a_new_one_would(ground: Ground, tmp_pat
     assert ground.persons() == undisturbed.persons()
 
 
+@pytest.mark.usefixtures("small_steps")
+def test_a_lane_that_is_closed_ends_the_step_that_is_under_way(ground: Ground) -> None:
+    """Its lines are answered, and nothing of it is left open in the log."""
+    with ground.lane() as (lane, mailboxes):
+        send(mailboxes, of_centre(7, *MIXED), 256)
+        step = lane.step()
+        assert step is not None
+        assert not step.lines
+    answers = ground.answers(CENTRE, 7).splitlines()
+    outcomes = [entry for entry in ground.entries() if entry.kind is Kind.OUTCOME]
+    assert (len(answers), len(outcomes)) == (4, 3)
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_a_lane_that_cannot_end_its_step_is_closed_all_the_same(ground: Ground) -> None:
+    """The disk refuses: what is open is settled by the next run, as after a kill."""
+    with pytest.MonkeyPatch.context() as patch, ground.lane() as (lane, mailboxes):
+        send(mailboxes, of_centre(7, *MIXED), 256)
+        assert lane.step() is not None
+        patch.setattr(Writer, "apply", refused_by_disk)
+    ground.apply()
+    assert ground.answers(CENTRE, 7).count("applied") == 6
+
+
 def stopped(*_: object) -> int:
-    """End the program where answers would be written."""
     raise KeyboardInterrupt
 
 
 def refused_by_disk(*_: object) -> int:
-    """Refuse as a disk does."""
     raise OSError(errno.ENOSPC, "no room")

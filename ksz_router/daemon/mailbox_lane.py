@@ -13,6 +13,7 @@ Wherever this is stopped, the next run goes on at the first line without a durab
 that step stood already is known by its exchange id, and comes to the same verdict.
 """
 
+import contextlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +30,7 @@ from ksz_router.daemon.traffic import Traffic
 from ksz_router.directory.mailbox import Mailbox, State
 from ksz_router.directory.mailbox_form import RowMalformed
 from ksz_router.directory.mailboxes import Mailboxes
+from ksz_router.directory.packing import DirectoryError
 from ksz_router.directory.writer import Writer
 from ksz_router.limits import (
     mailbox_rests_hours_max,
@@ -39,6 +41,7 @@ from ksz_router.limits import (
     mailbox_transaction_lines_beside,
 )
 from ksz_router.messages import Request
+from ksz_router.privacylog import PrivacyLogError
 from ksz_router.rulebook.activation import active, verify
 from ksz_router.rulebook.generation import RulebookError
 
@@ -164,7 +167,14 @@ class MailboxLane:
         self._record.give_up()
 
     def close(self) -> None:
-        """End between two steps; writer and mailboxes are the caller's to close."""
+        """End between two steps: one that is under way is done. The rest is the caller's to close.
+
+        Where it cannot be done it is left as by a kill, and the next run settles it.
+        """
+        self.has_waited = True
+        with contextlib.suppress(PrivacyLogError, DirectoryError, OSError):
+            if self._work is not None:
+                self.step()
         if self._lines is not None:
             self._lines.close()
         self._record.close()
@@ -199,10 +209,6 @@ class MailboxLane:
         self._again_until = taken.lines_done + mailbox_step_lines_max if taken.runs > 1 else 0
         return taken
 
-    def _lines_of(self, mailbox: Mailbox) -> list[bytes]:
-        assert self._lines is not None, "taken up"
-        return self._lines.take(min(self._step_lines, mailbox.lines - mailbox.lines_done))
-
     def _begin(self, mailbox: Mailbox) -> tuple[Mailbox, StepWork]:
         """Judge and record the next lines, of the mailbox that is or is now taken up."""
         self._record.make_ready()
@@ -218,7 +224,8 @@ class MailboxLane:
         assert self._lines is not None, "taken up"
         answered: dict[int, Answered] = {}
         requests: dict[int, Request] = {}
-        for line, data in enumerate(self._lines_of(mailbox), mailbox.lines_done + 1):
+        found = self._lines.take(min(self._step_lines, mailbox.lines - mailbox.lines_done))
+        for line, data in enumerate(found, mailbox.lines_done + 1):
             try:
                 requests[line] = request_of(mailbox, line, data)
             except RowMalformed:
