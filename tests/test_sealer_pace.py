@@ -17,14 +17,14 @@ class Times:
         return SealerPace(Pacer(lambda: self.worked_s), self.rests.append)
 
 
-def test_it_rests_seven_times_as_long_as_it_worked() -> None:
+def test_it_rests_fifteen_times_as_long_as_it_worked() -> None:
     """Since the rest before, and not since it began."""
     times = Times()
     pace = times.pace()
     for worked_s in (0.5, 0.0, 0.25):
         times.worked_s += worked_s
         pace()
-    assert times.rests == [3.5, 0.002, 1.75]
+    assert times.rests == [7.5, 0.002, 3.75]
 
 
 def test_a_rest_is_bounded() -> None:
@@ -39,11 +39,11 @@ def test_a_rest_is_bounded() -> None:
 @pytest.mark.parametrize(
     ("leaves_later", "waiting", "rested_s"),
     [
-        (2_000, 3_000_000, 7.0),
-        (2_000, 3_000_001, 3.0),
-        (2_000, 4_000_000, 3.0),
+        (2_000, 3_000_000, 7.5),
+        (2_000, 3_000_001, 1.5),
+        (2_000, 4_000_000, 1.5),
         (2_000, 4_000_001, 0.002),  # behind: what waits must not outgrow the disk
-        (101, 101, 7.0),
+        (101, 101, 7.5),
         (100, 100, 0.002),  # nobody commits
         (0, 3_000_000, 0.002),
     ],
@@ -56,7 +56,7 @@ def test_it_gives_way_while_entries_come_and_it_is_not_far_behind(
     pace = times.pace()
     pace.look(10_000_000, 3_000_000, 5_000_000)
     pace.look(10_000_000 + leaves_later, waiting, 6_000_000)
-    times.worked_s = 1.0
+    times.worked_s = 0.5
     pace()
     assert times.rests == [rested_s]
 
@@ -67,6 +67,6 @@ def test_it_gives_way_before_it_knows_whether_entries_come() -> None:
     pace = times.pace()
     pace.look(1_000_000, 9_000_000, 5_000_000)
     pace.look(1_000_000, 9_000_000, 5_000_000)
-    times.worked_s = 1.0
+    times.worked_s = 0.5
     pace()
-    assert times.rests == [3.0]
+    assert times.rests == [1.5]

@@ -28,7 +28,7 @@ _SWEEP_SECONDS = 60.0
 _DAY_US = 86_400_000_000
 _PIECE_SECONDS = 0.002
 """Between two pieces that are written, at least."""
-_REST_AT_EASE = 7.0
+_REST_AT_EASE = 15.0
 """So much longer than it worked it rests, where little waits."""
 _LAGS_LEAVES = 3_000_000
 """Where more waits, it rests as others do."""
