@@ -96,7 +96,13 @@ def source_rows() -> list[Availability]:
     ]
     once = [replace(good, **change) for change in changes]
     twice = [replace(row, **change) for row in once for change in changes[-20:]]
-    return [row for row in twice if row.secondary_network or not row.is_sectoral]
+    return [row for row in twice if _is_possible(row)]
+
+
+def _is_possible(row: Availability) -> bool:
+    """Whether a rulebook can hold this row: it refuses the others."""
+    is_kept = bool(row.secondary_network) or not row.is_sectoral
+    return is_kept and row.data_begin <= row.data_end
 
 
 def access_rights() -> list[AccessRight]:
@@ -232,6 +238,11 @@ def _lines(case: Case, **changes: Any) -> Case:
     return case.with_lines(*(row for row in changed if row.begin <= row.end))
 
 
+def _holding(case: Case, **changes: Any) -> Case:
+    changed = case.supplying(**changes)
+    return changed if all(map(_is_possible, changed.facts.sources)) else case
+
+
 _KBO_WORDS = [None, CALLER, MEMBER, SOURCE, STRANGER, "rubbish"]
 _REQUEST_WORDS: dict[str, list[Any]] = {
     "service": [""],
@@ -288,8 +299,8 @@ CHANGES_OF_FACTS: list[Change] = [
     *_changes(_caller, "is_sectoral", [True] * 2),
     lambda case: case.supplying(is_sectoral=True, secondary_network=NETWORK),
     *_changes(Case.supplying, "changes_only", [True] * 3),
-    *_changes(Case.supplying, "data_end", [YESTERDAY] * 3),
-    *_changes(Case.supplying, "data_begin", [TOMORROW] * 2),
+    *_changes(_holding, "data_end", [YESTERDAY] * 3),
+    *_changes(_holding, "data_begin", [TOMORROW] * 2),
     *_changes(Case.knowing, "rights", [()]),
     *_changes(Case.permitting, "level", [1, 2]),
     *_changes(Case.permitting, "means", [frozenset({"eID"}), frozenset({"eID", "itsme"})]),
