@@ -21,6 +21,7 @@ from ksz_router.daemon.directory_metrics import DirectoryMetrics
 from ksz_router.daemon.mailbox_keeper import MailboxKeeper
 from ksz_router.daemon.traffic import Traffic
 from ksz_router.directory.change import Applied, Change, Operation
+from ksz_router.directory.mailboxes import Mailboxes
 from ksz_router.directory.packing import DirectoryError
 from ksz_router.directory.writer import Writer
 from ksz_router.model import Line
@@ -204,6 +205,18 @@ def writer(ground: Ground) -> Iterator[Writer]:
     opened.close()
 
 
+def keeper_of(ground: Ground, writer: Writer, batches: Batches) -> MailboxKeeper:
+    return MailboxKeeper(
+        ground.settings,
+        writer,
+        batches,
+        lambda: NOW_NS // 1000,
+        own_uri=BANK_URI,
+        metrics=DirectoryMetrics(),
+        log=structlog.get_logger(),
+    )
+
+
 def test_mailboxes_that_cannot_be_read_stand_still_and_changes_go_on(
     ground: Ground, writer: Writer
 ) -> None:
@@ -211,15 +224,7 @@ def test_mailboxes_that_cannot_be_read_stand_still_and_changes_go_on(
 
     async def main() -> None:
         batches = Batches(writer, DirectoryMetrics(), lambda: NOW_NS // 1000)
-        keeper = MailboxKeeper(
-            ground.settings,
-            writer,
-            batches,
-            lambda: NOW_NS // 1000,
-            own_uri=BANK_URI,
-            metrics=DirectoryMetrics(),
-            log=structlog.get_logger(),
-        )
+        keeper = keeper_of(ground, writer, batches)
         keeper._mailboxes.close()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(batches.run)
@@ -237,6 +242,30 @@ def test_mailboxes_that_cannot_be_read_stand_still_and_changes_go_on(
     assert [type(verdict) for verdict in verdicts] == [Applied]
     assert [event["event"] for event in said] == ["mailboxes_stand_still"]
     assert "cannot be read" in said[0]["reason"]
+
+
+def test_mailboxes_that_can_be_read_again_go_on_and_the_same_trouble_is_told_again(
+    ground: Ground, writer: Writer
+) -> None:
+    async def main() -> None:
+        batches = Batches(writer, DirectoryMetrics(), lambda: NOW_NS // 1000)
+        keeper = keeper_of(ground, writer, batches)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(batches.run)
+            nursery.start_soon(keeper.look)
+            for _ in range(3):
+                keeper._mailboxes.close()
+                await trio.sleep(12)
+                mended = Mailboxes(keeper._mailboxes.folder)
+                vars(keeper._mailboxes).update(vars(mended))
+                await trio.sleep(12)
+            batches.close()
+            nursery.cancel_scope.cancel()
+        keeper.close()
+
+    with structlog.testing.capture_logs() as said:
+        trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0.01))
+    assert [event["event"] for event in said] == ["mailboxes_stand_still"] * 3
 
 
 CHANGE = Change(
