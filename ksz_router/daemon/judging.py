@@ -45,9 +45,12 @@ def judge(
         destinations: tuple[Kbo, ...] = ()
         allowed_ms = 0
         if isinstance(verdict, Forward):
-            destinations = tuple([found.kbo for found in verdict.put_to])
-            longest_ms = verdict.service.deadline_ms
-            allowed_ms = min(request.deadline_ms or longest_ms, longest_ms)
+            found, allowed_ms = verdict.put_to, verdict.service.deadline_ms
+            destinations = (  # one, nearly always
+                (found[0].kbo,) if len(found) == 1 else tuple([one.kbo for one in found])
+            )
+            if 0 < request.deadline_ms < allowed_ms:
+                allowed_ms = request.deadline_ms
         exchanges.append(
             Exchange(
                 exchange_id, session, request, now_ns, now_ns + allowed_ms * 1_000_000,
