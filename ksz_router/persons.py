@@ -74,8 +74,11 @@ class Person(msgspec.Struct, frozen=True, gc=False):
         """How many lines there are."""
         return len(self.packed) // LINE_BYTES
 
-    def fitting(self, wanted: Fitting) -> list[Line]:
-        """Return the lines that fit, in the order in which they are held."""
+    def fitting(self, wanted: Fitting, phase: int, begin: Day, end: Day) -> list[Line]:
+        """Return the lines that fit and are far enough, of a day of the period at least.
+
+        They are in the order in which they are held.
+        """
         packed, files, capacities = self.packed, wanted.files, wanted.capacities
         first, rest = wanted.first, packed[::LINE_BYTES]
         if wanted.alike is not None:
@@ -87,10 +90,16 @@ class Person(msgspec.Struct, frozen=True, gc=False):
             at += LINE_BYTES * len(before)
             line = Line(*_unpack_line(packed, at))
             at += LINE_BYTES
-            if (line.sector, line.type) in files and (
-                line.capacity in capacities
-                if capacities is not None
-                else wanted.provisional or line.capacity != PROVISIONAL
+            if (
+                line.begin <= end
+                and line.end >= begin
+                and line.phase >= phase
+                and (line.sector, line.type) in files
+                and (
+                    line.capacity in capacities
+                    if capacities is not None
+                    else wanted.provisional or line.capacity != PROVISIONAL
+                )
             ):
                 found.append(line)
         return found

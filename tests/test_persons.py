@@ -19,29 +19,38 @@ lines = st.lists(st.builds(Line, sectors, types, codes, small, small, small, sma
 capacities = st.tuples(st.none() | st.frozensets(codes, max_size=3), st.booleans())
 """None is any, and then the second says whether a provisional one counts."""
 
+bounds = st.tuples(small, small, small)
+"""The phase that is enough, and the period."""
+ANY_DAY = (0, 0, OPEN)
+
 
 def person(*held: Line) -> Person:
     return Person(NumberStatus.ACTIVE, "85073099734", NumberStatus.ACTIVE, pack_lines(held))
 
 
-@given(lines, st.lists(st.builds(Role, sectors, types), max_size=3), capacities)
-@example([Line(1, 1, 17, 1, 0, 0), Line(17, 1, 1, 1, 1, 1)], [Role(17, 1)], (None, False))
-@example([Line(257, 0, 1, 0, 0, 0), Line(1, 0, 1, 0, 0, 0)], [Role(1, 0)], (None, False))
-@example([Line(1, 0, PROVISIONAL, 0, 0, 0)], [Role(1, 0)], (frozenset(), True))
-@example([Line(0, 0, 0, 0, 0, 0)] * 3, [], (None, True))
+@given(lines, st.lists(st.builds(Role, sectors, types), max_size=3), capacities, bounds)
+@example([Line(1, 1, 17, 1, 0, 0), Line(17, 1, 1, 1, 1, 1)], [Role(17, 1)], (None, False), ANY_DAY)
+@example([Line(257, 0, 1, 0, 0, 0), Line(1, 0, 1, 0, 0, 0)], [Role(1, 0)], (None, False), ANY_DAY)
+@example([Line(1, 0, PROVISIONAL, 0, 0, 0)], [Role(1, 0)], (frozenset(), True), ANY_DAY)
+@example([Line(0, 0, 0, 0, 0, 0)] * 3, [], (None, True), ANY_DAY)
 def test_lines_that_fit_are_those_of_all_that_do(
-    held: list[Line], roles: list[Role], asked: tuple[frozenset[int] | None, bool]
+    held: list[Line],
+    roles: list[Role],
+    asked: tuple[frozenset[int] | None, bool],
+    bounds: tuple[int, int, int],
 ) -> None:
     """In their order, of one role or of several, those of any type of their sectors included."""
-    codes, provisional = asked
+    (codes, provisional), (phase, begin, end) = asked, bounds
     fit = [
         row for row in held
         if any(row.sector == role.sector and row.type in (role.type, ANY_TYPE) for role in roles)
         and (codes is None or row.capacity in codes)
         and (codes is not None or provisional or row.capacity != PROVISIONAL)
+        and row.phase >= phase
+        and not (row.begin > end or row.end < begin)
     ]  # fmt: skip
     wanted = fitting(tuple(roles), codes, provisional=provisional)
-    assert person(*held).fitting(wanted) == fit
+    assert person(*held).fitting(wanted, phase, begin, end) == fit
 
 
 @given(lines)

@@ -8,8 +8,8 @@ from ksz_router.decision import asked
 from ksz_router.decision.case import Case, Destination, Refusal, Source
 from ksz_router.decision.requester import broken_in_grant
 from ksz_router.limits import recipients_max
-from ksz_router.model import Day, Kind, Line, Mode, NumberStatus
-from ksz_router.persons import Person, pack_lines
+from ksz_router.model import OPEN, Kind, Line, Mode, NumberStatus
+from ksz_router.persons import Fitting, Person, pack_lines
 
 # For every request, and a member looked up in its enum costs as much as a call.
 _CONSULTATION, _DISTRIBUTION, _TEST = Kind.CONSULTATION, Kind.DISTRIBUTION, Kind.TEST
@@ -27,17 +27,16 @@ def own_integration(case: Case) -> Refusal | None:
     grant, own = standing.grant, standing.own
     if grant is None or own is None or case.person is None:
         return None
-    known = person.fitting(own) if person is not None else []
-    line = _covering(known, grant.phase, case.begin, case.end)
-    if line is not None:
-        case.line = line
-        return None
-    if not known:
-        code = Code.PERSON_NOT_INTEGRATED
-    elif all(line.phase < grant.phase for line in known):
-        code = Code.PHASE_TOO_LOW
-    else:
-        code = Code.PERIOD_NOT_COVERED
+    begin, end = case.begin, case.end
+    if person is not None:
+        lines = person.fitting(own, grant.phase, begin, end)
+        for line in lines:
+            if line.begin <= begin <= line.end:
+                if end <= line.end or covers([(n.begin, n.end) for n in lines], begin, end):
+                    case.line = line
+                    return None
+                break
+    code = _lacking(person, own, grant.phase)
     if grant.own_mode is Mode.LOG:
         case.own_violation = code
         case.is_spotted = True
@@ -45,15 +44,12 @@ def own_integration(case: Case) -> Refusal | None:
     return Refusal(code, grant=grant.id)
 
 
-def _covering(lines: list[Line], phase: int, begin: Day, end: Day) -> Line | None:
-    """Of those far enough the first that holds the first day, if together they hold every day."""
-    for line in lines:
-        if line.begin <= begin <= line.end and line.phase >= phase:
-            if end <= line.end:
-                return line
-            held = [(n.begin, n.end) for n in lines if n.phase >= phase]
-            return line if covers(held, begin, end) else None
-    return None
+def _lacking(person: Person | None, own: Fitting, phase: int) -> Code:
+    """Which of the requester's lines there are not."""
+    if person is None or not person.fitting(own, 0, 0, OPEN):
+        return Code.PERSON_NOT_INTEGRATED
+    is_far_enough = person.fitting(own, phase, 0, OPEN)
+    return Code.PERIOD_NOT_COVERED if is_far_enough else Code.PHASE_TOO_LOW
 
 
 def person(case: Case) -> Refusal | None:
@@ -110,7 +106,14 @@ def source_integration(case: Case) -> Refusal | None:
             return Refusal(
                 lacking if subscribed else Code.NO_RECIPIENT_SUBSCRIBED, grant=_grant_id(case)
             )
-    knowing = _knowing(sources, case)
+    knowing: list[Destination] = []
+    if standing.asks:
+        knowing = _in_turn(sources, case)
+    else:
+        for source in sources:
+            found = _destination(source, case)
+            if found is not None:
+                knowing.append(found)
     fault = case.sectoral_fault
     if fault is _DOWN and (kind is _DISTRIBUTION or not knowing):
         return Refusal(fault, grant=_grant_id(case))  # whom it would leave out cannot be said
@@ -130,18 +133,14 @@ def source_integration(case: Case) -> Refusal | None:
     return None
 
 
-def _knowing(sources: tuple[Source, ...], case: Case) -> list[Destination]:
-    """Who knows the person; where keepers of networks are to be asked for some, in their turn."""
-    turns = asked.Turns(case) if case.standing.asks else None
-    knowing = []
+def _in_turn(sources: tuple[Source, ...], case: Case) -> list[Destination]:
+    """Who knows the person, where some of them are in networks whose keepers must be asked."""
+    turns, knowing = asked.Turns(case), []
     for source in sources:
-        if turns is not None and turns.is_spared(source.row):
-            continue
-        found = _destination(source, case)
+        found = None if turns.is_spared(source.row) else _destination(source, case)
         if found is not None:
+            turns.tried(found)
             knowing.append(found)
-            if turns is not None:
-                turns.tried(found)
     return knowing
 
 
@@ -184,7 +183,9 @@ def _destination(source: Source, case: Case) -> Destination | None:
     lines: list[Line] = []
     violation = False
     if case.person is not None and row.mode is not _UNCHECKED:
-        lines = _known_by(source, case)
+        person = case.facts.person
+        if person is not None:
+            lines = person.fitting(source.fitting, row.phase, case.begin, case.end)
         if lines and row.is_sectoral:
             lines = _known_in_network(source, case, lines)
         if not lines:
@@ -201,18 +202,6 @@ def _destination(source: Source, case: Case) -> Destination | None:
             if broken_in_grant(grant, capacity, standing.today) is None:
                 return Destination(row.kbo, row.role, line, grant.id, violation)
     return Destination(row.kbo, row.role, lines[0] if lines else None, "", violation)
-
-
-def _known_by(source: Source, case: Case) -> list[Line]:
-    """The lines under which this source knows the person on some day of the period."""
-    person, phase = case.facts.person, source.row.phase
-    if person is None:
-        return []
-    begin, end, known = case.begin, case.end, []
-    for line in person.fitting(source.fitting):
-        if line.phase >= phase and line.begin <= end and line.end >= begin:
-            known.append(line)  # noqa: PERF401  most often one: not worth a function of its own
-    return known
 
 
 def _known_in_network(source: Source, case: Case, lines: list[Line]) -> list[Line]:
@@ -235,15 +224,21 @@ def _is_known_in_network(source: Source, case: Case) -> bool | None:
     if row.keeper is not None:
         return asked.knows_for(row, case)
     sectoral = (case.facts.sectoral or {}).get(row.secondary_network)
-    return None if sectoral is None else bool(_known_by(source, in_directory(case, sectoral)))
+    if sectoral is None:
+        return None
+    there = _as_held(case, sectoral)
+    return bool(there.fitting(source.fitting, row.phase, case.begin, case.end))
 
 
 def in_directory(case: Case, lines: tuple[Line, ...]) -> Case:
     """The same case, as it would stand if the directory held these lines."""
-    number = case.person or ""
-    person = Person(NumberStatus.ACTIVE, number, NumberStatus.ACTIVE, pack_lines(lines))
-    facts = msgspec.structs.replace(case.facts, person=person)
+    facts = msgspec.structs.replace(case.facts, person=_as_held(case, lines))
     return Case(case.request, facts, case.standing, case.begin, case.end, person=case.person)
+
+
+def _as_held(case: Case, lines: tuple[Line, ...]) -> Person:
+    number = case.person or ""
+    return Person(NumberStatus.ACTIVE, number, NumberStatus.ACTIVE, pack_lines(lines))
 
 
 def outage(case: Case) -> Refusal | None:
