@@ -57,7 +57,7 @@ class Question(msgspec.Struct, frozen=True, gc=False):
 # Made by the thousand a second, and never part of a cycle: the collector need not look at them.
 
 
-class Facts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Facts(msgspec.Struct, frozen=True, gc=False):
     """What the tables say about one request. ``None`` and empty mean: the table has nothing."""
 
     caller: Institution | None

@@ -37,10 +37,10 @@ from ksz_router.persons import Fitting, fitting
 _PERSON, _ENTERPRISE = Subject.PERSON, Subject.ENTERPRISE
 
 
-def standing_key(request: Request) -> tuple[str | int | None, ...]:
-    """Return all of a request that :func:`stand` looks at."""
+def standing_key(uri: str, request: Request) -> tuple[str | int | None, ...]:
+    """Return who asks, by certificate, and all of a request that :func:`stand` looks at."""
     return (
-        request.service, request.version, request.user, request.application, request.means,
+        uri, request.service, request.version, request.user, request.application, request.means,
         request.level, request.kbo, request.sector, request.type, request.capacity,
         request.legal_framework, request.member,
     )  # fmt: skip
