@@ -17,7 +17,7 @@ from ksz_router.model import ANY_TYPE, PROVISIONAL, Day, Line, NumberStatus, Rol
 
 _LINE = struct.Struct("<HhHHIII")  # sector, type, capacity, phase, begin, end, changed
 
-_pack_sector = struct.Struct("<H").pack
+_pack_role, _pack_capacity = struct.Struct("<Hh").pack, struct.Struct("<H").pack
 _pack_line, _unpack_line, _iter_lines = _LINE.pack, _LINE.unpack_from, _LINE.iter_unpack
 
 LINE_BYTES = _LINE.size
@@ -36,8 +36,11 @@ class Fitting(msgspec.Struct, frozen=True):
     """None: any."""
     provisional: bool
     """Of any capacity, whether a provisional one counts."""
+    heads: frozenset[bytes]
+    """How packed lines that fit begin: with role and capacity, or with the role alone."""
+    head_bytes: int
     first: bytes
-    """The first byte of packed lines of these roles, which is the lower one of the sector."""
+    """The first byte of those heads, which is the lower one of the sector."""
     alike: bytes | None
     """Makes that byte of the first ones of several sectors; for ``bytes.translate``."""
 
@@ -48,9 +51,12 @@ def fitting(
 ) -> Fitting:
     """Settle which lines fit, once for many persons."""
     files = frozenset((role.sector, kind) for role in roles for kind in (role.type, ANY_TYPE))
-    firsts = sorted({_pack_sector(role.sector)[:1] for role in roles}) or [b"\0"]
+    codes = [b""] if capacities is None else [_pack_capacity(code) for code in capacities]
+    heads = frozenset(_pack_role(*file) + code for file in files for code in codes)
+    head_bytes = len(next(iter(heads), b""))
+    firsts = sorted({head[:1] for head in heads}) or [b"\0"]
     alike = bytes.maketrans(b"".join(firsts), firsts[0] * len(firsts)) if firsts[1:] else None
-    return Fitting(files, capacities, provisional, firsts[0], alike)
+    return Fitting(files, capacities, provisional, heads, head_bytes, firsts[0], alike)
 
 
 class Person(msgspec.Struct, frozen=True, gc=False):
@@ -79,29 +85,21 @@ class Person(msgspec.Struct, frozen=True, gc=False):
 
         They are in the order in which they are held.
         """
-        packed, files, capacities = self.packed, wanted.files, wanted.capacities
-        first, rest = wanted.first, packed[::LINE_BYTES]
+        packed, first, rest = self.packed, wanted.first, self.packed[::LINE_BYTES]
+        heads, head_bytes = wanted.heads, wanted.head_bytes
         if wanted.alike is not None:
             rest = rest.translate(wanted.alike)
-        at, found = 0, []
+        at, found = -LINE_BYTES, []
         # One byte of each line leaves most of them aside, without a loop over them.
         while first[0] in rest:
             before, _, rest = rest.partition(first)
-            at += LINE_BYTES * len(before)
-            line = Line(*_unpack_line(packed, at))
-            at += LINE_BYTES
-            if (
-                line.begin <= end
-                and line.end >= begin
-                and line.phase >= phase
-                and (line.sector, line.type) in files
-                and (
-                    line.capacity in capacities
-                    if capacities is not None
-                    else wanted.provisional or line.capacity != PROVISIONAL
-                )
-            ):
-                found.append(line)
+            at += LINE_BYTES * (len(before) + 1)
+            if packed[at : at + head_bytes] in heads:
+                line = Line(*_unpack_line(packed, at))
+                if line.begin <= end and line.end >= begin and line.phase >= phase:
+                    found.append(line)
+        if found and wanted.capacities is None and not wanted.provisional:
+            return [line for line in found if line.capacity != PROVISIONAL]
         return found
 
     def __repr__(self) -> str:

@@ -45,10 +45,11 @@ def judge(
         destinations: tuple[Kbo, ...] = ()
         allowed_ms = 0
         if isinstance(verdict, Forward):
-            found, allowed_ms = verdict.put_to, verdict.service.deadline_ms
-            destinations = (  # one, nearly always
-                (found[0].kbo,) if len(found) == 1 else tuple([one.kbo for one in found])
-            )
+            found, allowed_ms = verdict.destinations, verdict.service.deadline_ms
+            if len(found) == 1:  # as nearly always
+                destinations = (found[0].kbo,)
+            elif found:
+                destinations = tuple([one.kbo for one in verdict.put_to])
             if 0 < request.deadline_ms < allowed_ms:
                 allowed_ms = request.deadline_ms
         exchanges.append(

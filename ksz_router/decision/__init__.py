@@ -50,7 +50,7 @@ def decide(request: Request, facts: Facts, today: Day) -> Verdict:
     if standing is None or standing.today != today:
         standing = stand(request, facts, today)
     case = Case(request, facts, standing, today, today)
-    for judge in _JUDGES_OF_MOST if standing.is_plain else _JUDGES:
+    for judge in _JUDGES_OF_MOST if standing.is_plain and not facts.outages else _JUDGES:
         refusal = judge(case)
         if refusal is not None:
             return refusal
@@ -167,7 +167,7 @@ _JUDGES_OF_MOST = (
     person.own_integration,
     person.person,
     person.source_integration,
-    person.outage,
 )
 """Those that have something to say of most requests: nothing about the requester stands in the
-way, no directory but the primary one is asked, and no row of the service is out of the ordinary."""
+way, no directory but the primary one is asked, no row of the service is out of the ordinary, and no
+outage is announced."""

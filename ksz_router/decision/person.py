@@ -126,10 +126,11 @@ def source_integration(case: Case) -> Refusal | None:
     if len(knowing) > 1:
         # An institution that fits in several roles is put to once, as what it is asked first.
         knowing = list({found.kbo: found for found in reversed(knowing)}.values())[::-1]
+        if kind is _DISTRIBUTION and len(knowing) > recipients_max:
+            # Never a silent cut: who distributes names its recipients one by one instead.
+            code = Code.TOO_MANY_RECIPIENTS
+            return Refusal(code, "source", _grant_id(case), limit=recipients_max)
     case.destinations = tuple(knowing)
-    if kind is _DISTRIBUTION and len(knowing) > recipients_max:
-        # Never a silent cut: who distributes names its recipients one by one instead.
-        return Refusal(Code.TOO_MANY_RECIPIENTS, "source", _grant_id(case), limit=recipients_max)
     return None
 
 
