@@ -89,9 +89,9 @@ class Person(msgspec.Struct, frozen=True, gc=False):
         heads, head_bytes = wanted.heads, wanted.head_bytes
         if wanted.alike is not None:
             rest = rest.translate(wanted.alike)
-        at, found = -LINE_BYTES, []
+        at, byte, found = -LINE_BYTES, first[0], []
         # One byte of each line leaves most of them aside, without a loop over them.
-        while first[0] in rest:
+        while byte in rest:
             before, _, rest = rest.partition(first)
             at += LINE_BYTES * (len(before) + 1)
             if packed[at : at + head_bytes] in heads:
