@@ -27,7 +27,7 @@ _FITTINGS_KEPT_MAX = 4_096
 """More than a rulebook has of them; without those that are kept, each requester had its own."""
 
 
-class Fitting(msgspec.Struct, frozen=True):
+class Fitting(msgspec.Struct, frozen=True, gc=False):
     """Which lines fit: of some roles, or of any type of their sectors, in some capacities."""
 
     files: frozenset[tuple[int, int]]

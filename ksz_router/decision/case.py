@@ -117,7 +117,7 @@ class Refusal(msgspec.Struct, frozen=True, gc=False):
         return f"Refusal({self.code.name}, field={self.field!r})"
 
 
-class Source(msgspec.Struct, frozen=True):
+class Source(msgspec.Struct, frozen=True, gc=False):
     """A row of the data availability table, and which lines show that it knows a person."""
 
     row: Availability
