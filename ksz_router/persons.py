@@ -1,8 +1,8 @@
 """What the person directory says of a person: a state, and lines that stay packed until looked at.
 
 A person has some ten lines, and a request concerns those of one or two roles. Twenty bytes a line
-with whole-byte fields let the few be found by ``bytes.find`` and unpacked by calls that stay in C;
-``docs/directory-format.md`` draws them. On disk they lie in the same form, so a look-up unpacks
+with whole-byte fields let the few be found in a column of them and unpacked by calls that stay in
+C; ``docs/directory-format.md`` draws them. On disk they lie in the same form, so a look-up unpacks
 nothing.
 """
 
@@ -13,20 +13,50 @@ from itertools import starmap
 
 import msgspec
 
-from ksz_router.model import ANY_TYPE, Day, Line, NumberStatus
+from ksz_router.model import ANY_TYPE, PROVISIONAL, Day, Line, NumberStatus, Role
 
 _LINE = struct.Struct("<HhHHIII")  # sector, type, capacity, phase, begin, end, changed
-_ROLE = struct.Struct("<Hh")
-_ROLES_KEPT_MAX = 4_096
-"""More than there are institution types of all sectors."""
 
+_pack_role, _pack_capacity = struct.Struct("<Hh").pack, struct.Struct("<H").pack
 _pack_line, _unpack_line, _iter_lines = _LINE.pack, _LINE.unpack_from, _LINE.iter_unpack
 
 LINE_BYTES = _LINE.size
 assert LINE_BYTES == 20
 
-PackedRoles = tuple[bytes, ...]
-"""How lines of some roles begin."""
+_FITTINGS_KEPT_MAX = 4_096
+"""More than a rulebook has of them; without those that are kept, each requester had its own."""
+
+
+class Fitting(msgspec.Struct, frozen=True, gc=False):
+    """Which lines fit: of some roles, or of any type of their sectors, in some capacities."""
+
+    files: frozenset[tuple[int, int]]
+    """Sector and institution type."""
+    capacities: frozenset[int] | None
+    """None: any."""
+    provisional: bool
+    """Of any capacity, whether a provisional one counts."""
+    heads: frozenset[bytes]
+    """How packed lines that fit begin: with role and capacity, or with the role alone."""
+    head_bytes: int
+    first: bytes
+    """The first byte of those heads, which is the lower one of the sector."""
+    alike: bytes | None
+    """Makes that byte of the first ones of several sectors; for ``bytes.translate``."""
+
+
+@lru_cache(maxsize=_FITTINGS_KEPT_MAX)
+def fitting(
+    roles: tuple[Role, ...], capacities: frozenset[int] | None, *, provisional: bool = False
+) -> Fitting:
+    """Settle which lines fit, once for many persons."""
+    files = frozenset((role.sector, kind) for role in roles for kind in (role.type, ANY_TYPE))
+    codes = [b""] if capacities is None else [_pack_capacity(code) for code in capacities]
+    heads = frozenset(_pack_role(*file) + code for file in files for code in codes)
+    head_bytes = len(next(iter(heads), b""))
+    firsts = sorted({head[:1] for head in heads}) or [b"\0"]
+    alike = bytes.maketrans(b"".join(firsts), firsts[0] * len(firsts)) if firsts[1:] else None
+    return Fitting(files, capacities, provisional, heads, head_bytes, firsts[0], alike)
 
 
 class Person(msgspec.Struct, frozen=True, gc=False):
@@ -42,7 +72,7 @@ class Person(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def lines(self) -> tuple[Line, ...]:
-        """All lines, unpacked each time: whoever needs those of some roles asks :meth:`under`."""
+        """All lines, unpacked each time: whoever needs those of some roles asks :meth:`fitting`."""
         return unpack_lines(self.packed)
 
     @property
@@ -50,21 +80,27 @@ class Person(msgspec.Struct, frozen=True, gc=False):
         """How many lines there are."""
         return len(self.packed) // LINE_BYTES
 
-    def under(self, roles: PackedRoles) -> list[Line]:
-        """Return the lines of some roles, in the order in which they are held."""
-        packed = self.packed
-        places = []
-        for role in roles:
-            at = packed.find(role)
-            while at >= 0:
-                if at % LINE_BYTES:  # other fields that look like it
-                    at = packed.find(role, at + 1)
-                else:
-                    places.append(at)
-                    at = packed.find(role, at + LINE_BYTES)
-        if len(places) > 1:
-            places.sort()
-        return [Line(*_unpack_line(packed, at)) for at in places]
+    def fitting(self, wanted: Fitting, phase: int, begin: Day, end: Day) -> list[Line]:
+        """Return the lines that fit and are far enough, of a day of the period at least.
+
+        They are in the order in which they are held.
+        """
+        packed, first, rest = self.packed, wanted.first, self.packed[::LINE_BYTES]
+        heads, head_bytes = wanted.heads, wanted.head_bytes
+        if wanted.alike is not None:
+            rest = rest.translate(wanted.alike)
+        at, byte, found = -LINE_BYTES, first[0], []
+        # One byte of each line leaves most of them aside, without a loop over them.
+        while byte in rest:
+            before, _, rest = rest.partition(first)
+            at += LINE_BYTES * (len(before) + 1)
+            if packed[at : at + head_bytes] in heads:
+                line = Line(*_unpack_line(packed, at))
+                if line.begin <= end and line.end >= begin and line.phase >= phase:
+                    found.append(line)
+        if found and wanted.capacities is None and not wanted.provisional:
+            return [line for line in found if line.capacity != PROVISIONAL]
+        return found
 
     def __repr__(self) -> str:
         return f"Person({self.status.name}, lines={self.lines_count})"
@@ -87,11 +123,3 @@ def unpack_lines(packed: bytes | memoryview) -> tuple[Line, ...]:
         struct.error: the last line is cut off.
     """
     return tuple(starmap(Line, _iter_lines(packed)))
-
-
-@lru_cache(maxsize=_ROLES_KEPT_MAX)
-def packed_role(sector: int, kind: int) -> PackedRoles:
-    """Return how lines begin that fit a role: those of its type, and of any type of its sector."""
-    if kind == ANY_TYPE:
-        return (_ROLE.pack(sector, kind),)
-    return _ROLE.pack(sector, ANY_TYPE), _ROLE.pack(sector, kind)

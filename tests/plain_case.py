@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from ksz_router.codes import Code
 from ksz_router.decision import Facts, Forward, Refusal, decide
-from ksz_router.identifiers import Kbo
+from ksz_router.identifiers import Kbo, is_insz
 from ksz_router.messages import Request
 from ksz_router.model import (
     ANY_TYPE,
@@ -76,10 +76,13 @@ class Case(NamedTuple):
 
     def asking(self, **changes: Any) -> "Case":
         """Return this case with another request."""
-        return self._replace(request=replace(self.request, **changes))
+        return self._replace(request=replace(self.request, **changes)).knowing()
 
     def knowing(self, **changes: Any) -> "Case":
-        """Return this case with other facts."""
+        """Return this case with other facts; under what is no number no directory has anything."""
+        number = self.request.person
+        if number is not None and not is_insz(number):
+            changes["person"] = None
         return self._replace(facts=replace(self.facts, **changes))
 
     def serving(self, **changes: Any) -> "Case":

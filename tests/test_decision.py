@@ -145,7 +145,7 @@ def test_what_was_settled_for_a_requester_holds_for_its_next_request(
 ) -> None:
     """Settled on another request with the same key, without person and outages: same verdict."""
     key, request = Watched(case.request), Watched(case.request)
-    standing_key(cast("Request", key))
+    standing_key("", cast("Request", key))
     standing = stand(cast("Request", request), case.facts, TODAY)
     assert request.seen <= key.seen
     changes = [change for change in CHANGES_OF_REQUEST if random.random() < 0.3]

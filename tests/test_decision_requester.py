@@ -1,5 +1,6 @@
 """What the control asks of the requester: fields, access rights, grants; on a case that passes."""
 
+import msgspec
 import pytest
 
 from ksz_router.codes import Code
@@ -108,6 +109,15 @@ def test_the_bounds_of_a_field_are_where_they_are(
     """The last that is taken and the first that is not."""
     assert code_of(plain_case().asking(**{field: last_good})) is None
     assert code_of(plain_case().asking(**{field: first_bad})) is code
+
+
+def test_whether_a_number_is_well_formed_is_found_out_without_a_look_at_the_directory() -> None:
+    """Of who may not ask: of who may, a number that the directory knows is not looked at again."""
+    request, facts, _ = plain_case().knowing(grants=())
+    request = msgspec.structs.replace(request, person=ASKED[:-1] + "8")
+    assert facts.person is not None
+    refused = Refusal(Code.PERSON_MALFORMED, "person")
+    assert decide(request, facts, TODAY) == refused
 
 
 def test_a_period_may_be_one_day_and_not_less() -> None:

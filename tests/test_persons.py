@@ -1,4 +1,4 @@
-"""Lines stay packed until those of some roles are asked for: the same as all, sifted."""
+"""Lines stay packed until those that fit are asked for: the same as all, sifted."""
 
 import struct
 
@@ -6,45 +6,51 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ksz_router.model import ANY_TYPE, OPEN, Line, NumberStatus
-from ksz_router.persons import LINE_BYTES, Person, pack_lines, packed_role, unpack_lines
+from ksz_router.model import ANY_TYPE, OPEN, PROVISIONAL, Line, NumberStatus, Role
+from ksz_router.persons import LINE_BYTES, Person, fitting, pack_lines, unpack_lines
 
 small = st.integers(0, 3)
 """So that one field often looks like another."""
-lines = st.lists(
-    st.builds(
-        Line, small, st.sampled_from([ANY_TYPE, 0, 1, 2, 3]), small, small, small, small, small
-    ),
-    max_size=12,
-)
+sectors = small | st.sampled_from([256, 257, 514])
+"""Some of which differ in their upper byte alone."""
+types = st.sampled_from([ANY_TYPE, 0, 1, 2, 3])
+codes = st.sampled_from([0, 1, 2, 3, 257, PROVISIONAL])
+lines = st.lists(st.builds(Line, sectors, types, codes, small, small, small, small), max_size=12)
+capacities = st.tuples(st.none() | st.frozensets(codes, max_size=3), st.booleans())
+"""None is any, and then the second says whether a provisional one counts."""
+
+bounds = st.tuples(small, small, small)
+"""The phase that is enough, and the period."""
+ANY_DAY = (0, 0, OPEN)
 
 
 def person(*held: Line) -> Person:
     return Person(NumberStatus.ACTIVE, "85073099734", NumberStatus.ACTIVE, pack_lines(held))
 
 
-@given(lines, small, st.sampled_from([ANY_TYPE, 0, 1, 2, 3]))
-@example([Line(1, 1, 17, 1, 0, 0), Line(17, 1, 1, 1, 1, 1)], 17, 1)  # a capacity and a phase
-@example([Line(0, 0, 0, 0, 0, 0)] * 3, 0, 0)  # it begins like a role at every byte
-def test_lines_under_a_role_are_those_of_all_that_fit_it(
-    held: list[Line], sector: int, kind: int
+@given(lines, st.lists(st.builds(Role, sectors, types), max_size=3), capacities, bounds)
+@example([Line(1, 1, 17, 1, 0, 0), Line(17, 1, 1, 1, 1, 1)], [Role(17, 1)], (None, False), ANY_DAY)
+@example([Line(257, 0, 1, 0, 0, 0), Line(1, 0, 1, 0, 0, 0)], [Role(1, 0)], (None, False), ANY_DAY)
+@example([Line(1, 0, PROVISIONAL, 0, 0, 0)], [Role(1, 0)], (frozenset(), True), ANY_DAY)
+@example([Line(0, 0, 0, 0, 0, 0)] * 3, [], (None, True), ANY_DAY)
+def test_lines_that_fit_are_those_of_all_that_do(
+    held: list[Line],
+    roles: list[Role],
+    asked: tuple[frozenset[int] | None, bool],
+    bounds: tuple[int, int, int],
 ) -> None:
-    """In their order, those of any type of the sector included."""
-    fitting = [row for row in held if row.sector == sector and row.type in (kind, ANY_TYPE)]
-    assert person(*held).under(packed_role(sector, kind)) == fitting
-
-
-@given(lines, st.sets(st.tuples(small, small), max_size=3))
-def test_lines_under_several_roles_keep_their_order(
-    held: list[Line], roles: set[tuple[int, int]]
-) -> None:
-    """As a managing institution holds them, of which there may be more than one."""
-    begun = {one for role in roles for one in packed_role(*role)}
-    fitting = [
+    """In their order, of one role or of several, those of any type of their sectors included."""
+    (codes, provisional), (phase, begin, end) = asked, bounds
+    fit = [
         row for row in held
-        if any(row.sector == sector and row.type in (kind, ANY_TYPE) for sector, kind in roles)
+        if any(row.sector == role.sector and row.type in (role.type, ANY_TYPE) for role in roles)
+        and (codes is None or row.capacity in codes)
+        and (codes is not None or provisional or row.capacity != PROVISIONAL)
+        and row.phase >= phase
+        and not (row.begin > end or row.end < begin)
     ]  # fmt: skip
-    assert person(*held).under(tuple(sorted(begun))) == fitting
+    wanted = fitting(tuple(roles), codes, provisional=provisional)
+    assert person(*held).fitting(wanted, phase, begin, end) == fit
 
 
 @given(lines)

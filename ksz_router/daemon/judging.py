@@ -45,9 +45,13 @@ def judge(
         destinations: tuple[Kbo, ...] = ()
         allowed_ms = 0
         if isinstance(verdict, Forward):
-            destinations = tuple([found.kbo for found in verdict.put_to])
-            longest_ms = verdict.service.deadline_ms
-            allowed_ms = min(request.deadline_ms or longest_ms, longest_ms)
+            found, allowed_ms = verdict.destinations, verdict.service.deadline_ms
+            if len(found) == 1:  # as nearly always
+                destinations = (found[0].kbo,)
+            elif found:
+                destinations = tuple([one.kbo for one in verdict.put_to])
+            if 0 < request.deadline_ms < allowed_ms:
+                allowed_ms = request.deadline_ms
         exchanges.append(
             Exchange(
                 exchange_id, session, request, now_ns, now_ns + allowed_ms * 1_000_000,

@@ -107,24 +107,18 @@ class Tables:
         known = self._remembered.get
         found: list[Facts] = []
         for (session, request), person in zip(batch, persons, strict=True):
-            remembered = known((session.uri, *standing_key(request)))
+            remembered = known(standing_key(session.uri, request))
             if remembered is None:
                 found.append(self._look_up(request, session.uri, now_ms, person))
                 continue
             facts = remembered.facts
+            outages = outages_at(facts.outages, now_ms) if facts.outages else ()
             found.append(
-                Facts(
-                    caller=facts.caller,
-                    member=facts.member,
-                    service=facts.service,
-                    rights=facts.rights,
-                    grants=facts.grants,
-                    person=person,
-                    sources=facts.sources,
-                    outages=outages_at(facts.outages, now_ms) if facts.outages else (),
-                    standing=remembered.standing,
+                Facts(  # by position, in the order of its fields: their names cost more
+                    facts.caller, facts.member, facts.service, facts.rights, facts.grants,
+                    person, facts.sources, outages, None, None, remembered.standing,
                 )
-            )
+            )  # fmt: skip
         return self._with_sectoral(found, batch) if self._snapshot.sectoral_networks else found
 
     def _with_sectoral(
@@ -151,7 +145,7 @@ class Tables:
                 self._remembered.clear()
             announced = self._snapshot.announced(request.service, request.version)
             rows = msgspec.structs.replace(facts, person=None, outages=announced)
-            self._remembered[uri, *standing_key(request)] = _Remembered(rows, standing)
+            self._remembered[standing_key(uri, request)] = _Remembered(rows, standing)
         return msgspec.structs.replace(facts, standing=standing)
 
     def endpoints_of(self, kbo: Kbo) -> tuple[Endpoint, ...]:

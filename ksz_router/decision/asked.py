@@ -19,6 +19,7 @@ def knows_own(case: Case) -> bool | None:
     keeper, own, grant = standing.acting.keeper, standing.own, standing.grant
     assert keeper is not None
     assert own is not None
+    assert own.capacities is not None, "the own integration is never in any capacity"
     assert grant is not None
     if person is None:  # a number that does not exist is nobody's, and is told to nobody
         return False

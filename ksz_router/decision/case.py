@@ -1,6 +1,6 @@
 """What goes into the control and what comes out of it: facts, verdicts, and the case between."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TypeAlias
 
 import msgspec
@@ -10,7 +10,6 @@ from ksz_router.identifiers import Kbo
 from ksz_router.keepers import Keeper
 from ksz_router.messages import Request
 from ksz_router.model import (
-    ANY_TYPE,
     OPEN,
     AccessRight,
     Availability,
@@ -23,7 +22,7 @@ from ksz_router.model import (
     Role,
     Service,
 )
-from ksz_router.persons import PackedRoles, Person, packed_role
+from ksz_router.persons import Fitting, Person
 
 SECONDARY_NETWORK = "secondary-network"
 """Basis of a grant inside one secondary network, where no deliberation is needed."""
@@ -58,7 +57,7 @@ class Question(msgspec.Struct, frozen=True, gc=False):
 # Made by the thousand a second, and never part of a cycle: the collector need not look at them.
 
 
-class Facts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Facts(msgspec.Struct, frozen=True, gc=False):
     """What the tables say about one request. ``None`` and empty mean: the table has nothing."""
 
     caller: Institution | None
@@ -118,21 +117,11 @@ class Refusal(msgspec.Struct, frozen=True, gc=False):
         return f"Refusal({self.code.name}, field={self.field!r})"
 
 
-class OwnIntegration(msgspec.Struct, frozen=True):
-    """Which lines show that the requester knows a person."""
+class Source(msgspec.Struct, frozen=True, gc=False):
+    """A row of the data availability table, and which lines show that it knows a person."""
 
-    capacities: frozenset[int]
-    files: frozenset[tuple[int, int]]
-    """Sector and institution type."""
-    begun: PackedRoles
-    """How a packed line of these begins."""
-
-    @classmethod
-    def of(cls, capacities: frozenset[int], roles: Iterable[Role]) -> "OwnIntegration":
-        """Lines in some capacities of some roles, or of any type of their sectors."""
-        files = frozenset((role.sector, kind) for role in roles for kind in (role.type, ANY_TYPE))
-        begun = {one for file in files for one in packed_role(*file)}
-        return cls(capacities, files, tuple(sorted(begun)))
+    row: Availability
+    fitting: Fitting
 
 
 class Standing:
@@ -169,16 +158,16 @@ class Standing:
         self.no_grant: Refusal | None = None
         self.role: Role | None = None
         self.grant: Grant | None = None
-        self.own: OwnIntegration | None = None
-        """None where nothing asks for one."""
-        self.sources: tuple[Availability, ...] = ()
+        self.own: Fitting | None = None
+        """Which lines show that the requester knows a person; None where nothing asks for one."""
+        self.sources: tuple[Source, ...] = ()
         """Rows of the data availability table that are in force, and in reach of the grant."""
         self.caller: Institution
         self.acting: Institution
         self.service: Service
 
 
-class Forward(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Forward(msgspec.Struct, frozen=True, gc=False):
     """The request passes. Put it to ``destinations``: all for a distribution, else the first.
 
     A test-connection request passes with none: the router answers it.
@@ -235,37 +224,29 @@ class Forward(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 Verdict: TypeAlias = Forward | Refusal
 
 
-class Case:
+class Case(msgspec.Struct, eq=False, gc=False):
     """One request on its way through the rules: what came in, and what they settled so far."""
 
-    __slots__ = (
-        "begin", "destinations", "end", "facts", "in_outage", "is_spotted", "line",
-        "own_violation", "person", "request", "sectoral_fault", "sectoral_violation", "standing",
-    )  # fmt: skip
-
-    def __init__(self, request: Request, facts: Facts, standing: Standing) -> None:
-        self.request = request
-        self.facts = facts
-        self.standing = standing
-        self.begin = self.end = standing.today
-        self.line: Line | None = None
-        self.person: str | None = None
-        self.destinations: tuple[Destination, ...] = ()
-        self.in_outage: tuple[Kbo, ...] = ()
-        self.own_violation: Code | None = None
-        self.sectoral_violation: Code | None = None
-        self.sectoral_fault: Code | None = None
-        """What kept a source that the primary directory names from being one."""
-        self.is_spotted = False
-        """A rule is broken whose control mode is ``log``, for a destination at least."""
+    request: Request
+    facts: Facts
+    standing: Standing
+    begin: Day
+    end: Day
+    """The period asked; today until the request was seen to name one."""
+    line: Line | None = None
+    person: str | None = None
+    destinations: tuple[Destination, ...] = ()
+    in_outage: tuple[Kbo, ...] = ()
+    own_violation: Code | None = None
+    sectoral_violation: Code | None = None
+    sectoral_fault: Code | None = None
+    """What kept a source that the primary directory names from being one."""
+    is_spotted: bool = False
+    """A rule is broken whose control mode is ``log``, for a destination at least."""
 
 
-class Asking(Case):
+class Asking(Case, eq=False, gc=False):
     """A request that is judged to learn what is to be asked before it can be decided on."""
 
-    __slots__ = ("unasked",)
-
-    def __init__(self, request: Request, facts: Facts, standing: Standing) -> None:
-        super().__init__(request, facts, standing)
-        self.unasked: dict[Question, None] = {}
-        """Questions that the rules came upon, and to which the facts hold no answer."""
+    unasked: dict[Question, None] = {}
+    """Questions that the rules came upon, and to which the facts hold no answer."""

@@ -5,19 +5,15 @@ import msgspec
 from ksz_router.codes import Code
 from ksz_router.days import covers
 from ksz_router.decision import asked
-from ksz_router.decision.case import Case, Destination, Refusal
+from ksz_router.decision.case import Case, Destination, Refusal, Source
 from ksz_router.decision.requester import broken_in_grant
 from ksz_router.limits import recipients_max
-from ksz_router.model import (
-    PROVISIONAL,
-    Availability,
-    Day,
-    Kind,
-    Line,
-    Mode,
-    NumberStatus,
-)
-from ksz_router.persons import Person, pack_lines, packed_role
+from ksz_router.model import OPEN, Kind, Line, Mode, NumberStatus
+from ksz_router.persons import Fitting, Person, pack_lines
+
+# For every request, and a member looked up in its enum costs as much as a call.
+_CONSULTATION, _DISTRIBUTION, _TEST = Kind.CONSULTATION, Kind.DISTRIBUTION, Kind.TEST
+_UNCHECKED, _ACTIVE, _DOWN = Mode.NONE, NumberStatus.ACTIVE, Code.SECTORAL_DIRECTORY_DOWN
 
 
 def own_integration(case: Case) -> Refusal | None:
@@ -31,19 +27,16 @@ def own_integration(case: Case) -> Refusal | None:
     grant, own = standing.grant, standing.own
     if grant is None or own is None or case.person is None:
         return None
-    capacities, phase = own.capacities, grant.phase
-    lines = person.under(own.begun) if person is not None else ()
-    known = [line for line in lines if line.capacity in capacities]
-    far_enough = [line for line in known if line.phase >= phase]
-    if not known:
-        code = Code.PERSON_NOT_INTEGRATED
-    elif not far_enough:
-        code = Code.PHASE_TOO_LOW
-    else:
-        case.line = _covering(far_enough, case.begin, case.end)
-        if case.line is not None:
-            return None
-        code = Code.PERIOD_NOT_COVERED
+    begin, end = case.begin, case.end
+    if person is not None:
+        lines = person.fitting(own, grant.phase, begin, end)
+        for line in lines:
+            if line.begin <= begin <= line.end:
+                if end <= line.end or covers([(n.begin, n.end) for n in lines], begin, end):
+                    case.line = line
+                    return None
+                break
+    code = _lacking(person, own, grant.phase)
     if grant.own_mode is Mode.LOG:
         case.own_violation = code
         case.is_spotted = True
@@ -51,14 +44,12 @@ def own_integration(case: Case) -> Refusal | None:
     return Refusal(code, grant=grant.id)
 
 
-def _covering(lines: list[Line], begin: Day, end: Day) -> Line | None:
-    """The first line that holds the first day, if the lines together hold every day."""
-    for line in lines:
-        if line.begin <= begin <= line.end:
-            if end <= line.end or covers([(n.begin, n.end) for n in lines], begin, end):
-                return line
-            return None
-    return None
+def _lacking(person: Person | None, own: Fitting, phase: int) -> Code:
+    """Which of the requester's lines there are not."""
+    if person is None or not person.fitting(own, 0, 0, OPEN):
+        return Code.PERSON_NOT_INTEGRATED
+    is_far_enough = person.fitting(own, phase, 0, OPEN)
+    return Code.PERIOD_NOT_COVERED if is_far_enough else Code.PHASE_TOO_LOW
 
 
 def person(case: Case) -> Refusal | None:
@@ -71,7 +62,7 @@ def person(case: Case) -> Refusal | None:
     known, service = case.facts.person, case.standing.service
     if case.person is None or service.any_number:
         return None
-    if known is not None and known.status is known.current_status is NumberStatus.ACTIVE:
+    if known is not None and known.status is known.current_status is _ACTIVE:
         return None
     grant = _grant_id(case)
     if known is None:
@@ -100,72 +91,77 @@ def source_integration(case: Case) -> Refusal | None:
     of a source's network cannot be read, that is said, and not that nobody knows the person.
     """
     standing, wished = case.standing, case.request.source
-    kind, rows = standing.service.kind, standing.sources
-    if kind is Kind.TEST:
+    kind, sources = standing.service.kind, standing.sources
+    if kind is _TEST:
         return None
     if wished is not None:
-        rows = tuple([row for row in rows if row.kbo == wished])
-    if not rows:
+        sources = tuple([source for source in sources if source.row.kbo == wished])
+    if not sources:
         return Refusal(_none_fits(case, wished), grant=_grant_id(case))
     if not standing.is_plain:
-        subscribed = _subscribed(rows, case)
-        rows = _holding(subscribed, case)
-        if not rows:
+        subscribed = _subscribed(sources, case)
+        sources = _holding(subscribed, case)
+        if not sources:
             lacking = Code.NO_SOURCE_HOLDS_THE_PERIOD
             return Refusal(
                 lacking if subscribed else Code.NO_RECIPIENT_SUBSCRIBED, grant=_grant_id(case)
             )
+    knowing: list[Destination] = []
     if standing.asks:
-        knowing = _in_turn(rows, case)
+        knowing = _in_turn(sources, case)
     else:
-        knowing = [found for row in rows if (found := _destination(row, case)) is not None]
+        for source in sources:
+            found = _destination(source, case)
+            if found is not None:
+                knowing.append(found)
     fault = case.sectoral_fault
-    if fault is Code.SECTORAL_DIRECTORY_DOWN and (kind is Kind.DISTRIBUTION or not knowing):
+    if fault is _DOWN and (kind is _DISTRIBUTION or not knowing):
         return Refusal(fault, grant=_grant_id(case))  # whom it would leave out cannot be said
     if not knowing:
         return Refusal(fault or Code.NO_SOURCE_KNOWS_THE_PERSON, grant=_grant_id(case))
-    if kind is not Kind.CONSULTATION:
+    if kind is not _CONSULTATION:
         knowing = [found for found in knowing if found.receive]
         if not knowing:
             return Refusal(Code.NO_RECIPIENT_MAY_RECEIVE, grant=_grant_id(case))
     if len(knowing) > 1:
         # An institution that fits in several roles is put to once, as what it is asked first.
         knowing = list({found.kbo: found for found in reversed(knowing)}.values())[::-1]
+        if kind is _DISTRIBUTION and len(knowing) > recipients_max:
+            # Never a silent cut: who distributes names its recipients one by one instead.
+            code = Code.TOO_MANY_RECIPIENTS
+            return Refusal(code, "source", _grant_id(case), limit=recipients_max)
     case.destinations = tuple(knowing)
-    if kind is Kind.DISTRIBUTION and len(knowing) > recipients_max:
-        # Never a silent cut: who distributes names its recipients one by one instead.
-        return Refusal(Code.TOO_MANY_RECIPIENTS, "source", _grant_id(case), limit=recipients_max)
     return None
 
 
-def _in_turn(rows: tuple[Availability, ...], case: Case) -> list[Destination]:
+def _in_turn(sources: tuple[Source, ...], case: Case) -> list[Destination]:
     """Who knows the person, where some of them are in networks whose keepers must be asked."""
     turns, knowing = asked.Turns(case), []
-    for row in rows:
-        found = None if turns.is_spared(row) else _destination(row, case)
+    for source in sources:
+        found = None if turns.is_spared(source.row) else _destination(source, case)
         if found is not None:
             turns.tried(found)
             knowing.append(found)
     return knowing
 
 
-def _subscribed(rows: tuple[Availability, ...], case: Case) -> tuple[Availability, ...]:
+def _subscribed(sources: tuple[Source, ...], case: Case) -> tuple[Source, ...]:
     """Who wants this: who subscribed to changes does not want to hear again what it was told."""
-    if case.standing.service.kind is Kind.CONSULTATION or not case.request.unchanged:
-        return rows
-    return tuple([row for row in rows if not row.changes_only])
+    if case.standing.service.kind is _CONSULTATION or not case.request.unchanged:
+        return sources
+    return tuple([source for source in sources if not source.row.changes_only])
 
 
-def _holding(rows: tuple[Availability, ...], case: Case) -> tuple[Availability, ...]:
-    """The rows of who holds data of a day of the period asked.
+def _holding(sources: tuple[Source, ...], case: Case) -> tuple[Source, ...]:
+    """Who holds data of a day of the period asked.
 
     Of a consultation those that hold all of the days come first: one source is asked, and of two
     that hold adjoining periods neither has the whole of it.
     """
     begin, end = case.begin, case.end
-    found = [row for row in rows if row.data_begin <= end and row.data_end >= begin]
-    if case.standing.service.kind is Kind.CONSULTATION:
-        found.sort(key=lambda row: not (row.data_begin <= begin and end <= row.data_end))
+    found = [n for n in sources if n.row.data_begin <= end and n.row.data_end >= begin]
+    if case.standing.service.kind is _CONSULTATION:
+        found.sort(key=lambda n: not (n.row.data_begin <= begin and end <= n.row.data_end))
     return tuple(found)
 
 
@@ -180,21 +176,24 @@ def _none_fits(case: Case, wished: str | None) -> Code:
     return Code.NO_SOURCE_KNOWS_THE_PERSON if rows else Code.NO_SOURCE_HAS_THE_DATA
 
 
-def _destination(row: Availability, case: Case) -> Destination | None:
-    standing, kind = case.standing, case.standing.service.kind
-    if kind is Kind.DISTRIBUTION and row.kbo == standing.acting.kbo:
+def _destination(source: Source, case: Case) -> Destination | None:
+    standing, row = case.standing, source.row
+    kind = standing.service.kind
+    if kind is _DISTRIBUTION and row.kbo == standing.acting.kbo:
         return None
     lines: list[Line] = []
     violation = False
-    if case.person is not None and row.mode is not Mode.NONE:
-        lines = _known_by(row, case)
-        if row.is_sectoral and lines:
-            lines = _known_in_network(row, case, lines)
-        violation = not lines
-        if violation and row.mode is Mode.BLOCK:
-            return None
-        case.is_spotted = case.is_spotted or violation
-    if kind is Kind.CONSULTATION:
+    if case.person is not None and row.mode is not _UNCHECKED:
+        person = case.facts.person
+        if person is not None:
+            lines = person.fitting(source.fitting, row.phase, case.begin, case.end)
+        if lines and row.is_sectoral:
+            lines = _known_in_network(source, case, lines)
+        if not lines:
+            if row.mode is Mode.BLOCK:
+                return None
+            violation = case.is_spotted = True
+    if kind is _CONSULTATION:
         line = lines[0] if lines else None
         return Destination(row.kbo, row.role, line, "", violation, row.data_begin, row.data_end)
     # Any line may be the one that a grant to receive covers.
@@ -206,37 +205,12 @@ def _destination(row: Availability, case: Case) -> Destination | None:
     return Destination(row.kbo, row.role, lines[0] if lines else None, "", violation)
 
 
-def _known_by(row: Availability, case: Case) -> list[Line]:
-    """The lines under which this source knows the person on some day of the period.
-
-    A row that takes any capacity takes a provisional one only where the grant says so.
-    """
-    person, grant = case.facts.person, case.standing.grant
-    if person is None:
-        return []
-    role, capacities, phase, begin, end = row.role, row.capacities, row.phase, case.begin, case.end
-    takes_any = not capacities
-    takes_provisional = grant is not None and grant.provisional
-    return [
-        line
-        for line in person.under(packed_role(role.sector, role.type))
-        if (
-            (takes_provisional or line.capacity != PROVISIONAL)
-            if takes_any
-            else line.capacity in capacities
-        )
-        and line.phase >= phase
-        and line.begin <= end
-        and line.end >= begin
-    ]
-
-
-def _known_in_network(row: Availability, case: Case, lines: list[Line]) -> list[Line]:
+def _known_in_network(source: Source, case: Case, lines: list[Line]) -> list[Line]:
     """The lines of the primary directory, if that of the source's network has fitting ones too.
 
     The primary directory is asked first: who is not known there is not looked for elsewhere.
     """
-    is_known = _is_known_in_network(row, case)
+    is_known = _is_known_in_network(source, case)
     if is_known:
         return lines
     if is_known is None:
@@ -246,20 +220,26 @@ def _known_in_network(row: Availability, case: Case, lines: list[Line]) -> list[
     return []
 
 
-def _is_known_in_network(row: Availability, case: Case) -> bool | None:
+def _is_known_in_network(source: Source, case: Case) -> bool | None:
+    row = source.row
     if row.keeper is not None:
         return asked.knows_for(row, case)
     sectoral = (case.facts.sectoral or {}).get(row.secondary_network)
-    return None if sectoral is None else bool(_known_by(row, in_directory(case, sectoral)))
+    if sectoral is None:
+        return None
+    there = _as_held(case, sectoral)
+    return bool(there.fitting(source.fitting, row.phase, case.begin, case.end))
 
 
 def in_directory(case: Case, lines: tuple[Line, ...]) -> Case:
     """The same case, as it would stand if the directory held these lines."""
+    facts = msgspec.structs.replace(case.facts, person=_as_held(case, lines))
+    return Case(case.request, facts, case.standing, case.begin, case.end, person=case.person)
+
+
+def _as_held(case: Case, lines: tuple[Line, ...]) -> Person:
     number = case.person or ""
-    person = Person(NumberStatus.ACTIVE, number, NumberStatus.ACTIVE, pack_lines(lines))
-    other = Case(case.request, msgspec.structs.replace(case.facts, person=person), case.standing)
-    other.person, other.begin, other.end = case.person, case.begin, case.end
-    return other
+    return Person(NumberStatus.ACTIVE, number, NumberStatus.ACTIVE, pack_lines(lines))
 
 
 def outage(case: Case) -> Refusal | None:

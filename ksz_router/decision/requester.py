@@ -11,23 +11,19 @@ from ksz_router.decision.case import (
     SECONDARY_NETWORK,
     Case,
     Facts,
-    OwnIntegration,
     Refusal,
+    Source,
     Standing,
 )
+from ksz_router.decision.fields import malformed, malformed_of_requester
 from ksz_router.decision.seldom import settle
-from ksz_router.identifiers import is_application, is_insz, is_kbo
-from ksz_router.limits import (
-    deadline_ms_max,
-    framework_chars_max,
-    means_chars_max,
-    ticket_chars_max,
-)
+from ksz_router.identifiers import is_insz
 from ksz_router.messages import Request
 from ksz_router.model import (
     OPEN,
     PROVISIONAL,
     AccessRight,
+    Availability,
     Day,
     Grant,
     Kind,
@@ -35,12 +31,16 @@ from ksz_router.model import (
     Role,
     Subject,
 )
+from ksz_router.persons import Fitting, fitting
+
+# For every request, and a member looked up in its enum costs as much as a call.
+_PERSON, _ENTERPRISE = Subject.PERSON, Subject.ENTERPRISE
 
 
-def standing_key(request: Request) -> tuple[str | int | None, ...]:
-    """Return all of a request that :func:`stand` looks at."""
+def standing_key(uri: str, request: Request) -> tuple[str | int | None, ...]:
+    """Return who asks, by certificate, and all of a request that :func:`stand` looks at."""
     return (
-        request.service, request.version, request.user, request.application, request.means,
+        uri, request.service, request.version, request.user, request.application, request.means,
         request.level, request.kbo, request.sector, request.type, request.capacity,
         request.legal_framework, request.member,
     )  # fmt: skip
@@ -67,13 +67,14 @@ def stand(request: Request, facts: Facts, today: Day) -> Standing:
         standing.no_grant = _grant(request, facts, standing)
     if standing.grant is not None:
         standing.own = _own_integration(request, standing.grant, standing)
-    standing.sources = tuple(
-        row
-        for row in facts.sources
-        if row.begin <= today <= row.end and _is_in_reach(row.secondary_network, standing)
-    )
     refusals = (standing.path, standing.no_right, standing.no_grant)
     standing.is_clear = refusals == (None, None, None)
+    if standing.is_clear:
+        standing.sources = tuple(
+            Source(row, _source_integration(row, standing.grant))
+            for row in facts.sources
+            if row.begin <= today <= row.end and _is_in_reach(row.secondary_network, standing)
+        )
     settle(standing)
     return standing
 
@@ -119,18 +120,21 @@ def syntax(case: Case) -> Refusal | None:
     request, standing = case.request, case.standing
     if standing.syntax is not None:
         return standing.syntax
-    field = _malformed_field(request)
+    field = malformed(request)
     if field:
         return Refusal(Code.FIELD_MALFORMED, field)
     if standing.path is not None:
         return standing.path
     service, person = standing.service, request.person
-    if (person is not None) != (service.subject is Subject.PERSON):
+    if (person is not None) != (service.subject is _PERSON):
         return Refusal(Code.SUBJECT_NOT_AS_DECLARED, "person")
-    if (request.enterprise is not None) != (service.subject is Subject.ENTERPRISE):
+    if (request.enterprise is not None) != (service.subject is _ENTERPRISE):
         return Refusal(Code.SUBJECT_NOT_AS_DECLARED, "enterprise")
     if person is not None:
-        if not is_insz(person):
+        # What the directory knows is well formed: it takes in nothing else. But for who may not
+        # ask it is found out all the same, so that not even the time tells whom it knows.
+        is_known = standing.is_clear and case.facts.person is not None
+        if not is_known and not is_insz(person):
             return Refusal(Code.PERSON_MALFORMED, "person")
         case.person = person
     if (request.begin is not None or request.end is not None) and not _take_period(case):
@@ -146,44 +150,8 @@ def _syntax_of_requester(request: Request, facts: Facts, standing: Standing) -> 
     if facts.service is None:
         return Refusal(Code.SERVICE_UNKNOWN, "service")
     standing.service = facts.service
-    field = _malformed_field_of_requester(request, is_test=facts.service.kind is Kind.TEST)
+    field = malformed_of_requester(request, is_test=facts.service.kind is Kind.TEST)
     return Refusal(Code.FIELD_MALFORMED, field) if field else None
-
-
-def _malformed_field_of_requester(request: Request, *, is_test: bool) -> str:
-    if (request.sector is None) != (request.type is None):
-        return "type"
-    if request.user is None and request.application is None and not is_test:
-        return "user"
-    if request.user is not None and not is_insz(request.user):
-        return "user"
-    if request.application is not None and not is_application(request.application):
-        return "application"
-    if len(request.means) > means_chars_max or not _is_plain(request.means):
-        return "means"
-    if not 0 <= request.level <= 4:
-        return "level"
-    if request.capacity is not None and not 0 <= request.capacity < 999:
-        return "capacity"
-    framework = request.legal_framework
-    if framework is not None and (
-        not 0 < len(framework) <= framework_chars_max or not framework.isprintable()
-    ):
-        return "legal_framework"
-    return ""
-
-
-def _malformed_field(request: Request) -> str:
-    ticket = request.ticket
-    if not (0 < len(ticket) <= ticket_chars_max and ticket.isascii() and ticket.isprintable()):
-        return "ticket"
-    if request.final_client is not None and not is_kbo(request.final_client):
-        return "final_client"
-    if request.enterprise is not None and not is_kbo(request.enterprise):
-        return "enterprise"
-    if request.source is not None and not is_kbo(request.source):
-        return "source"
-    return "" if 0 <= request.deadline_ms <= deadline_ms_max else "deadline_ms"
 
 
 def _path(request: Request, standing: Standing) -> Refusal | None:
@@ -192,10 +160,6 @@ def _path(request: Request, standing: Standing) -> Refusal | None:
     if request.capacity is not None and standing.role is None:
         return Refusal(Code.PATH_NOT_EXACTLY_ONE, "sector")
     return None
-
-
-def _is_plain(text: str) -> bool:
-    return text.isascii() and text.isprintable()
 
 
 def _take_period(case: Case) -> bool:
@@ -274,7 +238,7 @@ def broken_in_grant(grant: Grant, capacity: int | None, today: Day) -> Code | No
     return None
 
 
-def _own_integration(request: Request, grant: Grant, standing: Standing) -> OwnIntegration | None:
+def _own_integration(request: Request, grant: Grant, standing: Standing) -> Fitting | None:
     """Which lines are asked for: of the capacity named, else those of the grant."""
     if grant.own_mode is Mode.NONE:
         return None
@@ -287,7 +251,13 @@ def _own_integration(request: Request, grant: Grant, standing: Standing) -> OwnI
     if grant.provisional:
         capacities |= {PROVISIONAL}
     roles = (standing.role,) if standing.role is not None else standing.acting.roles
-    return OwnIntegration.of(capacities, roles)
+    return fitting(roles, capacities)
+
+
+def _source_integration(row: Availability, grant: Grant | None) -> Fitting:
+    """A row that takes any capacity takes a provisional one only where the grant says so."""
+    provisional = grant is not None and grant.provisional
+    return fitting((row.role,), row.capacities or None, provisional=provisional)
 
 
 def _is_in_reach(secondary_network: str, standing: Standing) -> bool:

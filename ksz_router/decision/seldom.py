@@ -13,7 +13,7 @@ def settle(standing: Standing) -> None:
         and standing.service.filled_by is FilledBy.EITHER
         and not standing.networks
         and not standing.asks
-        and not any(map(_is_narrow, standing.sources))
+        and not any(_is_narrow(source.row) for source in standing.sources)
     )
 
 
@@ -22,7 +22,8 @@ def _settle_networks(standing: Standing) -> None:
         return
     if standing.own is not None and standing.acting.is_sectoral:
         standing.own_network = standing.acting.secondary_network
-    rows = [row for row in standing.sources if row.is_sectoral and row.mode is not Mode.NONE]
+    rows = [source.row for source in standing.sources]
+    rows = [row for row in rows if row.is_sectoral and row.mode is not Mode.NONE]
     is_hosted = standing.acting.keeper is None
     names = (
         standing.own_network if is_hosted else "",

@@ -29,6 +29,8 @@ _pack_header, _unpack_header = _HEADER.pack, _HEADER.unpack_from
 _iter_roles = _ROLE_OF_LINE.iter_unpack
 
 HEADER_BYTES = _HEADER.size
+PLAIN_HEADER = bytes(HEADER_BYTES)
+"""Of most numbers: in use, the only one of its person, who lives."""
 
 assert person_numbers_max <= 256
 assert LINE_BYTES == _ROLE_OF_LINE.size == 20

@@ -14,7 +14,9 @@ import lmdb
 
 from ksz_router.directory import folder, marks
 from ksz_router.directory.packing import (
+    HEADER_BYTES,
     KEY_BYTES,
+    PLAIN_HEADER,
     DamagedError,
     DirectoryError,
     pack_key,
@@ -23,7 +25,9 @@ from ksz_router.directory.packing import (
 )
 from ksz_router.identifiers import is_insz
 from ksz_router.model import NumberStatus
-from ksz_router.persons import Person
+from ksz_router.persons import LINE_BYTES, Person
+
+_ACTIVE = NumberStatus.ACTIVE
 
 
 class Directory:
@@ -180,6 +184,9 @@ def look_up_in(
         value = get(int(number).to_bytes(KEY_BYTES, "big"))
         if value is None:
             add(None)
+            continue
+        if value[:HEADER_BYTES] == PLAIN_HEADER and len(value) % LINE_BYTES == HEADER_BYTES:
+            add(Person(_ACTIVE, number, _ACTIVE, value[HEADER_BYTES:]))
             continue
         status, others_count, deceased, packed = unpack_parts(value)
         person = Person(status, number, status, packed, deceased)

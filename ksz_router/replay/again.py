@@ -149,7 +149,8 @@ def _with_persons(
     period = Period(today, today)
     if request.begin is not None:
         period = Period(request.begin, OPEN if request.end is None else request.end)
-    rows = [row for row in standing.sources if request.source in (None, row.kbo)]
+    rows = [source.row for source in standing.sources]
+    rows = [row for row in rows if request.source in (None, row.kbo)]
     out = frozenset(outage.kbo for outage in facts.outages)
 
     def ask(lines: Lines, sources: Sequence[Availability]) -> Verdict:

@@ -102,7 +102,7 @@ def own_lines(entry: Entry, standing: Standing, period: Period) -> Iterator[Line
         days = Period(_NO_DAY, _NO_DAY)
     if phase >= 0:
         for sector, kind in sorted(own.files):
-            for capacity in sorted(own.capacities):
+            for capacity in sorted(own.capacities or ()):
                 yield (Line(sector, kind, capacity, phase, days.begin, days.end),)
 
 
