@@ -133,14 +133,13 @@ class Exchanges:
             exchanges = self._inquiries.hold_back(exchanges, following, today)
         decided_ns = self._clock_ns()
         self._submissions.claim(exchanges)
-        for exchange in exchanges:
-            self._record(exchange)
+        for exchange, entry in zip(exchanges, self._entries.requests(exchanges), strict=True):
+            self._record(exchange, entry)
         self._metrics.checked(len(batch), checked_ns - begun_ns, decided_ns - checked_ns)
 
-    def _record(self, exchange: Exchange) -> None:
+    def _record(self, exchange: Exchange, entry: bytes) -> None:
         """Have the request recorded, and with it the answer where the router gives it itself."""
         verdict = exchange.verdict
-        entry = self._entries.request(exchange)
         if isinstance(verdict, Forward) and not verdict.is_spotless:
             self._metrics.violated(verdict.violations)
         answer = self._own_answers.of(exchange)

@@ -1,11 +1,12 @@
 """Exchange ids: UUIDv7 (RFC 9562, 5.7), made many at a time."""
 
 import os
+import struct
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
 
 _POOL = 512
-_RANDOM_BYTES = 10
+_POOLED = struct.Struct("10s" * _POOL)
 _FREE = int.from_bytes(b"\x0f\xff\x3f\xff\xff\xff\xff\xff\xff\xff" * _POOL, "big")
 _FIXED = int.from_bytes(b"\x70\x00\x80\x00\x00\x00\x00\x00\x00\x00" * _POOL, "big")
 """Version and variant, in the last ten bytes of so many ids; all other bits are free."""
@@ -32,8 +33,7 @@ class ExchangeIds:
         return [moment + drawn for drawn in islice(self._drawn, count)]
 
 
-def _draw() -> list[bytes]:
+def _draw() -> tuple[bytes, ...]:
     """Return what follows the moment in ids, for a pool of them."""
-    bits = int.from_bytes(os.urandom(_RANDOM_BYTES * _POOL), "big") & _FREE | _FIXED
-    drawn = bits.to_bytes(_RANDOM_BYTES * _POOL, "big")
-    return [drawn[at : at + _RANDOM_BYTES] for at in range(0, len(drawn), _RANDOM_BYTES)]
+    bits = int.from_bytes(os.urandom(_POOLED.size), "big") & _FREE | _FIXED
+    return _POOLED.unpack(bits.to_bytes(_POOLED.size, "big"))

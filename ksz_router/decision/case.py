@@ -1,7 +1,7 @@
 """What goes into the control and what comes out of it: facts, verdicts, and the case between."""
 
 from collections.abc import Iterable, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -144,8 +144,8 @@ class Standing:
 
     __slots__ = (
         "acting", "asks", "caller", "grant", "identity", "is_clear", "is_plain", "networks",
-        "no_grant", "no_right", "own", "own_network", "path", "role", "service", "sources",
-        "syntax", "today",
+        "no_grant", "no_right", "noted", "own", "own_network", "path", "role", "service",
+        "sources", "syntax", "today",
     )  # fmt: skip
 
     def __init__(self, today: Day) -> None:
@@ -173,6 +173,8 @@ class Standing:
         """None where nothing asks for one."""
         self.sources: tuple[Availability, ...] = ()
         """Rows of the data availability table that are in force, and in reach of the grant."""
+        self.noted: Any = None
+        """What entries say of the requester, for who makes them; no rule looks at it."""
         self.caller: Institution
         self.acting: Institution
         self.service: Service
