@@ -194,9 +194,13 @@ class Traffic:
     def request(self, exchange: Exchange) -> list[bytes]:
         """Return the entry of a request; of a refused one, that of its answer too."""
         entry = self.maker.request(exchange)
+        return [entry, *self.refused(exchange)]
+
+    def refused(self, exchange: Exchange) -> list[bytes]:
+        """Return the entry of the answer to a request that was refused; of another, none."""
         if isinstance(exchange.verdict, Refusal):
-            return [entry, *self.maker.outcome(exchange, exchange.verdict.code, router_us=0)]
-        return [entry]
+            return self.maker.outcome(exchange, exchange.verdict.code, router_us=0)
+        return []
 
     def replied(self, exchange: Exchange) -> tuple[Errand, Reply, int]:
         """Draw what the source of a forwarded exchange said, and how long the router took."""

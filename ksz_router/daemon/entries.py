@@ -13,19 +13,20 @@ from ksz_router.daemon.beside import further, spared
 from ksz_router.daemon.entry_parts import (
     ENDED,
     KEPT,
+    NO_MEANS,
     NO_MORE,
-    NOBODY,
+    NO_PATH,
     NOT_ASKED,
     NOT_DECIDED,
     NOT_KEPT,
     OUTCOME,
+    PASSED,
     RECIPIENT,
     REQUEST,
     OfRequester,
     digest_answered,
     digest_of,
     kept,
-    supplied_by,
 )
 from ksz_router.daemon.opened import Errand, Exchange, Late
 from ksz_router.daemon.well_formed import well_formed_part
@@ -54,8 +55,7 @@ class EntryMaker:
 
     def request(self, exchange: Exchange) -> bytes:
         """Return the entry of a request with its verdict."""
-        (entry,) = self.requests((exchange,))
-        return entry
+        return next(self.requests((exchange,)))
 
     def requests(self, exchanges: Sequence[Exchange]) -> Iterator[bytes]:
         """Make the entry of each request of a batch, with its verdict, once it is asked for.
@@ -99,8 +99,8 @@ class EntryMaker:
             ending = kept(exchange, is_kept=noted.is_kept)
         return canonical_parts(
             (
-                REQUEST, self.now_us(), exchange.id,
-                noted.passed,
+                REQUEST, self.now_us(), exchange.id, PASSED,
+                noted.who,
                 request.final_client,
                 noted.asking,
                 ticket.digest(),
@@ -110,7 +110,8 @@ class EntryMaker:
                 passed.begin,
                 end if end != OPEN else None,
                 exchange.destinations,
-                noted.rulebook,
+                exchange.generation,
+                self.rights_version,
                 self.directory_version,
                 noted.granted,
                 passed.line,
@@ -122,8 +123,7 @@ class EntryMaker:
 
     def _note(self, exchange: Exchange, passed: Forward) -> OfRequester:
         """Encode what entries say of the requester, for as long as its standing is kept."""
-        rulebook, requester = (exchange.generation, self.rights_version), requester_of(exchange)
-        noted = OfRequester.of(exchange.request, passed, requester, rulebook, self.tokens)
+        noted = OfRequester.of(exchange.request, passed, requester_of(exchange), self.tokens)
         if exchange.facts.standing is not None:
             exchange.facts.standing.noted = noted
         return noted
@@ -214,7 +214,8 @@ class EntryMaker:
         router_us: int = 0,
     ) -> bytes:
         noted, submission = exchange.noted, exchange.submission
-        token, answer_bytes, source_ns, supplier = exchange.person_token, 0, 0, NOBODY
+        token, user, application = exchange.person_token, None, None
+        answer_bytes = source_ns = 0
         if noted is not None:
             who = noted.who
             if noted.tokens is not self.tokens:  # another quarter began
@@ -222,19 +223,18 @@ class EntryMaker:
         else:
             who = _who_refused(exchange)
         if reply is not None:
+            user, application = reply.user, reply.application
             answer_bytes = len(reply.payload)
-            if reply.user is not None or reply.application is not None:
-                supplier = supplied_by(reply, self.tokens)
         if errand is not None and errand.answered_ns:
             source_ns = errand.answered_ns - errand.sent_ns
         return canonical_parts(
             (
-                kind,
-                self.now_us(),
-                exchange.id,
-                ENDED[code],
+                kind, self.now_us(), exchange.id, ENDED[code],
                 who,
-                supplier,
+                NO_PATH,
+                self.tokens.user(user) if user is not None else None,
+                application,
+                NO_MEANS,
                 token,
                 NOT_ASKED,
                 (errand.kbo,) if errand is not None else exchange.destinations,
@@ -246,7 +246,7 @@ class EntryMaker:
                 source_ns // 1000,
                 NO_MORE,
             )
-        )
+        )  # fmt: skip
 
     def _person_anew(self, exchange: Exchange) -> bytes | None:
         verdict = exchange.verdict

@@ -24,7 +24,9 @@ ENDED = {code: run(code, code.stage) for code in Code}
 """``code`` and ``stage`` of an outcome."""
 
 # Fields of an entry that say nothing, by the field they stand in for.
-NOBODY = run(None, None, None, None, None, None, None, "", 0, None)  # final_client ... ticket
+PASSED = run(0, Stage.ANSWERED)  # code, stage
+NO_PATH = run(None, None, None, None, None)  # final_client ... legal_framework
+NO_MEANS = run("", 0, None)  # means, level, ticket
 NOT_ASKED = run(None, None, None, None)  # asked, enterprise, begin, end
 NOT_DECIDED = run(0, 0, "", "", None, (), 0)  # rights_version ... request_bytes
 NOT_KEPT = run(0, None, 0, 0, (), "", "", 0, None, None)  # answer_bytes ... content
@@ -47,12 +49,8 @@ class OfRequester(msgspec.Struct, frozen=True, eq=False, gc=False):
     """That of a ticket goes on from here."""
     who: msgspec.Raw
     """``service`` to ``acting``."""
-    passed: msgspec.Raw
-    """``code`` to ``acting`` of a request that passed."""
     asking: msgspec.Raw
     """``sector`` to ``level``."""
-    rulebook: msgspec.Raw
-    """``generation`` and ``rights_version``."""
     granted: msgspec.Raw
     """``grant`` and ``basis``."""
     is_kept: bool
@@ -61,11 +59,8 @@ class OfRequester(msgspec.Struct, frozen=True, eq=False, gc=False):
         return "OfRequester()"
 
     @classmethod
-    def of(
-        cls, request: Request, passed: Forward, requester: str, rulebook: tuple[str, int],
-        tokens: Tokens,
-    ) -> "OfRequester":  # fmt: skip
-        """Encode what is fixed of a request that passed the control, under a rulebook."""
+    def of(cls, request: Request, passed: Forward, requester: str, tokens: Tokens) -> "OfRequester":
+        """Encode what is fixed of a request that passed the control."""
         service, grant, user = passed.service, passed.grant, request.user
         acting = passed.acting if passed.acting != requester else None
         return cls(
@@ -73,7 +68,6 @@ class OfRequester(msgspec.Struct, frozen=True, eq=False, gc=False):
             grant=grant,
             tickets=tokens.tickets_of(requester),
             who=run(service.name, service.version, requester, acting),
-            passed=run(0, Stage.ANSWERED, service.name, service.version, requester, acting),
             asking=run(
                 request.sector,
                 request.type,
@@ -84,16 +78,9 @@ class OfRequester(msgspec.Struct, frozen=True, eq=False, gc=False):
                 public(request.means, means_chars_max),
                 request.level,
             ),
-            rulebook=run(*rulebook),
             granted=run(grant.id, grant.basis) if grant is not None else run("", ""),
             is_kept=service.kind in KEPT,
         )
-
-
-def supplied_by(reply: Reply, tokens: Tokens) -> msgspec.Raw:
-    """``final_client`` to ``ticket`` of an outcome: who supplied the answer, and no more."""
-    user = tokens.user(reply.user) if reply.user is not None else None
-    return run(None, None, None, None, None, user, reply.application, "", 0, None)
 
 
 def kept(exchange: Exchange, *, is_kept: bool) -> msgspec.Raw:
