@@ -35,11 +35,10 @@ class Turns:
         """Make the entries of the group that was drawn, as the turn of a worker does."""
         traffic, maker, code = self._traffic, self._traffic.maker, Code.ANSWERED_WITH_DATA
         made: list[bytes] = []
-        for exchange in self._asked:
-            if exchange.destinations:
-                made.append(maker.request(exchange))
-            else:
-                made += traffic.request(exchange)
+        for exchange, entry in zip(self._asked, maker.requests(self._asked), strict=True):
+            made.append(entry)
+            if not exchange.destinations:
+                made += traffic.refused(exchange)
         for exchange, (errand, reply, us) in self._answered:
             made += maker.outcome(exchange, code, router_us=us, errand=errand, reply=reply)
         return made

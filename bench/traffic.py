@@ -120,7 +120,7 @@ class Traffic:
         self.maker.generation, self.maker.rights_version = _GENERATION, 4_711
         self.maker.directory_version = 1_234_567
         self._random = Random(seed)
-        self._new_id = ExchangeIds(time.time_ns)
+        self._new_ids = ExchangeIds(time.time_ns)
         self._payloads = [
             self._random.randbytes(int(self._random.lognormvariate(6.2, 0.8)))
             for _ in range(_PAYLOADS)
@@ -181,7 +181,7 @@ class Traffic:
                 destinations=context.destinations,
             )
         exchange = Exchange(
-            self._new_id(), context.session, request, 0, 0,
+            self._new_ids(1)[0], context.session, request, 0, 0,
             context.facts, verdict, _GENERATION, put_to,
         )  # fmt: skip
         if service.kind is Kind.SUBMISSION and put_to:
@@ -194,9 +194,13 @@ class Traffic:
     def request(self, exchange: Exchange) -> list[bytes]:
         """Return the entry of a request; of a refused one, that of its answer too."""
         entry = self.maker.request(exchange)
+        return [entry, *self.refused(exchange)]
+
+    def refused(self, exchange: Exchange) -> list[bytes]:
+        """Return the entry of the answer to a request that was refused; of another, none."""
         if isinstance(exchange.verdict, Refusal):
-            return [entry, *self.maker.outcome(exchange, exchange.verdict.code, router_us=0)]
-        return [entry]
+            return self.maker.outcome(exchange, exchange.verdict.code, router_us=0)
+        return []
 
     def replied(self, exchange: Exchange) -> tuple[Errand, Reply, int]:
         """Draw what the source of a forwarded exchange said, and how long the router took."""

@@ -160,7 +160,7 @@ class Parts:
             metrics=self.metrics,
             clock_ns=self.clock_ns,
             wall_ns=self.wall_ns,
-            new_id=ExchangeIds(self.wall_ns),
+            new_ids=ExchangeIds(self.wall_ns),
         )
         self.loop = Loop(
             exchanges=self.exchanges,

@@ -99,11 +99,12 @@ class Ground:
         return Clocks(
             monotonic_ns=lambda: next(ticks) * 1000,
             wall_ns=lambda: NOW_NS + next(ticks) * 1000,
-            new_id=lambda: (
+            new_ids=lambda many: [
                 (NOW_NS // 1_000_000).to_bytes(6, "big")
                 + b"\x7f\xff\x80"
                 + next(ids).to_bytes(7, "big")
-            ),
+                for _ in range(many)
+            ],
         )
 
     def _worked(self) -> float:

@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ksz_router.codes import Code
-from ksz_router.daemon.entries import KEPT, EntryMaker, requester_of
+from ksz_router.daemon.entries import EntryMaker, requester_of
+from ksz_router.daemon.entry_parts import KEPT
 from ksz_router.daemon.opened import Errand, Exchange, Submission
 from ksz_router.daemon.session import Session
 from ksz_router.daemon.well_formed import public
-from ksz_router.decision import Destination, Facts, Forward, Refusal
+from ksz_router.decision import Destination, Facts, Forward, Refusal, Standing
 from ksz_router.identifiers import Kbo
 from ksz_router.ledger import Granted
 from ksz_router.limits import means_chars_max
@@ -175,6 +176,48 @@ def test_the_entry_of_a_request_that_passed_is_the_canonical_form(exchange: Exch
         **both(exchange, passed, TOKENS),
     )  # fmt: skip
     assert maker(TOKENS).request(exchange) == canonical(expected)
+
+
+def of_same_requester(exchange: Exchange, other: Exchange, grant: Grant | None) -> Exchange:
+    """What ``other`` asks, by the requester of ``exchange``, in all that the control settles once.
+
+    And under a grant, which is another one on another day.
+    """
+    asking, passed, others = exchange.request, exchange.verdict, other.verdict
+    assert isinstance(passed, Forward)
+    assert isinstance(others, Forward)
+    other.request = msgspec.structs.replace(
+        other.request,
+        user=asking.user, application=asking.application, means=asking.means, level=asking.level,
+        sector=asking.sector, type=asking.type, capacity=asking.capacity,
+        legal_framework=asking.legal_framework,
+    )  # fmt: skip
+    other.verdict = msgspec.structs.replace(
+        others, service=passed.service, acting=passed.acting, grant=grant
+    )
+    other.facts = msgspec.structs.replace(exchange.facts, standing=None)
+    return other
+
+
+@given(st.data(), EXCHANGES, st.lists(EXCHANGES, min_size=1, max_size=4))
+def test_what_is_kept_of_a_requester_changes_no_entry(
+    data: st.DataObject, exchange: Exchange, others: list[Exchange]
+) -> None:
+    """The next requests have the entries that they would have if nothing had been kept.
+
+    In a batch, under the tokens of another quarter, and under another grant, too.
+    """
+    passed = exchange.verdict
+    assert isinstance(passed, Forward)
+    grants = st.sampled_from([passed.grant, data.draw(GRANTS), None])
+    others = [of_same_requester(exchange, other, data.draw(grants)) for other in others]
+    tokens = data.draw(st.sampled_from([TOKENS, NEXT_TOKENS]))
+    expected = [maker(tokens).request(other) for other in others]
+    standing = Standing(20261122)
+    for one in (exchange, *others):
+        one.facts = msgspec.structs.replace(one.facts, standing=standing)
+    maker(TOKENS).request(exchange)
+    assert list(maker(tokens).requests(others)) == expected
 
 
 @given(EXCHANGES, ENDS)

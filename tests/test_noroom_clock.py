@@ -197,11 +197,11 @@ def test_what_a_worker_goes_by_steps_only_when_it_says_so(steps: list[tuple[int,
 def test_exchange_ids_stay_unique_and_in_order_whatever_the_clock_does() -> None:
     """Their time never goes back; within one millisecond chance tells them apart."""
     clocks = Clocks()
-    new_id = ExchangeIds(clocks.wall_ns)
+    new_ids = ExchangeIds(clocks.wall_ns)
     ids = []
     for jump in (0, -HOUR, 0, YEARS, -YEARS, -HOUR):
         clocks.jump(jump)
-        ids += [new_id() for _ in range(600)]
+        ids += new_ids(600)
     assert len(set(ids)) == len(ids)
     moments = [each[:6] for each in ids]
     assert moments == sorted(moments)

@@ -4,36 +4,38 @@ Field by field what the agreement asks for (article 7, 5° b) and what a replay 
 needs. What a peer sent malformed is not copied: it could be anything, and of any length.
 """
 
-import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
 from ksz_router.codes import Code, Stage
 from ksz_router.daemon.beside import further, spared
-from ksz_router.daemon.opened import Errand, Exchange, Late, Submission
-from ksz_router.daemon.well_formed import public, well_formed_part
+from ksz_router.daemon.entry_parts import (
+    ENDED,
+    KEPT,
+    NO_MEANS,
+    NO_MORE,
+    NO_PATH,
+    NOT_ASKED,
+    NOT_DECIDED,
+    NOT_KEPT,
+    OUTCOME,
+    PASSED,
+    RECIPIENT,
+    REQUEST,
+    OfRequester,
+    digest_answered,
+    digest_of,
+    kept,
+)
+from ksz_router.daemon.opened import Errand, Exchange, Late
+from ksz_router.daemon.well_formed import well_formed_part
 from ksz_router.decision import Forward, Refusal
-from ksz_router.ledger import NO_DIGEST, Earlier
-from ksz_router.limits import means_chars_max
 from ksz_router.messages import Reply
-from ksz_router.model import OPEN, Kind
-from ksz_router.privacylog.entry import Entry, begin, canonical, canonical_parts, run
+from ksz_router.model import OPEN
+from ksz_router.privacylog.entry import Entry, canonical, canonical_parts, run
 from ksz_router.privacylog.entry import Kind as EntryKind
 from ksz_router.privacylog.keys import Tokens
-
-_REQUEST, _OUTCOME, _RECIPIENT = map(
-    begin, (EntryKind.REQUEST, EntryKind.OUTCOME, EntryKind.RECIPIENT)
-)
-# Fields of an entry that say nothing, by the field they stand in for.
-_PASSED = run(0, Stage.ANSWERED)  # code, stage
-_NOT_ENDED = run(0, 0, (), "", "")  # router_us, source_us, counts, reader, purpose
-_NO_PATH = run(None, None, None, None, None)  # final_client ... legal_framework
-_NO_MEANS = run("", 0, None)  # means, level, ticket
-_NOT_ASKED = run(None, None, None, None)  # asked, enterprise, begin, end
-_NOT_DECIDED = run(0, 0, "", "", None, (), 0)  # rights_version ... request_bytes
-_NOT_SUBMITTED = run(0, None, None)  # attempt, first, content
-_NO_MORE = run((), "", "", 0, None, None)  # counts ... content
 
 
 class EntryMaker:
@@ -53,59 +55,81 @@ class EntryMaker:
 
     def request(self, exchange: Exchange) -> bytes:
         """Return the entry of a request with its verdict."""
-        verdict = exchange.verdict
-        if isinstance(verdict, Forward):
-            return self._passed(exchange, verdict)
-        return self._refused(exchange, verdict)
+        return next(self.requests((exchange,)))
 
-    def _passed(self, exchange: Exchange, passed: Forward) -> bytes:
+    def requests(self, exchanges: Sequence[Exchange]) -> Iterator[bytes]:
+        """Make the entry of each request of a batch, with its verdict, once it is asked for.
+
+        So entries of outcomes may come between them.
+        """
+        persons = [
+            exchange.verdict.person
+            for exchange in exchanges
+            if isinstance(exchange.verdict, Forward)
+        ]
+        named = self._persons(persons)
+        for exchange in exchanges:
+            verdict = exchange.verdict
+            if isinstance(verdict, Forward):
+                yield self._passed(exchange, verdict, next(named))
+            else:
+                yield self._refused(exchange, verdict)
+
+    def _persons(self, persons: Sequence[str | None]) -> Iterator[bytes | None]:
+        tokens = iter(self.tokens.persons([person for person in persons if person is not None]))
+        if None not in persons:
+            return tokens
+        return (None if person is None else next(tokens) for person in persons)
+
+    def _passed(self, exchange: Exchange, passed: Forward, person: bytes | None) -> bytes:
         """Of a request that passed the control: all of it is well formed."""
-        request, submission, grant = exchange.request, exchange.submission, passed.grant
-        tokens, caller, service = self.tokens, exchange.facts.caller, passed.service
-        person, asked, acting = passed.person, request.person, passed.acting
-        user, payload, token = request.user, request.payload, None
-        assert caller is not None, "who passed is known"
-        requester = caller.kbo
-        exchange.who = who = run(
-            service.name, service.version, requester, acting if acting != requester else None
-        )
-        if person is not None:
-            exchange.person_token = token = tokens.person(person)
-            exchange.tokens = tokens
+        request, submission = exchange.request, exchange.submission
+        asked, payload, end = request.person, request.payload, passed.end
+        standing = exchange.facts.standing
+        noted: OfRequester | None = standing.noted if standing is not None else None
+        # A standing of another day is none for the control, which may have found another grant.
+        if noted is None or noted.tokens is not self.tokens or noted.grant is not passed.grant:
+            noted = self._note(exchange, passed)
+        exchange.noted, exchange.person_token = noted, person
+        ticket = noted.tickets.copy()
+        ticket.update(request.ticket.encode())
+        if submission is None and not noted.is_kept:
+            ending = NOT_KEPT
+        else:
+            ending = kept(exchange, is_kept=noted.is_kept)
         return canonical_parts(
             (
-                _REQUEST, self.now_us(), exchange.id, _PASSED,
-                who,
+                REQUEST, self.now_us(), exchange.id, PASSED,
+                noted.who,
                 request.final_client,
-                request.sector,
-                request.type,
-                request.capacity,
-                request.legal_framework,
-                tokens.user(user) if user is not None else None,
-                request.application,
-                public(request.means, means_chars_max),
-                request.level,
-                tokens.ticket(requester, request.ticket),
-                token,
-                tokens.person(asked) if asked is not None and asked != person else None,
+                noted.asking,
+                ticket.digest(),
+                person,
+                None if asked == passed.person else self._asked(asked),
                 request.enterprise,
                 passed.begin,
-                passed.end if passed.end != OPEN else None,
+                end if end != OPEN else None,
                 exchange.destinations,
                 exchange.generation,
                 self.rights_version,
                 self.directory_version,
-                grant.id if grant is not None else "",
-                grant.basis if grant is not None else "",
+                noted.granted,
                 passed.line,
                 () if passed.is_spotless else passed.violations,
                 len(payload),
-                0,
-                _digest(payload) if service.kind in KEPT else None,
-                _NOT_ENDED,
-                _NOT_SUBMITTED if submission is None else _submitted(submission, exchange),
+                ending,
             )
         )  # fmt: skip
+
+    def _note(self, exchange: Exchange, passed: Forward) -> OfRequester:
+        """Encode what entries say of the requester, for as long as its standing is kept."""
+        noted = OfRequester.of(exchange.request, passed, requester_of(exchange), self.tokens)
+        if exchange.facts.standing is not None:
+            exchange.facts.standing.noted = noted
+        return noted
+
+    def _asked(self, asked: str | None) -> bytes | None:
+        return self.tokens.person(asked) if asked is not None else None
 
     def _refused(self, exchange: Exchange, refusal: Refusal) -> bytes:
         """Of a request that did not pass: not every field of it was judged."""
@@ -140,7 +164,7 @@ class EntryMaker:
                 directory_version=self.directory_version,
                 grant=refusal.grant,
                 request_bytes=len(request.payload),
-                digest=_digest(request.payload) if service and service.kind in KEPT else None,
+                digest=digest_of(request.payload) if service and service.kind in KEPT else None,
             )
         )  # fmt: skip
 
@@ -162,7 +186,7 @@ class EntryMaker:
             errand: The one destination that settled it; none for a refusal or a distribution.
             reply: What that destination said, where it is given to the requester.
         """
-        entry = self._end(_OUTCOME, exchange, code, errand, reply, router_us=router_us)
+        entry = self._end(OUTCOME, exchange, code, errand, reply, router_us=router_us)
         left_out = exchange.left_out if errand is None else ()
         if not left_out and (reply is None or not reply.persons):
             return [entry]  # as most are
@@ -172,7 +196,7 @@ class EntryMaker:
         self, exchange: Exchange, code: Code, errand: Errand, reply: Reply | None
     ) -> list[bytes]:
         """Return the entry of how one recipient of a distribution did, and the further persons."""
-        entry = self._end(_RECIPIENT, exchange, code, errand, reply)
+        entry = self._end(RECIPIENT, exchange, code, errand, reply)
         return [entry, *self._further(entry, reply)]
 
     def _further(self, entry: bytes, reply: Reply | None) -> list[bytes]:
@@ -189,11 +213,15 @@ class EntryMaker:
         *,
         router_us: int = 0,
     ) -> bytes:
-        submission, token = exchange.submission, exchange.person_token
-        if token is not None and exchange.tokens is not self.tokens:  # another quarter began
-            person = exchange.verdict.person if isinstance(exchange.verdict, Forward) else None
-            token = self.tokens.person(person) if person is not None else None
-        user, application, answer_bytes, source_ns = None, None, 0, 0
+        noted, submission = exchange.noted, exchange.submission
+        token, user, application = exchange.person_token, None, None
+        answer_bytes = source_ns = 0
+        if noted is not None:
+            who = noted.who
+            if noted.tokens is not self.tokens:  # another quarter began
+                token = self._person_anew(exchange)
+        else:
+            who = _who_refused(exchange)
         if reply is not None:
             user, application = reply.user, reply.application
             answer_bytes = len(reply.payload)
@@ -201,28 +229,28 @@ class EntryMaker:
             source_ns = errand.answered_ns - errand.sent_ns
         return canonical_parts(
             (
-                kind,
-                self.now_us(),
-                exchange.id,
-                code,
-                code.stage,
-                exchange.who or _who_refused(exchange),
-                _NO_PATH,
+                kind, self.now_us(), exchange.id, ENDED[code],
+                who,
+                NO_PATH,
                 self.tokens.user(user) if user is not None else None,
                 application,
-                _NO_MEANS,
+                NO_MEANS,
                 token,
-                _NOT_ASKED,
+                NOT_ASKED,
                 (errand.kbo,) if errand is not None else exchange.destinations,
                 exchange.generation,
-                _NOT_DECIDED,
+                NOT_DECIDED,
                 answer_bytes,
-                _digest_answered(submission, reply) if submission is not None else None,
+                digest_answered(submission, reply) if submission is not None else None,
                 max(0, router_us),
                 source_ns // 1000,
-                _NO_MORE,
+                NO_MORE,
             )
         )  # fmt: skip
+
+    def _person_anew(self, exchange: Exchange) -> bytes | None:
+        verdict = exchange.verdict
+        return self._asked(verdict.person) if isinstance(verdict, Forward) else None
 
     def discarded(self, late: Late, now_ns: int) -> bytes:
         """Return the entry of an answer that came after its deadline, at this monotonic moment."""
@@ -260,10 +288,6 @@ class EntryMaker:
         )
 
 
-KEPT = (Kind.SUBMISSION, Kind.DISTRIBUTION)
-"""Kinds that reach a recipient once per ticket."""
-
-
 def requester_of(exchange: Exchange) -> str:
     """The KBO number behind the certificate; its URI where it is nobody's."""
     caller = exchange.facts.caller
@@ -274,22 +298,3 @@ def _who_refused(exchange: Exchange) -> msgspec.Raw:
     """``service`` to ``acting`` of what was refused: who asked, and no word that nobody judged."""
     assert isinstance(exchange.verdict, Refusal), "the entry of a request comes first"
     return run("", 0, requester_of(exchange), None)
-
-
-def _submitted(submission: Submission, exchange: Exchange) -> msgspec.Raw:
-    """``attempt``, ``first`` (the first attempt, where this is a later one) and ``content``."""
-    granted, first = exchange.granted, None
-    if not isinstance(submission.held, Code) and submission.held.first != exchange.id:
-        first = submission.held.first
-    return run(granted.attempt if granted is not None else 0, first, submission.content)
-
-
-def _digest_answered(submission: Submission, reply: Reply | None) -> bytes | None:
-    """What was answered to a submission, now or earlier."""
-    if isinstance(submission.held, Earlier):
-        return submission.held.digest if submission.held.digest != NO_DIGEST else None
-    return _digest(reply.payload) if reply is not None else None
-
-
-def _digest(payload: bytes) -> bytes:
-    return hashlib.sha256(payload).digest()

@@ -52,7 +52,7 @@ class Exchanges:
     Args:
         clock_ns: Monotonic; for deadlines and durations.
         wall_ns: Unix time; for the day, and what is said of time to others.
-        new_id: Makes exchange ids (UUIDv7).
+        new_ids: Makes so many exchange ids (UUIDv7).
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Exchanges:
         metrics: Metrics,
         clock_ns: Callable[[], int],
         wall_ns: Callable[[], int],
-        new_id: Callable[[], bytes],
+        new_ids: Callable[[int], Sequence[bytes]],
     ) -> None:
         self._tables = tables
         self._entries = entries
@@ -78,7 +78,7 @@ class Exchanges:
         self._metrics = metrics
         self._clock_ns = clock_ns
         self._wall_ns = wall_ns
-        self._new_id = new_id
+        self._new_ids = new_ids
         self._deadlines = Deadlines()
         self._own_answers = OwnAnswers(upstream, wall_ns)
         self._integrations = Integrations(recorder, tables.uri_of_source, self._own_answers.soon_ms)
@@ -123,7 +123,7 @@ class Exchanges:
         for place, follows in enumerate(following):
             looked_up[place] = follows.informed(looked_up[place])
         checked_ns = self._clock_ns()
-        ids = (self._new_id() for _ in batch)
+        ids = self._new_ids(len(batch))
         exchanges = judge(batch, looked_up, ids, Judged(today, generation, now_ns))
         for exchange in exchanges:
             exchange.session.inflight[exchange.request.id] = exchange
@@ -133,14 +133,13 @@ class Exchanges:
             exchanges = self._inquiries.hold_back(exchanges, following, today)
         decided_ns = self._clock_ns()
         self._submissions.claim(exchanges)
-        for exchange in exchanges:
-            self._record(exchange)
+        for exchange, entry in zip(exchanges, self._entries.requests(exchanges), strict=True):
+            self._record(exchange, entry)
         self._metrics.checked(len(batch), checked_ns - begun_ns, decided_ns - checked_ns)
 
-    def _record(self, exchange: Exchange) -> None:
+    def _record(self, exchange: Exchange, entry: bytes) -> None:
         """Have the request recorded, and with it the answer where the router gives it itself."""
         verdict = exchange.verdict
-        entry = self._entries.request(exchange)
         if isinstance(verdict, Forward) and not verdict.is_spotless:
             self._metrics.violated(verdict.violations)
         answer = self._own_answers.of(exchange)

@@ -4,7 +4,7 @@ The order is law 2: nothing is applied before its REQUEST is durable, and no ver
 its OUTCOME is. What passed is applied in as many transactions as whoever steps wants.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from ksz_router.codes import Code
@@ -33,7 +33,7 @@ class Clocks(NamedTuple):
 
     monotonic_ns: Callable[[], int]
     wall_ns: Callable[[], int]
-    new_id: Callable[[], bytes]
+    new_ids: Callable[[int], Sequence[bytes]]
 
 
 class _Caller(NamedTuple):
@@ -74,7 +74,7 @@ class StepWork:
         caller = cast("Session", _Caller(tables.uri_of(Kbo(mailbox.kbo))))
         batch = [(caller, request) for request in requests.values()]
         firsts = [id_of(line) for line in requests]
-        ids = [self._clocks.new_id() for _ in firsts] if is_again else firsts
+        ids = self._clocks.new_ids(len(firsts)) if is_again else firsts
         looked_up = tables.look_up(batch, wall_ns // 1_000_000)
         when = Judged(brussels_day(wall_ns), tables.generation, self._clocks.monotonic_ns())
         exchanges = judge(batch, looked_up, ids, when)

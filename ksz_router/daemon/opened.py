@@ -10,9 +10,9 @@ from ksz_router.identifiers import Kbo
 from ksz_router.ledger import Earlier, Granted
 from ksz_router.messages import Answer, Reply, Request
 from ksz_router.model import Kind
-from ksz_router.privacylog.keys import Tokens
 
 if TYPE_CHECKING:
+    from ksz_router.daemon.entry_parts import OfRequester
     from ksz_router.daemon.on_behalf import OnBehalf
     from ksz_router.daemon.session import Session
     from ksz_router.daemon.source import SourceLink
@@ -106,10 +106,9 @@ class Exchange(msgspec.Struct, eq=False):
     reply: Reply | None = None
     """What the asked source said; a distribution keeps no payload."""
     person_token: bytes | None = None
-    """The person's token in the entry of the request, made by ``tokens``."""
-    tokens: Tokens | None = None
-    who: msgspec.Raw | None = None
-    """``service`` to ``acting`` of its entries, encoded with that of a request that passed."""
+    """The person's token in the entry of the request."""
+    noted: "OfRequester | None" = None
+    """What else its entries say of the requester; None before it passed, or where it did not."""
     first: bytes = b""
     """Under which exchange id it goes out, where that is settled from the first attempt on."""
     counted_for: Kbo | None = None

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from ksz_router.codes import Code
-from ksz_router.daemon.entries import KEPT, EntryMaker, requester_of
+from ksz_router.daemon.entries import EntryMaker, requester_of
+from ksz_router.daemon.entry_parts import KEPT
 from ksz_router.daemon.opened import Errand, Exchange, Submission
 from ksz_router.decision import Forward
 from ksz_router.identifiers import Kbo

@@ -136,7 +136,7 @@ class Worker:
             metrics=self.metrics,
             clock_ns=time.monotonic_ns,
             wall_ns=self.keeping.clock.now_ns,
-            new_id=ExchangeIds(self.keeping.clock.now_ns),
+            new_ids=ExchangeIds(self.keeping.clock.now_ns),
         )
         return Loop(
             exchanges=exchanges,

@@ -1,7 +1,7 @@
 """What goes into the control and what comes out of it: facts, verdicts, and the case between."""
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -133,8 +133,8 @@ class Standing:
 
     __slots__ = (
         "acting", "asks", "caller", "grant", "identity", "is_clear", "is_plain", "networks",
-        "no_grant", "no_right", "own", "own_network", "path", "role", "service", "sources",
-        "syntax", "today",
+        "no_grant", "no_right", "noted", "own", "own_network", "path", "role", "service",
+        "sources", "syntax", "today",
     )  # fmt: skip
 
     def __init__(self, today: Day) -> None:
@@ -162,6 +162,8 @@ class Standing:
         """Which lines show that the requester knows a person; None where nothing asks for one."""
         self.sources: tuple[Source, ...] = ()
         """Rows of the data availability table that are in force, and in reach of the grant."""
+        self.noted: Any = None
+        """What entries say of the requester, for who makes them; no rule looks at it."""
         self.caller: Institution
         self.acting: Institution
         self.service: Service

@@ -142,7 +142,7 @@ def encode_frame(
 ) -> tuple[bytes, int]:
     """Return the bytes of a frame, padded, and its checksum (the new chain value)."""
     parts = [b""] * (2 * len(records))
-    parts[::2] = [_LENGTHS[len(record)] for record in records]
+    parts[::2] = map(_LENGTHS.__getitem__, map(len, records))
     parts[1::2] = records
     plain = b"".join(parts)
     fields = _HEAD.pack(

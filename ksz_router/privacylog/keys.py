@@ -11,8 +11,11 @@ import json
 import os
 import re
 import secrets
+import struct
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -26,7 +29,8 @@ LABELS = ("frames", "store", "person", "user", "commit", "ticket")
 _KEY_BYTES = 32
 _QUARTER = re.compile(r"[0-9]{4}Q[1-4]")
 _KEY_ID = re.compile(r"([0-9]{4}Q[1-4])-[0-9a-f]{8}")
-_PREFIX = b"INSZ:"
+_PREFIX = "INSZ:"
+Hash: TypeAlias = "hashlib.blake2b"
 
 
 class KeysError(PrivacyLogError):
@@ -221,7 +225,15 @@ class Tokens:
         Raises:
             InvalidIdentifierError: not eleven ASCII digits.
         """
-        return self._person(_block(insz))
+        return self._person(_blocks((insz,)))
+
+    def persons(self, numbers: Sequence[str]) -> tuple[bytes, ...]:
+        """Return the tokens of several persons, in one call of the cipher.
+
+        Raises:
+            InvalidIdentifierError: one is not eleven ASCII digits.
+        """
+        return struct.unpack("16s" * len(numbers), self._person(_blocks(numbers)))
 
     def user(self, insz: str) -> bytes:
         """Return the token of a user's number: 16 bytes, other than the person's.
@@ -229,13 +241,19 @@ class Tokens:
         Raises:
             InvalidIdentifierError: not eleven ASCII digits.
         """
-        return self._user(_block(insz))
+        return self._user(_blocks((insz,)))
 
     def ticket(self, requester: str, ticket: str) -> bytes:
         """Return the hash of a requester's reference: keyed BLAKE2b (RFC 7693), 16 bytes."""
-        state = self._ticket.copy()
-        state.update(f"{requester}:{ticket}".encode())
+        state = self.tickets_of(requester)
+        state.update(ticket.encode())
         return state.digest()
+
+    def tickets_of(self, requester: str) -> Hash:
+        """Return the hash of a requester's references before the reference itself: copy it."""
+        state = self._ticket.copy()
+        state.update(f"{requester}:".encode())
+        return state
 
     def content(self, data: bytes) -> bytes:
         """Return the hash that tells what was submitted from anything else: as ``ticket``."""
@@ -260,14 +278,16 @@ class Tokens:
         return _digits(self._user_number(token) if len(token) == 16 else b"", "user")
 
 
-def _block(insz: str) -> bytes:
-    if len(insz) != 11 or not (insz.isascii() and insz.isdigit()):
+def _blocks(numbers: Sequence[str]) -> bytes:
+    """Return one after the other: the cipher keeps a part of a block for its next call."""
+    digits = "".join(numbers)
+    if numbers and not (digits.isascii() and digits.isdigit() and set(map(len, numbers)) == {11}):
         raise InvalidIdentifierError("a token is made of eleven digits")
-    return _PREFIX + insz.encode()
+    return _PREFIX.join(("", *numbers)).encode()
 
 
 def _digits(block: bytes, key: str) -> str:
     digits = block[len(_PREFIX) :]
-    if not (block.startswith(_PREFIX) and digits.isdigit()):
+    if not (block.startswith(_PREFIX.encode()) and digits.isdigit()):
         raise KeysError(f"the token was not made with the {key} key of this quarter")
     return digits.decode()
