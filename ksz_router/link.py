@@ -160,32 +160,40 @@ class Link:
         """Hand what is queued to the kernel; return how much of it the kernel has not taken."""
         if self.is_closed:
             return 0
-        plain = memoryview(self.connection.data_to_send())
+        plain = self.connection.data_to_send()
         try:
-            while plain:
-                plain = plain[self._tls.write(plain[:buffered_bytes_max]) :]
-                self._unsent += self._outgoing.read() if plain else b""
+            if len(plain) > tls_record_bytes_max:
+                self._write_in_pieces(plain)
+            elif plain:
+                self._tls.write(plain)  # one record is taken whole
         except ssl.SSLError:
             pass  # TLS failed on what came in: nobody reads this, and the last receive said so
-        data: bytes | bytearray = self._outgoing.read() if self._outgoing.pending else b""
-        if self._unsent:
-            self._unsent += data
-            data = self._unsent
-        if not data:
+        data: bytes | bytearray = self._outgoing.read()
+        unsent = self._unsent
+        if unsent:
+            unsent += data
+            data = unsent
+        elif not data:
             return 0
         try:
             sent = self._socket.send(data)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:
-            self._unsent.clear()  # nobody reads this any more; the next receive says so
+            unsent.clear()  # nobody reads this any more; the next receive says so
             return 0
         self.sent_bytes += sent
-        if data is self._unsent:
-            del self._unsent[:sent]
+        if unsent:
+            del unsent[:sent]
         elif sent < len(data):
-            self._unsent += data[sent:]
-        return len(self._unsent)
+            unsent += data[sent:]
+        return len(unsent)
+
+    def _write_in_pieces(self, plain: bytes) -> None:
+        rest = memoryview(plain)
+        while rest:
+            rest = rest[self._tls.write(rest[:buffered_bytes_max]) :]
+            self._unsent += self._outgoing.read()
 
     @property
     def unsent_bytes(self) -> int:

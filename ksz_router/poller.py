@@ -30,13 +30,14 @@ class Poller:
             del self._interest[link.fd]
             self._epoll.unregister(link.fd)
 
-    def watch(self, link: Link, *, read: bool) -> None:
-        """Say whether the link shall be read; it is written whenever something is unsent.
+    def watch(self, link: Link, *, read: bool, write: bool) -> None:
+        """Say whether the link shall be read, and whether it shall be written.
 
         A link that holds more of what came than it gave is ready as soon as it can be answered.
         """
-        writes = link.unsent_bytes or (read and link.connection.has_more)
-        interest = (_READ if read else 0) | (_WRITE if writes else 0)
+        interest = _READ if read else 0
+        if write or (read and link.connection.has_more):
+            interest |= _WRITE
         if self._interest.get(link.fd, interest) != interest:
             self._interest[link.fd] = interest
             self._epoll.modify(link.fd, interest)
@@ -50,6 +51,9 @@ class Poller:
         readable, writable = [], []
         for fd, what in self._epoll.poll(0, links_per_turn_max):
             link = self._links[fd]
+            if what == _READ:  # as nearly always
+                readable.append(link)
+                continue
             if what & ~_WRITE or (self._interest[fd] & _READ and link.connection.has_more):
                 readable.append(link)
             if what & _WRITE:

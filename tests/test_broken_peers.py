@@ -164,7 +164,7 @@ def test_who_says_nothing_or_half_a_greeting_of_tls_is_closed(
 
 def raw(caller: Caller, *frames: bytes) -> None:
     """Send what no engine of ours would."""
-    caller.link.connection._outgoing += b"".join(frames)
+    caller.link.connection._outgoing += frames
     caller.link.flush()
 
 

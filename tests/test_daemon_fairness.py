@@ -34,7 +34,7 @@ def inflight(p: Parts) -> list[int]:
 
 def say(caller: Caller, data: bytes) -> None:
     """Send bytes that may be no message."""
-    caller.link.connection._outgoing += data
+    caller.link.connection._outgoing.append(data)
     caller.link.flush()
 
 

@@ -116,7 +116,7 @@ async def test_who_never_finishes_a_frame_is_let_go(ground: Ground) -> None:
             assert endings(p) == [], step
             session.heard_ns = p.now_ns
             write(stream[at + step : at + step + 1])
-            await p.until(lambda s=step: len(session.link.connection._frames._pending) > s)
+            await p.until(lambda s=step: len(session.link.connection._pending) > s)
             tick(p)
         assert endings(p) == [Code.PEER_TOO_SLOW]
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from ksz_router.codes import Code
-from ksz_router.limits import frame_bytes_max
+from ksz_router.limits import frame_length_bytes
 from ksz_router.messages import Answer, Delivery, Outcome
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.privacylog.durable import Disk
@@ -22,7 +22,7 @@ from ksz_router.privacylog.recovery import scan
 from ksz_router.privacylog.slots import file_numbers, file_of
 from ksz_router.privacylog.writer import Writer
 from ksz_router.wire import Connection, Message
-from ksz_router.wire.frames import FrameBuffer
+from ksz_router.wire.frames import length_at
 from tests.daemon_ground import NOBODY, Ground
 from tests.daemon_parts import in_trio, parts
 from tests.privacylog_world import crash
@@ -139,8 +139,11 @@ class Story(list[Event]):
 
         def noting(connection: Connection) -> bytes:
             data = original(connection)
-            for body in FrameBuffer(frame_bytes_max).feed(data):
-                self.append(("hands over", decode(body)))
+            rest = data
+            while rest:
+                end = frame_length_bytes + length_at(rest, 0)[0]
+                self.append(("hands over", decode(rest[frame_length_bytes:end])))
+                rest = rest[end:]
             return data
 
         monkeypatch.setattr(Connection, "data_to_send", noting)

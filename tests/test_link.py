@@ -65,9 +65,9 @@ async def test_a_flood_comes_in_portions_and_whole_before_the_end_behind_it(pki:
         portions = []
         with trio.fail_after(5):
             while not made.front.connection.is_ended:
-                poller.watch(made.front, read=False)
+                poller.watch(made.front, read=False, write=False)
                 assert poller.ready() == ([], [])
-                poller.watch(made.front, read=True)
+                poller.watch(made.front, read=True, write=False)
                 await poller.wait()
                 if made.front in poller.ready()[0]:
                     portions.append(made.front.receive())
@@ -289,7 +289,7 @@ async def test_the_poller_says_which_links_are_ready(pki: Pki) -> None:
 
         made.front.send(answer(1, bytes(900_000)))
         made.front.flush()
-        poller.watch(made.front, read=False)
+        poller.watch(made.front, read=False, write=True)
         while poller.ready()[1]:  # the other kernel takes some yet, later on a busy machine
             made.front.flush()
         assert poller.ready() == ([], []), "not to be read, and the kernel takes nothing more"
@@ -301,7 +301,7 @@ async def test_the_poller_says_which_links_are_ready(pki: Pki) -> None:
             assert readable == []
             if writable:
                 made.front.flush()
-        poller.watch(made.front, read=True)
+        poller.watch(made.front, read=True, write=False)
         assert poller.ready() == ([made.front], [])
 
         poller.remove(made.front)

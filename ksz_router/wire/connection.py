@@ -31,13 +31,12 @@ from ksz_router.wire.events import (
     Pong,
     Welcome,
 )
-from ksz_router.wire.frames import FrameBuffer, put_length
+from ksz_router.wire.frames import length_at, packed_length
 from ksz_router.wire.states import MAY_SEND, PASSED_ON, PEER, SPEAKER, Side, State
 
-_encode_into = msgspec.msgpack.Encoder().encode_into
+_encode = msgspec.msgpack.Encoder().encode
 _decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(Message)
 _decode = _decoder.decode
-_no_length = bytes(frame_length_bytes)
 
 # What hostile bytes make the decoder raise; the last two are no MsgspecError.
 _UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -78,8 +77,15 @@ class Connection:
         """The largest frame that the peer takes."""
         self.ended: Ended | None = None
         """How it ended, once it did."""
-        self._frames = FrameBuffer(hello_bytes_max)
-        self._outgoing = bytearray()
+        self.frames_count = 0
+        """How many whole frames have come."""
+        self.outgoing_bytes = 0
+        """How much waits in :meth:`data_to_send`."""
+        self._frame_bytes_max = hello_bytes_max
+        """The largest frame that we take."""
+        self._pending = bytearray()
+        """What came and was not taken: part of a frame, and where ``has_more`` whole ones."""
+        self._outgoing: list[bytes] = []
         # What the state means for each message is looked up once for the state.
         self._may_send: frozenset[type[Message]]
         self._may_receive: frozenset[type[Message]]
@@ -106,10 +112,26 @@ class Connection:
             return []
         events: list[Event] = []
         self.has_more = False
-        bodies = self._frames.feed(data)
-        for body in bodies:
+        pending = self._pending
+        whole: bytes | bytearray = data
+        if pending:
+            pending += data
+            whole = pending
+        start, end = 0, len(whole)
+        while (begin := start + frame_length_bytes) <= end:
+            (length,) = length_at(whole, start)
+            # Judged before its body is there, and by the bound that holds now: the frame before it
+            # may have changed that.
+            if not 0 < length <= self._frame_bytes_max:
+                events.append(self._end(Code.FRAME_TOO_LARGE))
+                break
+            stop = begin + length
+            if stop > end:
+                break
+            start = stop
+            self.frames_count += 1
             try:
-                message = _decode(body)
+                message = _decode(whole[begin:stop])
             except _UNDECODABLE:
                 events.append(self._end(Code.FRAME_MALFORMED))
                 break
@@ -122,9 +144,10 @@ class Connection:
             if len(events) >= events_max:
                 self.has_more = True
                 break
-        bodies.close()
-        if self._frames.is_too_large and not self.is_ended:
-            events.append(self._end(Code.FRAME_TOO_LARGE))
+        if pending:
+            del pending[:start]
+        elif start < end:
+            pending += whole[start:]
         return events
 
     def receive_end(self) -> list[Event]:
@@ -143,20 +166,16 @@ class Connection:
         """
         if type(message) not in self._may_send:
             raise LocalProtocolError(f"{type(message).__name__} may not be sent now")
-        outgoing = self._outgoing
-        start = len(outgoing)
-        outgoing += _no_length
         try:
-            _encode_into(message, outgoing, start + frame_length_bytes)
+            body = _encode(message)
         except _UNENCODABLE as error:
-            del outgoing[start:]
             name = f"{type(message).__name__}: {type(error).__name__}"
             raise LocalProtocolError(f"{name}, a field cannot be encoded") from None
-        length = len(outgoing) - start - frame_length_bytes
+        length = len(body)
         if length > self.peer_frame_bytes_max:
-            del outgoing[start:]
             raise MessageTooLargeError(f"{length} bytes, the peer takes less")
-        put_length(outgoing, start, length)
+        self._outgoing.append(packed_length(length) + body)
+        self.outgoing_bytes += frame_length_bytes + length
 
     def end(self, code: Code = Code.CLOSED_IN_PEACE, text: str = "") -> None:
         """Queue a Bye; afterwards nothing may be sent or comes out."""
@@ -165,26 +184,15 @@ class Connection:
 
     def data_to_send(self) -> bytes:
         """Return and forget the bytes that wait to be sent."""
-        if not self._outgoing:
-            return b""
-        data = bytes(self._outgoing)
+        data = b"".join(self._outgoing)
         self._outgoing.clear()
+        self.outgoing_bytes = 0
         return data
-
-    @property
-    def outgoing_bytes(self) -> int:
-        """How much waits in :meth:`data_to_send`."""
-        return len(self._outgoing)
-
-    @property
-    def frames_count(self) -> int:
-        """How many whole frames have come."""
-        return self._frames.count
 
     @property
     def frame_in_part(self) -> int | None:
         """The number of the frame of which only a part has come; None where none is."""
-        return None if self._frames.is_empty or self.has_more else self._frames.count
+        return self.frames_count if self._pending and not self.has_more else None
 
     def _take(self, message: Message) -> list[Event]:
         """Return what comes out for a message that is not passed on as it came."""
@@ -241,7 +249,7 @@ class Connection:
         self._may_receive = MAY_SEND[PEER[self.side], state]
         self._passed_on = PASSED_ON[PEER[self.side], state]
         if state is not State.GREETING:
-            self._frames.bytes_max = frame_bytes_max
+            self._frame_bytes_max = frame_bytes_max
 
     def _end(self, code: Code, text: str = "") -> Ended:
         self.send(Bye(int(code), text))
