@@ -22,7 +22,7 @@ from ksz_router.daemon.housekeeping import Housekeeping
 from ksz_router.daemon.ids import ExchangeIds
 from ksz_router.daemon.loop import Loop, Peer
 from ksz_router.daemon.metrics import Metrics
-from ksz_router.daemon.opened import Dispatch, Release
+from ksz_router.daemon.opened import Exchange, Release
 from ksz_router.daemon.recorder import Recorder
 from ksz_router.daemon.server import Server
 from ksz_router.daemon.session import Session
@@ -117,7 +117,7 @@ class Parts:
         )
         self.entries = ground.entries
         self.entries.now_us = lambda: self.wall_ns() // 1000
-        self.recorder: Recorder[Dispatch, Release] = Recorder(self._commit, self.clock_ns)
+        self.recorder: Recorder[Exchange, Release] = Recorder(self._commit, self.clock_ns)
         self.metrics = Metrics()
         self.admission = Admission(windows)
         self.contexts = contexts_of(ground)

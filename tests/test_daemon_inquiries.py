@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from ksz_router.codes import Code
 from ksz_router.daemon.inquiries import Inquiries, Resumed
 from ksz_router.daemon.on_behalf import OnBehalf
-from ksz_router.daemon.opened import Dispatch, Exchange, Release
+from ksz_router.daemon.opened import Exchange, Release
 from ksz_router.daemon.recorder import Recorder
 from ksz_router.daemon.sectoral_metrics import SectoralMetrics
 from ksz_router.daemon.tables import Asker
@@ -28,7 +28,7 @@ class Desk:
     def __init__(self, case: Case, asker: Asker | None = ASKER) -> None:
         self.case = case
         self.now_ns = 0
-        self.recorder: Recorder[Dispatch, Release] = Recorder(lambda _: None, lambda: 0)
+        self.recorder: Recorder[Exchange, Release] = Recorder(lambda _: None, lambda: 0)
         self.metrics = SectoralMetrics()
         self.inquiries = Inquiries(self.recorder, lambda: asker, self.metrics, lambda: self.now_ns)
         self.exchange = self._judged({})

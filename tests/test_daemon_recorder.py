@@ -39,7 +39,7 @@ def recorder(log: Groups) -> Recorder[str, str]:
 def gone_on(recorder: Recorder[str, str]) -> tuple[list[str], list[str]]:
     """What may be forwarded and what may be released after a commit."""
     dispatches, releases = recorder.commit()
-    return [proof.value for proof in dispatches], [proof.value for proof in releases]
+    return list(dispatches.value), list(releases.value)
 
 
 def test_all_that_was_submitted_is_one_group(recorder: Recorder[str, str], log: Groups) -> None:
@@ -101,8 +101,8 @@ def test_order_is_kept_and_nothing_is_lost_or_doubled(steps: list[tuple[str, boo
             recorder.submit(mine)
         if commits:
             dispatches, releases = recorder.commit()
-            back["forward"] += [proof.value for proof in dispatches]
-            back["release"] += [proof.value for proof in releases]
+            back["forward"] += dispatches.value
+            back["release"] += releases.value
             for lane, numbers in back.items():
                 sent = [n for n, (kind, _) in enumerate(steps[: number + 1]) if kind == lane]
                 assert numbers == sent
@@ -118,29 +118,35 @@ def test_a_proof_is_made_by_the_recorder_alone() -> None:
 
 SNIPPET = '''
 """Each marked line must be refused; the others must pass."""
-from ksz_router.daemon.opened import Dispatch, Release
+from collections.abc import Sequence
+
+from ksz_router.daemon.opened import Exchange, Release
 from ksz_router.daemon.recorder import Recorded
 from ksz_router.daemon.session import Session
 from ksz_router.daemon.upstream import Upstream
 
 
-def f(u: Upstream, s: Session, d: Dispatch, r: Release) -> None:
-    u.forward(d, 0)  # refused
-    s.release(r, 0)  # refused
+def f(u: Upstream, s: Session, e: Sequence[Exchange], r: Sequence[Release]) -> None:
+    u.forward(e, 0)  # refused
+    s.release(r, 0, 0)  # refused
+    u.forward(e[0], 0)  # refused
+    s.release(r[0], 0, 0)  # refused
 
 
-def g(u: Upstream, s: Session, d: Recorded[Dispatch], r: Recorded[Release]) -> None:
-    u.forward(d, 0)
-    s.release(r, 0)
+def g(
+    u: Upstream, s: Session, e: Recorded[Sequence[Exchange]], r: Recorded[Sequence[Release]]
+) -> None:
+    u.forward(e, 0)
+    s.release(r, 0, 0)
     u.forward(r, 0)  # refused
-    s.release(d, 0)  # refused
-    u.forward(d.value, 0)  # refused
-    s.release(r.value, 0)  # refused
+    s.release(e, 0, 0)  # refused
+    u.forward(e.value, 0)  # refused
+    s.release(r.value, 0, 0)  # refused
 
 
-def h(d: Dispatch) -> Recorded[Dispatch]:
-    Recorded(d)  # refused
-    return d  # refused
+def h(e: Sequence[Exchange]) -> Recorded[Sequence[Exchange]]:
+    Recorded(e)  # refused
+    return e  # refused
 '''
 
 

@@ -62,7 +62,7 @@ def test_deadlines_are_a_sorted_list_in_ticks(steps: list[tuple[str, int]]) -> N
     for count, (what, value) in enumerate(steps):
         if what == "add":
             model[count] = exchange(count, value)
-            deadlines.add(model[count])
+            deadlines.add([model[count]])
         elif what == "remove":
             gone = model.pop(value, None) or exchange(value, value)
             deadlines.remove(gone)

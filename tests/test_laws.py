@@ -60,7 +60,7 @@ def calls() -> dict[str, set[str]]:
         ("decide", {"daemon.judging", "replay.again"}),  # a replay forwards and answers nothing
         ("forward", {"daemon.exchange"}),
         ("release", {"daemon.exchange"}),
-        ("Dispatch", {"daemon.exchange"}),
+        ("forward_after", {"daemon.exchange", "daemon.mailbox_step"}),
         ("Release", {"daemon.exchange"}),
         ("Delivery", {"daemon.source"}),
         ("Answer", {"daemon.answers"}),

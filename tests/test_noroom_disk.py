@@ -96,7 +96,7 @@ def converse(world: World, disk: Disk) -> list[int]:
             if number % 4 == 1:
                 writer.prepare_next(lambda: None)
             recorder.forward_after(world.request(number), number)
-            forwarded += [proof.value for proof in recorder.commit()[0]]
+            forwarded += recorder.commit()[0].value
             recorder.submit([world.outcome(number)])
             recorder.commit()
     except LogNotWritable:

@@ -5,7 +5,6 @@ and the counts become one entry per institution and minute.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ksz_router.codes import Code
@@ -23,8 +22,8 @@ class Admission:
         self.inflight = 0
         self.held_bytes = 0
         """Of the payloads of requests in flight."""
-        self.unsent_bytes: Callable[[], int] = int
-        """Reads how much is queued for peers that do not take it."""
+        self.unsent_bytes = 0
+        """Queued for peers that do not take it; the loop counts it."""
         self.is_draining = False
         self.is_log_full = False
         """Nothing new can be recorded, so nothing new is taken."""
@@ -34,7 +33,7 @@ class Admission:
     @property
     def all_bytes(self) -> int:
         """What requests in flight hold, and what waits for peers to take it."""
-        return self.held_bytes + self.unsent_bytes()
+        return self.held_bytes + self.unsent_bytes
 
     def admit(self, session: "Session", size: int) -> tuple[Code, int] | None:
         """Take one more request in; or say which bound stands in the way, and the bound.
@@ -50,16 +49,17 @@ class Admission:
             return Code.LOG_NOT_WRITABLE, 0
         if len(session.inflight) >= windows.connection:
             return Code.CONNECTION_WINDOW_FULL, windows.connection
-        mine = self._of_institution.get(session.uri, 0)
+        uri, held_bytes = session.uri, self.held_bytes + size
+        mine = self._of_institution.get(uri, 0)
         if mine >= windows.institution:
             return Code.INSTITUTION_WINDOW_FULL, windows.institution
         if self.inflight >= windows.router:
             return Code.ROUTER_FULL, windows.router
-        if self.held_bytes + self.unsent_bytes() + size > windows.bytes:
+        if held_bytes + self.unsent_bytes > windows.bytes:
             return Code.ROUTER_FULL, windows.bytes
         self.inflight += 1
-        self.held_bytes += size
-        self._of_institution[session.uri] = mine + 1
+        self.held_bytes = held_bytes
+        self._of_institution[uri] = mine + 1
         return None
 
     def leave(self, session: "Session", size: int) -> None:

@@ -5,6 +5,7 @@ however many there are, and an exchange that was answered is forgotten at once, 
 """
 
 import heapq
+from collections.abc import Sequence
 
 from ksz_router.daemon.opened import Exchange
 
@@ -18,14 +19,14 @@ class Deadlines:
         self._ticks: list[int] = []
         self._exchanges: dict[int, dict[bytes, Exchange]] = {}
 
-    def add(self, exchange: Exchange) -> None:
-        """Remember an exchange up to its deadline, rounded up to a tick."""
-        tick = -(-exchange.deadline_ns // _TICK_NS)
-        bucket = self._exchanges.get(tick)
-        if bucket is None:
-            heapq.heappush(self._ticks, tick)
-            bucket = self._exchanges[tick] = {}
-        bucket[exchange.id] = exchange
+    def add(self, exchanges: Sequence[Exchange]) -> None:
+        """Remember exchanges up to their deadlines, rounded up to a tick."""
+        deadline_ns, bucket = -1, dict[bytes, Exchange]()
+        for exchange in exchanges:
+            if exchange.deadline_ns != deadline_ns:  # those of one batch and service share it
+                deadline_ns = exchange.deadline_ns
+                bucket = self._bucket(-(-deadline_ns // _TICK_NS))
+            bucket[exchange.id] = exchange
 
     def remove(self, exchange: Exchange) -> None:
         """Forget an exchange; nothing happens if it is not here."""
@@ -46,3 +47,10 @@ class Deadlines:
         while self._ticks and self._ticks[0] * _TICK_NS <= now_ns:
             passed.extend(self._exchanges.pop(heapq.heappop(self._ticks)).values())
         return passed
+
+    def _bucket(self, tick: int) -> dict[bytes, Exchange]:
+        bucket = self._exchanges.get(tick)
+        if bucket is None:
+            heapq.heappush(self._ticks, tick)
+            bucket = self._exchanges[tick] = {}
+        return bucket

@@ -9,8 +9,9 @@ What waits for the keeper of a sectoral directory does so in ``inquiries``. This
 where a request is forwarded or answered; it is decided on in ``judging``.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
@@ -24,7 +25,7 @@ from ksz_router.daemon.integrations import Integrations
 from ksz_router.daemon.judging import Judged, judge
 from ksz_router.daemon.metrics import Metrics
 from ksz_router.daemon.on_behalf import Follows, OnBehalf
-from ksz_router.daemon.opened import Dispatch, Errand, Exchange, Release
+from ksz_router.daemon.opened import Errand, Exchange, Release
 from ksz_router.daemon.own_answers import OwnAnswers
 from ksz_router.daemon.recorder import Recorded, Recorder
 from ksz_router.daemon.source import SourceLink
@@ -41,6 +42,7 @@ from ksz_router.model import Kind
 if TYPE_CHECKING:
     from ksz_router.daemon.session import Session
 
+_Batch: TypeAlias = list[tuple["Session | OnBehalf", Request]]
 
 _JUDGED_AT_ONCE = 64
 """More would not be cheaper by look-up, and what was looked up for it would leave the cache."""
@@ -60,7 +62,7 @@ class Exchanges:
         *,
         tables: Tables,
         entries: EntryMaker,
-        recorder: Recorder[Dispatch, Release],
+        recorder: Recorder[Exchange, Release],
         upstream: Upstream,
         submissions: Submissions,
         admission: Admission,
@@ -101,8 +103,7 @@ class Exchanges:
             following: Or what follows from messages, and was admitted with these.
         """
         now_ns, wall_ns = self._clock_ns(), self._wall_ns()
-        batch: list[tuple[Session | OnBehalf, Request]]
-        batch = [pair for pair in asked if self._admit(*pair, wall_ns)]
+        batch = self._admitted(asked, wall_ns // 1_000_000)
         batch += [(follows.session, follows.request) for follows in following]
         for begin in range(0, len(batch), _JUDGED_AT_ONCE):
             end = begin + _JUDGED_AT_ONCE
@@ -111,11 +112,7 @@ class Exchanges:
             self.take((), self._inquiries.take_questions())
 
     def _judge(
-        self,
-        batch: Sequence[tuple["Session | OnBehalf", Request]],
-        now_ns: int,
-        wall_ns: int,
-        following: Sequence[Follows],
+        self, batch: _Batch, now_ns: int, wall_ns: int, following: Sequence[Follows]
     ) -> None:
         today, generation = brussels_day(wall_ns), self._tables.generation
         begun_ns = self._clock_ns()
@@ -133,24 +130,25 @@ class Exchanges:
             exchanges = self._inquiries.hold_back(exchanges, following, today)
         decided_ns = self._clock_ns()
         self._submissions.claim(exchanges)
-        for exchange, entry in zip(exchanges, self._entries.requests(exchanges), strict=True):
-            self._record(exchange, entry)
+        self._record(exchanges)
         self._metrics.checked(len(batch), checked_ns - begun_ns, decided_ns - checked_ns)
 
-    def _record(self, exchange: Exchange, entry: bytes) -> None:
-        """Have the request recorded, and with it the answer where the router gives it itself."""
-        verdict = exchange.verdict
-        if isinstance(verdict, Forward) and not verdict.is_spotless:
-            self._metrics.violated(verdict.violations)
-        answer = self._own_answers.of(exchange)
-        # What the directory says of the person was for the control, and is not kept.
-        exchange.facts = msgspec.structs.replace(exchange.facts, person=None)
-        if answer is None:
-            self._deadlines.add(exchange)
-            self._recorder.forward_after(entry, Dispatch(exchange))
-        else:
-            records = [entry, *self._entries.outcome(exchange, Code(answer.code), router_us=0)]
-            self._end(records, Release(exchange, answer, exchange.received_ns))
+    def _record(self, exchanges: Sequence[Exchange]) -> None:
+        """Have requests recorded, and with each the answer where the router gives it itself."""
+        forward_after = self._recorder.forward_after
+        for exchange, entry in zip(exchanges, self._entries.requests(exchanges), strict=True):
+            verdict = exchange.verdict
+            if isinstance(verdict, Forward) and not verdict.is_spotless:
+                self._metrics.violated(verdict.violations)
+            answer = self._own_answers.of(exchange) if not exchange.destinations else None
+            # What the directory says of the person was for the control, and is not kept.
+            exchange.facts = msgspec.structs.replace(exchange.facts, person=None)
+            if answer is None:
+                forward_after(entry, exchange)
+            else:
+                records = [entry, *self._entries.outcome(exchange, Code(answer.code), router_us=0)]
+                self._end(records, Release(exchange, answer, exchange.received_ns))
+        self._deadlines.add([exchange for exchange in exchanges if exchange.destinations])
 
     def _end(self, records: Sequence[bytes], release: Release) -> None:
         """Have an outcome recorded, and then the answer given; changes that follow come between."""
@@ -163,25 +161,29 @@ class Exchanges:
         else:
             self._recorder.release_after(records, release)
 
-    def _admit(self, session: "Session", request: Request, wall_ns: int) -> bool:
-        if session.is_at_fault:
-            return False  # behind the fault, in the same read or envelope: it no longer counts
-        if request.id in session.inflight:
-            session.end(Code.CORRELATION_REUSED)
-            self.touched.add(session.link)
-            return False
-        size = len(request.payload)
-        refused = self._admission.admit(session, size)
-        if refused is None:
-            session.inflight[request.id] = None  # taken; a second one in this batch is a reuse
-            return True
-        code, limit = refused
-        now_ms = wall_ns // 1_000_000
-        session.turn_away(answers.not_admitted(request, code, limit=limit, now_ms=now_ms))
-        self._admission.count(session.uri, code)
-        self._metrics.turned_away(code)
-        self.touched.add(session.link)
-        return False
+    def _admitted(self, asked: Sequence[tuple["Session", Request]], now_ms: int) -> _Batch:
+        """Take in what the windows leave room for; turn the rest away."""
+        admitted: _Batch = []
+        admit, touched = self._admission.admit, self.touched
+        for session, request in asked:
+            inflight = session.inflight
+            if session.is_at_fault:
+                continue  # behind the fault, in the same read or envelope: it no longer counts
+            if request.id in inflight:
+                session.end(Code.CORRELATION_REUSED)
+                touched.add(session.link)
+                continue
+            refused = admit(session, len(request.payload))
+            if refused is None:
+                inflight[request.id] = None  # taken; a second one in this batch is a reuse
+                admitted.append((session, request))
+                continue
+            code, limit = refused
+            session.turn_away(answers.not_admitted(request, code, limit=limit, now_ms=now_ms))
+            self._admission.count(session.uri, code)
+            self._metrics.turned_away(code)
+            touched.add(session.link)
+        return admitted
 
     def commit(self) -> None:
         """Make what was submitted durable, and go on with it."""
@@ -190,23 +192,23 @@ class Exchanges:
         if self._inquiries.answered:
             self.take((), self._inquiries.take_answered())
         self._submissions.note()
-        dispatches, releases = self._recorder.commit()
+        passed, releases = self._recorder.commit()
         self._submissions.settle()
-        self.go_on(dispatches, releases)
+        self.go_on(passed, releases)
         self.settle_failed(self._upstream.resume(self.touched))
 
     def go_on(
-        self, dispatches: Sequence[Recorded[Dispatch]], releases: Sequence[Recorded[Release]]
+        self, passed: Recorded[Sequence[Exchange]], releases: Recorded[Sequence[Release]]
     ) -> None:
         """Forward or answer what became durable."""
         now_ns = self._clock_ns()
-        for recorded in dispatches:
-            failed = self._upstream.forward(recorded, now_ns)
-            self._metrics.request_leg.observe(now_ns - recorded.value.exchange.received_ns)
-            if failed:
-                self.settle_failed(failed)
-        for release in releases:
-            self._release(release, now_ns)
+        failed = self._upstream.forward(passed, now_ns)
+        came_in = Counter([exchange.received_ns for exchange in passed.value])  # one, mostly
+        for received_ns, count in came_in.items():
+            self._metrics.request_leg.observe(now_ns - received_ns, count)
+        self.settle_failed(failed)
+        for place in range(len(releases.value)):
+            self._release(releases, place, now_ns)
 
     def replied(self, link: SourceLink, reply: Reply) -> None:
         """A source answered; hand what that comes to to the recorder."""
@@ -278,16 +280,15 @@ class Exchanges:
         )
         self._end(records, Release(exchange, answer, now_ns))
 
-    def _release(self, recorded: Recorded[Release], now_ns: int) -> None:
-        release = recorded.value
-        exchange, answer = release.exchange, release.answer
-        session = exchange.session
+    def _release(self, recorded: Recorded[Sequence[Release]], place: int, now_ns: int) -> None:
+        release = recorded.value[place]
+        exchange, answer, session = release.exchange, release.answer, release.exchange.session
         router_us = max(0, (now_ns - exchange.received_ns) // 1000 - answer.source_us)
         exchange.errands.clear()  # they point back: without this only the collector frees them
         if isinstance(session, OnBehalf):
             self._admission.held_bytes -= len(exchange.request.payload)
         else:
-            session.release(recorded, router_us)
+            session.release(recorded, place, router_us)
             self._admission.leave(session, len(exchange.request.payload))
             self.touched.add(session.link)
         service = exchange.facts.service

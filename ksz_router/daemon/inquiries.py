@@ -16,7 +16,7 @@ import msgspec
 
 from ksz_router.codes import Code
 from ksz_router.daemon.on_behalf import Follows, OnBehalf
-from ksz_router.daemon.opened import Dispatch, Exchange, Release
+from ksz_router.daemon.opened import Exchange, Release
 from ksz_router.daemon.recorder import Recorder
 from ksz_router.daemon.sectoral_metrics import SectoralMetrics
 from ksz_router.daemon.tables import Asker
@@ -142,7 +142,7 @@ class Inquiries:
 
     def __init__(
         self,
-        recorder: Recorder[Dispatch, Release],
+        recorder: Recorder[Exchange, Release],
         asker: Callable[[], Asker | None],
         metrics: SectoralMetrics,
         clock_ns: Callable[[], int],

@@ -17,7 +17,7 @@ import msgspec
 from ksz_router.codes import MEANINGS, Action, Code
 from ksz_router.daemon import answers
 from ksz_router.daemon.on_behalf import OnBehalf
-from ksz_router.daemon.opened import Dispatch, Exchange, Release
+from ksz_router.daemon.opened import Exchange, Release
 from ksz_router.daemon.recorder import Recorder
 from ksz_router.decision import Facts, Forward
 from ksz_router.decision.integration import Change, changes
@@ -109,7 +109,7 @@ class Integrations:
 
     def __init__(
         self,
-        recorder: Recorder[Dispatch, Release],
+        recorder: Recorder[Exchange, Release],
         own_uri: Callable[[str], str],
         retry_at_ms: Callable[[], int],
     ) -> None:

@@ -12,7 +12,7 @@ from typing import cast
 from ksz_router.config import Config
 from ksz_router.daemon.entries import EntryMaker
 from ksz_router.daemon.ledger_from_log import HOUR_NS, open_ledger
-from ksz_router.daemon.opened import Dispatch, Release
+from ksz_router.daemon.opened import Exchange, Release
 from ksz_router.daemon.recorder import Recorder
 from ksz_router.daemon.submissions import Submissions
 from ksz_router.ledger import Ledger
@@ -69,7 +69,7 @@ class Journal:
         self.tickets = 0
         """How many the ledger held when it was last looked at."""
         self.submissions = Submissions(self.ledger, index, self.entries, self._tokens_before)
-        self.recorder: Recorder[Dispatch, Release] = Recorder(self._commit, clock_ns)
+        self.recorder: Recorder[Exchange, Release] = Recorder(self._commit, clock_ns)
 
     @property
     def is_open(self) -> bool:

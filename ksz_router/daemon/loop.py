@@ -15,7 +15,7 @@ from ksz_router.codes import Code
 from ksz_router.daemon.admission import Admission
 from ksz_router.daemon.exchange import Exchanges
 from ksz_router.daemon.metrics import Metrics
-from ksz_router.daemon.opened import Dispatch, Release
+from ksz_router.daemon.opened import Exchange, Release
 from ksz_router.daemon.recorder import Recorder
 from ksz_router.daemon.session import Session
 from ksz_router.daemon.source import SourceLink
@@ -50,7 +50,7 @@ class Loop:
         self,
         *,
         exchanges: Exchanges,
-        recorder: Recorder[Dispatch, Release],
+        recorder: Recorder[Exchange, Release],
         upstream: Upstream,
         admission: Admission,
         metrics: Metrics,
@@ -64,8 +64,6 @@ class Loop:
         self._upstream = upstream
         self._admission = admission
         self._unsent: dict[Link, int] = {}
-        self._unsent_bytes = 0
-        admission.unsent_bytes = lambda: self._unsent_bytes
         self._metrics = metrics
         self._clock_ns = clock_ns
         self._wall_ns = wall_ns
@@ -219,7 +217,7 @@ class Loop:
             self._poller.watch(link, read=is_read, write=unsent > 0)
 
     def _note_unsent(self, link: Link, unsent: int) -> None:
-        self._unsent_bytes += unsent - self._unsent.pop(link, 0)
+        self._admission.unsent_bytes += unsent - self._unsent.pop(link, 0)
         if unsent:
             self._unsent[link] = unsent
 
@@ -229,7 +227,7 @@ class Loop:
         So all of them together stay within the bound, and who reads what it asked for is spared.
         """
         bound = self._admission.windows.bytes
-        if self._unsent_bytes <= bound:
+        if self._admission.unsent_bytes <= bound:
             return connection_outgoing_hard_bytes
         return min(connection_outgoing_hard_bytes, bound // len(self._unsent))
 

@@ -126,8 +126,7 @@ class StepWork:
             recorder.release_after([entry, *entries.outcome(exchange, code, router_us=0)], line)
             self._answered[line] = Answered(code, code.name)
         passed, _ = recorder.commit()
-        for recorded in passed:
-            line = recorded.value
+        for line in passed.value:
             found = change_in(exchanges[line], self._own, self._clocks.monotonic_ns())
             if isinstance(found, Answered):
                 self._answered[line] = found

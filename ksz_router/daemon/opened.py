@@ -155,12 +155,6 @@ class Exchange(msgspec.Struct, eq=False):
         return tuple(kbo for kbo in verdict.in_outage if kbo not in told)
 
 
-class Dispatch(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """The request is to be forwarded; its entry comes first."""
-
-    exchange: Exchange
-
-
 class Release(msgspec.Struct, frozen=True, eq=False, gc=False):
     """The answer is to be given; the entry of its outcome comes first."""
 

@@ -1,5 +1,7 @@
 """One institution's connection, once it shook hands: who it is and what is in flight on it."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from ksz_router.codes import Code
@@ -34,9 +36,9 @@ class Session:
         """It was said goodbye to; what came behind the fault does not count."""
         self._throttled_until_ms = 0
 
-    def release(self, recorded: Recorded[Release], router_us: int) -> None:
-        """Give the answer, if anybody is there to take it."""
-        answer, connection = recorded.value.answer, self.link.connection
+    def release(self, recorded: Recorded[Sequence[Release]], place: int, router_us: int) -> None:
+        """Give the answer at a place of a group, if anybody is there to take it."""
+        answer, connection = recorded.value[place].answer, self.link.connection
         self.inflight.pop(answer.id, None)
         if connection.state is _OPEN:
             connection.send(msgspec.structs.replace(answer, router_us=router_us))

@@ -236,32 +236,32 @@ class Source:
 def delivery_of(errand: Errand, now_ns: int) -> Delivery:
     """Return what a destination is given of a request that passed the control."""
     exchange = errand.exchange
-    request, verdict = exchange.request, exchange.verdict
+    request, verdict, caller = exchange.request, exchange.verdict, exchange.facts.caller
     assert isinstance(verdict, Forward), "only what passed the control is delivered"
-    grant, role = verdict.grant, verdict.role
-    granted = exchange.granted if exchange.submission is not None else None
-    caller = exchange.facts.caller
     assert caller is not None
-    requester = caller.kbo
+    grant, role, requester = verdict.grant, verdict.role, caller.kbo
+    acting, end = verdict.acting, verdict.end
+    granted = exchange.granted if exchange.submission is not None else None
+    left_ms = (exchange.deadline_ns - now_ns) // 1_000_000
     return Delivery(
-        id=errand.number,
-        exchange=granted.first if granted is not None else exchange.id,
-        service=request.service,
-        version=request.version,
-        requester=requester,
-        sector=role.sector if role is not None else None,
-        type=role.type if role is not None else None,
-        capacity=request.capacity,
-        legal_framework=request.legal_framework,
-        member=verdict.acting if verdict.acting != requester else None,
-        final_client=request.final_client,
-        person=verdict.person,
-        enterprise=request.enterprise,
+        errand.number,
+        granted.first if granted is not None else exchange.id,
+        request.service,
+        request.version,
+        requester,
+        role.sector if role is not None else None,
+        role.type if role is not None else None,
+        request.capacity,
+        request.legal_framework,
+        acting if acting != requester else None,  # member
+        request.final_client,
+        verdict.person,
+        request.enterprise,
         begin=verdict.begin,
-        end=None if verdict.end == OPEN else verdict.end,
+        end=end if end != OPEN else None,
         grant=grant.id if grant is not None else "",
         groups=grant.groups if grant is not None else (),
         repeat=granted is not None and (errand.kbo in granted.repeats or exchange.is_made_again),
-        deadline_ms=max(1, (exchange.deadline_ns - now_ns) // 1_000_000),
+        deadline_ms=left_ms if left_ms > 0 else 1,
         payload=request.payload,
     )

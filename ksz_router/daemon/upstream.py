@@ -1,17 +1,17 @@
 """The router's own connections to sources: dialled on demand, pipelined, bounded, broken off.
 
-Takes ``Recorded[Dispatch]`` and nothing less, so that no delivery can leave before the entry of
-its request is durable.
+Takes a ``Recorded`` group of exchanges and nothing less, so that no delivery can leave before the
+entry of its request is durable.
 """
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import trio
 
 from ksz_router.codes import Code
 from ksz_router.config import Sources
-from ksz_router.daemon.opened import Dispatch, Errand
+from ksz_router.daemon.opened import Errand, Exchange
 from ksz_router.daemon.recorder import Recorded
 from ksz_router.daemon.source import STATES, Source, SourceLink
 from ksz_router.dial import dial
@@ -82,32 +82,35 @@ class Upstream:
         self._retired = 0
         """How often connections were retired: one that was being made meanwhile is, too."""
 
-    def forward(self, recorded: Recorded[Dispatch], now_ns: int) -> Failed:
-        """Put a recorded request to its destinations; return those that failed at once.
+    def forward(self, recorded: Recorded[Sequence[Exchange]], now_ns: int) -> Failed:
+        """Put recorded requests to their destinations; return those that failed at once.
 
-        It is sent with the others of its group, by :meth:`resume`.
+        They are sent by :meth:`resume`, once their connections are seen to.
         """
-        exchange = recorded.value.exchange
-        caller = exchange.facts.caller
-        assert caller is not None, "only what passed the control is forwarded"
-        exchange.forwarded_ns = now_ns
-        requester = exchange.counted_for or caller.kbo
+        known, taking = self.sources, set[Source]()
         per_endpoint = self._settings.connections_per_endpoint
         failed: Failed = []
-        for kbo in exchange.destinations:
-            errand = Errand(exchange, kbo, requester)
-            exchange.errands.append(errand)
-            exchange.open_errands += 1
-            source = self.sources.get(kbo) or self._source(kbo)
-            code = source.take(errand, now_ns)
-            if code is not None:
-                failed.append((errand, code))
-                continue
-            self._waited_for.add(source)
+        for exchange in recorded.value:
+            caller = exchange.facts.caller
+            assert caller is not None, "only what passed the control is forwarded"
+            exchange.forwarded_ns = now_ns
+            exchange.open_errands = len(exchange.destinations)
+            requester = exchange.counted_for or caller.kbo
+            for kbo in exchange.destinations:
+                errand = Errand(exchange, kbo, requester)
+                exchange.errands.append(errand)
+                source = known.get(kbo) or self._source(kbo)
+                code = source.take(errand, now_ns)
+                if code is None:
+                    taking.add(source)
+                else:
+                    failed.append((errand, code))
+        for source in taking:
             if not source.is_served:
                 self._dial(source, is_urgent=True)
             elif len(source.links) < len(source.endpoints) * per_endpoint:
                 self._dial(source)  # one of them may be back
+        self._waited_for |= taking
         return failed
 
     def resume(self, touched: set[Link]) -> Failed:
