@@ -203,7 +203,7 @@ class Exchanges:
         now_ns = self._clock_ns()
         for recorded in dispatches:
             failed = self._upstream.forward(recorded, now_ns)
-            self._metrics.request_leg.observe(now_ns - recorded.value.exchange.received_ns)
+            self._metrics.request_leg.note(now_ns - recorded.value.exchange.received_ns)
             if failed:
                 self.settle_failed(failed)
         for release in releases:
@@ -229,7 +229,7 @@ class Exchanges:
             code, usable = Code.ANSWER_TOO_LARGE, False
         if reply.source_code and code is not Code.SOURCE_ANSWER_INVALID:
             errand.source_code = reply.source_code[:source_code_chars_max]
-        self._metrics.source.observe(errand.answered_ns - errand.sent_ns)
+        self._metrics.source.note(errand.answered_ns - errand.sent_ns)
         self._settle(errand, code, reply if usable else None)
 
     def settle_failed(self, failed: Failed) -> None:

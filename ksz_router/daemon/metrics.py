@@ -25,6 +25,8 @@ from ksz_router.model import Kind
 STAGE_SECONDS = (1e-6, 5e-6, 25e-6, 1e-4, 5e-4, 0.0025, 0.01, 0.05, 0.25, 1.0)
 _NS = 1_000_000_000
 RECORDS = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0)
+_FOLDED_AFTER_RECORDS = 1_000
+"""An exchange has at least as many records as it has times in any one histogram."""
 
 
 Gauges: TypeAlias = "dict[str, tuple[str, Callable[[], float]]]"
@@ -50,6 +52,9 @@ class Metrics(Collector):
         self.commit = Histogram(SECONDS, _NS)
         self.commit_records = Histogram(RECORDS)
         self.records = 0
+        self._noted = (*self.router.values(), self.request_leg, self.outcome_leg, self.source)
+        """Histograms that the hot path notes in."""
+        self._folded_at_record = 0
         self.last_durable_seconds = 0.0
         self.loop_lag = Histogram(SECONDS)
         self.gc_pause = Histogram(SECONDS)
@@ -77,8 +82,8 @@ class Metrics(Collector):
         """A requester got its answer. ``kind`` is None for a service that does not exist."""
         self.exchanges[kind, code] += 1
         if kind is not None:
-            self.router[kind].observe(router_ns)
-        self.outcome_leg.observe(outcome_leg_ns)
+            self.router[kind].note(router_ns)
+        self.outcome_leg.note(outcome_leg_ns)
 
     def turned_away(self, code: Code) -> None:
         """Something was refused before the control."""
@@ -96,6 +101,10 @@ class Metrics(Collector):
             self.commit_records.observe(records)
             self.records += records
             self.last_durable_seconds = unix_seconds
+        if self.records - self._folded_at_record >= _FOLDED_AFTER_RECORDS:
+            self._folded_at_record = self.records
+            for histogram in self._noted:
+                histogram.fold()
 
     def collect(self) -> Iterator[Metric]:
         """Give Prometheus everything; called from the thread that serves it."""
