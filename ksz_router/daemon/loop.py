@@ -162,10 +162,9 @@ class Loop:
                 decode_ns += self._clock_ns() - begun_ns
             else:
                 events = link.receive()
+                self._exchanges.replies.take(peer, [e for e in events if isinstance(e, Reply)])
                 for event in events:
-                    if isinstance(event, Reply):
-                        self._exchanges.replied(peer, event)
-                    elif isinstance(event, Welcome):
+                    if isinstance(event, Welcome):
                         peer.is_open = True
                     elif isinstance(event, Drain):
                         peer.is_draining = True

@@ -3,7 +3,7 @@
 Labels come from fixed sets (kinds of service, codes, stages), so a peer cannot add a series.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TypeAlias
 
@@ -37,7 +37,8 @@ class Metrics(Collector):
     """The numbers of one worker. Only its own task writes them."""
 
     def __init__(self) -> None:
-        self.exchanges: Counter[tuple[Kind | None, int]] = Counter()
+        self.exchanges: defaultdict[tuple[Kind | None, int], int] = defaultdict(int)
+        """By kind and code; a Counter would set each item in Python."""
         self.rejected: Counter[Code] = Counter()
         self.violations: Counter[str] = Counter()
         self.handshakes: Counter[str] = Counter()
