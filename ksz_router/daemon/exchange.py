@@ -230,17 +230,18 @@ class Exchanges:
 
     def _fail(self, errand: Errand, code: Code) -> None:
         """It is silent, lost or not reached: the time was not the router's."""
-        now_ns = self._clock_ns()
-        errand.sent_ns = errand.sent_ns or errand.exchange.forwarded_ns
+        exchange, now_ns = errand.exchange, self._clock_ns()
+        errand.sent_ns = errand.sent_ns or exchange.forwarded_ns
         errand.answered_ns = now_ns
-        self._settle(errand, code, None, now_ns)
+        assert isinstance(exchange.verdict, Forward), "nothing else has errands"
+        self._settle(errand, exchange.verdict, code, None, now_ns)
 
-    def _settle(self, errand: Errand, code: Code, reply: Reply | None, now_ns: int) -> None:
+    def _settle(
+        self, errand: Errand, verdict: Forward, code: Code, reply: Reply | None, now_ns: int
+    ) -> None:
         """Something came of one destination; once it did of all, the exchange has its outcome."""
         errand.code = code
         exchange = errand.exchange
-        verdict = exchange.verdict
-        assert isinstance(verdict, Forward)
         if exchange.submission is not None and not self._is_last(errand, verdict, code, reply):
             return
         self._deadlines.remove(exchange)

@@ -30,7 +30,7 @@ from ksz_router.limits import (
 from ksz_router.link import Link
 from ksz_router.messages import Reply, Request
 from ksz_router.poller import Poller
-from ksz_router.wire import Drain, Ended, Welcome
+from ksz_router.wire import Drain, Ended, Event, Welcome
 
 Peer: TypeAlias = Session | SourceLink
 
@@ -162,12 +162,7 @@ class Loop:
                 decode_ns += self._clock_ns() - begun_ns
             else:
                 events = link.receive()
-                self._exchanges.replies.take(peer, [e for e in events if isinstance(e, Reply)])
-                for event in events:
-                    if isinstance(event, Welcome):
-                        peer.is_open = True
-                    elif isinstance(event, Drain):
-                        peer.is_draining = True
+                self._heed(peer, events)
             if connection.frames_count > frames_before:
                 peer.heard_ns = now_ns
             if events and isinstance(events[-1], Ended):  # behind it nothing comes
@@ -177,6 +172,19 @@ class Loop:
         if asked:
             self._metrics.decode.observe(decode_ns / len(asked), len(asked))
             self._exchanges.take(asked)
+
+    def _heed(self, peer: SourceLink, events: list[Event]) -> None:
+        """Go by what a source said."""
+        replies = [event for event in events if isinstance(event, Reply)]
+        if replies:
+            self._exchanges.replies.take(peer, replies)
+        if len(replies) == len(events):
+            return  # as most often
+        for event in events:
+            if isinstance(event, Welcome):
+                peer.is_open = True
+            elif isinstance(event, Drain):
+                peer.is_draining = True
 
     def _finish_turn(self) -> None:
         touched = self._exchanges.touched

@@ -53,7 +53,10 @@ class Metrics(Collector):
         self.commit = Histogram(SECONDS, _NS)
         self.commit_records = Histogram(RECORDS)
         self.records = 0
-        self._noted = (*self.router.values(), self.request_leg, self.outcome_leg, self.source)
+        self._noted = (
+            *self.router.values(), self.request_leg, self.outcome_leg, self.source,
+            self.commit, self.commit_records,
+        )  # fmt: skip
         """Histograms that the hot path notes in."""
         self._folded_at_record = 0
         self.last_durable_seconds = 0.0
@@ -98,8 +101,8 @@ class Metrics(Collector):
     def committed(self, commits: Iterable[tuple[int, int]], unix_seconds: float) -> None:
         """Groups of records became durable."""
         for records, duration_ns in commits:
-            self.commit.observe(duration_ns)
-            self.commit_records.observe(records)
+            self.commit.note(duration_ns)
+            self.commit_records.note(records)
             self.records += records
             self.last_durable_seconds = unix_seconds
         if self.records - self._folded_at_record >= _FOLDED_AFTER_RECORDS:

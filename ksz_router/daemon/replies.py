@@ -15,8 +15,8 @@ from ksz_router.limits import source_code_chars_max
 from ksz_router.messages import Reply
 from ksz_router.model import Kind
 
-Settle: TypeAlias = Callable[[Errand, Code, Reply | None, int], None]
-"""Goes on with an errand: what came of it, the reply where it is passed on, and when it came."""
+Settle: TypeAlias = Callable[[Errand, Forward, Code, Reply | None, int], None]
+"""Goes on with an errand: what came of it, the reply where it can be used, and when it came."""
 
 # Looked up once: an Enum has its members found in Python.
 _DISTRIBUTION = Kind.DISTRIBUTION
@@ -51,7 +51,8 @@ class Replies:
     def take(self, link: SourceLink, replies: Sequence[Reply]) -> None:
         """Settle what the replies of one read are to; tell the source's breaker what it did."""
         source, pending, now_ns = link.source, link.pending, self._clock_ns()
-        note, settle, usable = self._metrics.source.note, self._settle, list[Errand]()
+        note, settle = self._metrics.source.note, self._settle
+        usable: list[Errand] = []
         for reply in replies:
             errand = pending.pop(reply.id, None)
             if errand is None:
@@ -71,14 +72,14 @@ class Replies:
                 source.answered(usable)  # those before: a breaker counts what fails in a row
                 usable.clear()
                 source.broke([errand], now_ns)
-                settle(errand, code, None, now_ns)
+                settle(errand, verdict, code, None, now_ns)
                 continue
             usable.append(errand)
             is_passed_on = verdict.service.kind is not _DISTRIBUTION
             if is_passed_on and not exchange.session.takes(reply.payload):
-                settle(errand, Code.ANSWER_TOO_LARGE, None, now_ns)
+                settle(errand, verdict, Code.ANSWER_TOO_LARGE, None, now_ns)
             else:
-                settle(errand, code, reply, now_ns)
+                settle(errand, verdict, code, reply, now_ns)
         source.answered(usable)
 
     def _discard(self, link: SourceLink, reply: Reply, now_ns: int) -> None:
