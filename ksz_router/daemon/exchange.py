@@ -6,7 +6,8 @@
     expire    what did not come in time is settled without it
 
 What waits for the keeper of a sectoral directory does so in ``inquiries``. This is the only place
-where a request is forwarded or answered; it is decided on in ``judging``.
+where a request is forwarded or answered; it is decided on in ``judging``, and what a source replies
+is judged in ``replies``.
 """
 
 from collections.abc import Callable, Sequence

@@ -67,5 +67,5 @@ class Session:
 
     def takes(self, payload: bytes) -> bool:
         """Say whether an answer with this payload fits into the frames that the peer takes."""
-        most = self.link.connection.peer_frame_bytes_max
-        return not payload or len(payload) + answer_header_bytes_max <= most
+        needed = len(payload) + answer_header_bytes_max
+        return needed <= self.link.connection.peer_frame_bytes_max or not payload
