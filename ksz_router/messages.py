@@ -110,9 +110,7 @@ class RecipientStatus(msgspec.Struct, frozen=True, array_like=True, gc=False):
     source_code: str = ""
 
 
-class Answer(
-    msgspec.Struct, frozen=True, array_like=True, tag_field="kind", tag=17, kw_only=True, gc=False
-):
+class Answer(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", tag=17, gc=False):
     """What the requester gets, exactly once per request."""
 
     id: Correlation

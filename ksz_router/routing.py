@@ -26,7 +26,7 @@ class Breaker(msgspec.Struct, frozen=True):
     is_trying: bool = False
 
 
-_ALL_GOOD = 1 << breaker_outcomes_kept
+ALL_GOOD = 1 << breaker_outcomes_kept
 """Outcomes of a source that answered every time."""
 
 
@@ -63,7 +63,7 @@ def after_success(breaker: Breaker, *, is_trial: bool) -> Breaker:
     """The source answered. Of an open breaker only the trial tells anything new."""
     if breaker.open_until_ns:
         return Breaker() if is_trial else breaker
-    if breaker.outcomes == _ALL_GOOD:
+    if breaker.outcomes == ALL_GOOD:
         return breaker  # a source that always answers costs nothing
     outcomes = _appended(breaker.outcomes, 0)
     return Breaker(0, outcomes)

@@ -15,10 +15,10 @@ from ksz_router.daemon.histogram import SECONDS
 from ksz_router.daemon.metrics import Metrics, blame
 from ksz_router.daemon.opened import Errand, Exchange
 from ksz_router.daemon.session import Session
-from ksz_router.decision import Facts, Forward, Refusal
+from ksz_router.decision import Destination, Facts, Forward, Refusal
 from ksz_router.identifiers import Kbo
 from ksz_router.messages import Outcome, Reply
-from ksz_router.model import Kind, Service, Subject
+from ksz_router.model import Kind, Role, Service, Subject
 from tests.daemon_ground import FORMER, NEIGHBOUR, Ground
 from tests.daemon_parts import in_trio, parts
 from tests.worlds import (
@@ -45,7 +45,7 @@ def settled(kind: Kind, *codes: Code, in_outage: tuple[Kbo, ...] = ()) -> Exchan
     service = Service(name="S", version=1, kind=kind, subject=Subject.NONE)
     verdict = Forward(
         acting=Kbo(CENTRE), service=service, role=None, begin=1, end=1, grant=None, line=None,
-        person=None, destinations=(), in_outage=in_outage,
+        person=None, destinations=(Destination(CENTRE, Role(1, 1)),), in_outage=in_outage,
     )  # fmt: skip
     exchange = Exchange(
         id=bytes(16), session=cast("Session", None), request=ask(), received_ns=0, deadline_ns=0,
@@ -55,15 +55,24 @@ def settled(kind: Kind, *codes: Code, in_outage: tuple[Kbo, ...] = ()) -> Exchan
         errand = Errand(exchange, Kbo(str(number)), CENTRE)
         errand.code = code
         exchange.errands.append(errand)
-    exchange.reply = Reply(id=1, outcome=Outcome.DATA, payload=b"data", persons=(NEIGHBOUR,))
     return exchange
+
+
+def forward_of(exchange: Exchange) -> Forward:
+    """Its verdict."""
+    assert isinstance(exchange.verdict, Forward)
+    return exchange.verdict
 
 
 @pytest.mark.parametrize("code", Code, ids=lambda code: code.name.lower())
 def test_a_retry_moment_is_there_exactly_where_the_action_asks_for_one(code: Code) -> None:
     """Every code that may be an answer carries its whole meaning, as the registry has it."""
     if code.stage in (Stage.ROUTING, Stage.ANSWERED):
-        answer = answers.outcome(settled(Kind.CONSULTATION, code), lambda _: 77)
+        exchange = settled(Kind.CONSULTATION, code)
+        reply = Reply(id=1, outcome=Outcome.DATA, payload=b"data", persons=(NEIGHBOUR,))
+        (errand,) = exchange.errands
+        answer = answers.outcome(errand, forward_of(exchange), code, reply, lambda _: 77)
+        assert (answer.payload, answer.persons) == (b"data", (NEIGHBOUR,))
     elif code.stage is Stage.LINK:
         answer = answers.not_admitted(ask(), code, limit=0, now_ms=77 - answers.RETRY_AFTER_MS)
     else:
@@ -97,7 +106,8 @@ def test_a_distribution_is_one_answer_with_a_status_per_recipient(
     codes: tuple[Code, ...], in_outage: tuple[Kbo, ...], overall: Code
 ) -> None:
     """Also those in an announced outage are named; no recipient's payload is passed on."""
-    answer = answers.outcome(settled(Kind.DISTRIBUTION, *codes, in_outage=in_outage), lambda _: 77)
+    exchange = settled(Kind.DISTRIBUTION, *codes, in_outage=in_outage)
+    answer = answers.distributed(exchange, forward_of(exchange), lambda _: 77)
     assert answer.code == overall
     assert [status.code for status in answer.recipients] == [
         *codes,

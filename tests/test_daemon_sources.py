@@ -170,6 +170,30 @@ async def test_a_distribution_passes_no_payload_on_so_none_is_too_large(
 
 
 @in_trio
+@pytest.mark.parametrize(("said", "state"), [("-+-+-", "up"), ("+---+", "breaker open")])
+async def test_what_fails_in_a_row_is_counted_within_one_read(
+    ground: Ground, said: str, state: str
+) -> None:
+    """Three replies that come at once and cannot be used: a good one between them counts."""
+    options = Sources(breaker_failures=3, connections_per_endpoint=1)
+    async with parts(ground, sources=options) as p:
+        source, caller = p.add_source(RVA), await p.connect()
+        caller.ask(*(ask(id=n, ticket=f"t{n}") for n in range(5)))
+        await p.until(lambda: len(source.deliveries) == 5)
+        link, _ = source.deliveries[0]
+        for (_, delivery), sign in zip(source.deliveries, said, strict=True):
+            person = delivery.person if sign == "+" else None
+            link.send(source.reply_to(delivery, person=person))
+        link.flush()
+        await p.until(lambda: len(caller.answers) == 5)
+
+        assert (p.upstream.sources[RVA].state, p.upstream.sources[RVA].inflight) == (state, 0)
+        codes = [answer.code for answer in caller.answers]
+        assert codes.count(Code.SOURCE_ANSWERED_FOR_ANOTHER) == 3
+        assert codes.count(Code.ANSWERED_WITH_DATA) == 2
+
+
+@in_trio
 async def test_another_behind_the_endpoint_of_a_source_gets_nothing(ground: Ground) -> None:
     """A good certificate of another institution is not the source: nothing is delivered to it."""
     async with parts(ground) as p:

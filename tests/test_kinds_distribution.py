@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from msgspec.structs import astuple
 
 from ksz_router.codes import Action, Code
 from ksz_router.identifiers import Kbo
 from ksz_router.limits import record_bytes_max
-from ksz_router.messages import Outcome
+from ksz_router.messages import Outcome, Reply
 from ksz_router.model import Line, Outage
 from ksz_router.privacylog.entry import Entry, Kind, canonical
 from tests.daemon_ground import Ground, insz
@@ -276,11 +277,14 @@ async def test_a_receipt_is_not_held_until_the_last_recipient(ground: Ground) ->
         sender.ask(mutate())
         await p.until(lambda: rva.deliveries and nic.deliveries)
         (session,) = p.loop.sessions
-        rva.reply(payload=bytes(500_000))
+        receipt = bytes(500_000)
+        rva.reply(payload=receipt)
         exchange = session.inflight[1]
         assert exchange is not None
         await p.until(lambda: exchange.open_errands == 1)
-        assert exchange.reply is None
+        kept = [field for part in (exchange, *exchange.errands) for field in astuple(part)]
+        assert Reply not in map(type, kept)
+        assert receipt not in kept
 
 
 @in_trio

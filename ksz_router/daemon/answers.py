@@ -7,11 +7,10 @@ import msgspec
 
 from ksz_router import __version__
 from ksz_router.codes import MEANINGS, Action, Code
-from ksz_router.daemon.opened import Exchange
-from ksz_router.daemon.well_formed import is_well_formed
+from ksz_router.daemon.opened import Errand, Exchange
 from ksz_router.decision import Destination, Forward, Refusal
 from ksz_router.ledger import NO_DIGEST, Earlier
-from ksz_router.messages import Answer, Outcome, RecipientStatus, Reply, Request
+from ksz_router.messages import Answer, RecipientStatus, Reply, Request
 from ksz_router.model import OPEN, Distribution, Kind
 from ksz_router.wire import VERSION
 
@@ -32,14 +31,6 @@ Moment: TypeAlias = Callable[[Exchange], int]
 
 def _never(_: Exchange) -> int:
     return 0
-
-
-_OUTCOMES = {
-    Outcome.DATA: Code.ANSWERED_WITH_DATA,
-    Outcome.NO_DATA: Code.ANSWERED_WITHOUT_DATA,
-    Outcome.IN_PART: Code.ANSWERED_IN_PART,
-    Outcome.FAILED: Code.SOURCE_FAILED,
-}
 
 
 def not_admitted(request: Request, code: Code, *, limit: int, now_ms: int) -> Answer:
@@ -101,39 +92,54 @@ def earlier(exchange: Exchange, held: Earlier, retry_at_ms: Moment) -> Answer:
     )
 
 
-def outcome(exchange: Exchange, retry_at_ms: Moment) -> Answer:
-    """The answer once every destination is settled."""
-    verdict, errands = exchange.verdict, exchange.errands
-    assert isinstance(verdict, Forward)
-    granted = exchange.granted if exchange.submission is not None else None
-    reply, code = exchange.reply, errands[0].code
-    assert code is not None
-    source_ns = 0
-    recipients: tuple[RecipientStatus, ...] = ()
-    for errand in errands:
-        recipients += (RecipientStatus(errand.kbo, errand.code or 0, errand.source_code),)
-        source_ns = max(source_ns, errand.answered_ns - errand.sent_ns)
-    if verdict.service.kind is Kind.DISTRIBUTION:
-        recipients += _spared(exchange)
-        recipients += _statuses(granted.earlier) if granted is not None else ()
-        code = _overall([Code(recipient.code) for recipient in recipients], verdict)
-        reply = None
-    is_retry = granted is not None and granted.first != exchange.id
-    detail = {"retry": exchange.id.hex()} if is_retry else {}
-    for asked in verdict.destinations[:1]:
-        if asked.data_begin > verdict.begin or asked.data_end < verdict.end:
-            detail = detail | _data_period(asked)
+def outcome(
+    errand: Errand, verdict: Forward, code: Code, reply: Reply | None, retry_at_ms: Moment
+) -> Answer:
+    """The answer once the one destination is settled."""
+    exchange, asked = errand.exchange, verdict.destinations[0]
+    plain, stage, official, status, action = _FIXED[code]
+    is_first_of_all = (
+        exchange.submission is None
+        and asked.data_begin <= verdict.begin
+        and asked.data_end >= verdict.end
+    )
+    return Answer(
+        exchange.request.id,
+        exchange.id if is_first_of_all else _first(exchange),
+        plain,
+        stage,
+        official,
+        status,
+        action,
+        exchange.generation,
+        {} if is_first_of_all else _detail(exchange, verdict),
+        retry_at_ms(exchange) if code in _RETRIED else None,
+        0,  # router_us: it is not over
+        (errand.answered_ns - errand.sent_ns) // 1000,
+        (RecipientStatus(errand.kbo, plain, errand.source_code),),
+        reply.persons if reply is not None else (),
+        reply.payload if reply is not None else b"",
+    )
+
+
+def distributed(exchange: Exchange, verdict: Forward, retry_at_ms: Moment) -> Answer:
+    """The answer once every recipient of a distribution is settled; it passes on no payload."""
+    errands, granted = exchange.errands, exchange.granted
+    recipients = (
+        *[RecipientStatus(errand.kbo, errand.code or 0, errand.source_code) for errand in errands],
+        *_spared(exchange),
+        *(_statuses(granted.earlier) if granted is not None else ()),
+    )
+    code = _overall([Code(recipient.code) for recipient in recipients], verdict)
     return _answer(
         exchange.request.id,
-        granted.first if granted is not None else exchange.id,
+        _first(exchange),
         code,
         exchange.generation,
-        detail=detail,
-        retry_at_ms=retry_at_ms(exchange) if code in _RETRIED else None,
-        source_us=source_ns // 1000,
+        detail=_detail(exchange, verdict),
+        retry_at_ms=_if_later(code, exchange, retry_at_ms),
+        source_us=max(errand.answered_ns - errand.sent_ns for errand in errands) // 1000,
         recipients=recipients,
-        persons=reply.persons if reply is not None else (),
-        payload=reply.payload if reply is not None else b"",
     )
 
 
@@ -169,13 +175,19 @@ def connection_test(exchange: Exchange, peer: dict[str, str]) -> Answer:
     )
 
 
-def code_of(reply: Reply, asked: str | None) -> Code:
-    """What a source's reply comes to, judged against the person it was asked about."""
-    if not is_well_formed(reply):
-        return Code.SOURCE_ANSWER_INVALID
-    if reply.person != asked:
-        return Code.SOURCE_ANSWERED_FOR_ANOTHER
-    return _OUTCOMES[reply.outcome]
+def _first(exchange: Exchange) -> bytes:
+    """Return the id of the first attempt."""
+    granted = exchange.granted
+    return granted.first if granted is not None else exchange.id
+
+
+def _detail(exchange: Exchange, verdict: Forward) -> dict[str, str]:
+    """What is told of an attempt that is not the first, and of data that are not for all days."""
+    detail = {"retry": exchange.id.hex()} if _first(exchange) != exchange.id else {}
+    for asked in verdict.destinations[:1]:
+        if asked.data_begin > verdict.begin or asked.data_end < verdict.end:
+            detail |= _data_period(asked)
+    return detail
 
 
 def _data_period(asked: Destination) -> dict[str, str]:

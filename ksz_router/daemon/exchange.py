@@ -6,10 +6,10 @@
     expire    what did not come in time is settled without it
 
 What waits for the keeper of a sectoral directory does so in ``inquiries``. This is the only place
-where a request is forwarded or answered; it is decided on in ``judging``.
+where a request is forwarded or answered; it is decided on in ``judging``, and what a source replies
+is judged in ``replies``.
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -28,13 +28,12 @@ from ksz_router.daemon.on_behalf import Follows, OnBehalf
 from ksz_router.daemon.opened import Errand, Exchange, Release
 from ksz_router.daemon.own_answers import OwnAnswers
 from ksz_router.daemon.recorder import Recorded, Recorder
-from ksz_router.daemon.source import SourceLink
+from ksz_router.daemon.replies import Replies
 from ksz_router.daemon.submissions import Submissions
 from ksz_router.daemon.tables import Tables
 from ksz_router.daemon.upstream import Failed, Upstream
 from ksz_router.days import brussels_day
 from ksz_router.decision import Forward
-from ksz_router.limits import source_code_chars_max
 from ksz_router.link import Link
 from ksz_router.messages import Reply, Request
 from ksz_router.model import Kind
@@ -43,6 +42,9 @@ if TYPE_CHECKING:
     from ksz_router.daemon.session import Session
 
 _Batch: TypeAlias = list[tuple["Session | OnBehalf", Request]]
+
+# Looked up once: an Enum has its members found in Python.
+_DISTRIBUTION = Kind.DISTRIBUTION
 
 _JUDGED_AT_ONCE = 64
 """More would not be cheaper by look-up, and what was looked up for it would leave the cache."""
@@ -85,6 +87,8 @@ class Exchanges:
         self._own_answers = OwnAnswers(upstream, wall_ns)
         self._integrations = Integrations(recorder, tables.uri_of_source, self._own_answers.soon_ms)
         self._inquiries = Inquiries(recorder, tables.asker, metrics.sectoral, clock_ns)
+        self.replies = Replies(recorder, entries, metrics, clock_ns, self._settle)
+        """What sources answer is handed over here, and settled."""
         self.touched: set[Link] = set()
         """Links that something was queued on, to be flushed at the end of the turn."""
 
@@ -203,98 +207,90 @@ class Exchanges:
         """Forward or answer what became durable."""
         now_ns = self._clock_ns()
         failed = self._upstream.forward(passed, now_ns)
-        came_in = Counter([exchange.received_ns for exchange in passed.value])  # one, mostly
-        for received_ns, count in came_in.items():
-            self._metrics.request_leg.observe(now_ns - received_ns, count)
+        note = self._metrics.request_leg.note
+        for exchange in passed.value:
+            note(now_ns - exchange.received_ns)
         self.settle_failed(failed)
-        for place in range(len(releases.value)):
-            self._release(releases, place, now_ns)
-
-    def replied(self, link: SourceLink, reply: Reply) -> None:
-        """A source answered; hand what that comes to to the recorder."""
-        errand = self._upstream.replied(link, reply)
-        if errand is None:
-            late = link.late.pop(reply.id, None)
-            self._metrics.turned_away(Code.ANSWER_DISCARDED)
-            if late is not None:
-                self._recorder.submit([self._entries.discarded(late, self._clock_ns())])
-            return
-        exchange = errand.exchange
-        verdict = exchange.verdict
-        assert isinstance(verdict, Forward)
-        code = answers.code_of(reply, verdict.person)
-        self._upstream.judged(errand, code)
-        usable = code >= Code.ANSWERED_WITH_DATA or code is Code.SOURCE_FAILED
-        passed_on = usable and verdict.service.kind is not Kind.DISTRIBUTION
-        if passed_on and not exchange.session.takes(reply.payload):
-            code, usable = Code.ANSWER_TOO_LARGE, False
-        if reply.source_code and code is not Code.SOURCE_ANSWER_INVALID:
-            errand.source_code = reply.source_code[:source_code_chars_max]
-        self._metrics.source.observe(errand.answered_ns - errand.sent_ns)
-        self._settle(errand, code, reply if usable else None)
+        self._release(releases, now_ns)
 
     def settle_failed(self, failed: Failed) -> None:
         """Settle errands that will not be answered."""
         for errand, code in failed:
-            self._settle(errand, code, None)
+            if errand.code is None:
+                self._fail(errand, code)
 
     def expire(self) -> None:
         """Settle what is past its deadline."""
         for exchange in self._deadlines.due(self._clock_ns()):
             for errand in exchange.errands:
                 if errand.code is None:
-                    self._settle(errand, self._upstream.give_up(errand), None)
+                    self._fail(errand, self._upstream.give_up(errand))
             self._admission.held_bytes -= len(exchange.request.payload)
             # The answer is still to be recorded; what was asked is not kept for it.
             exchange.request = msgspec.structs.replace(exchange.request, payload=b"")
 
-    def _settle(self, errand: Errand, code: Code, reply: Reply | None) -> None:
-        """Something came of one destination; once it did of all, the exchange has its outcome."""
-        if errand.code is not None:
-            return
-        errand.code = code
+    def _fail(self, errand: Errand, code: Code) -> None:
+        """It is silent, lost or not reached: the time was not the router's."""
         exchange, now_ns = errand.exchange, self._clock_ns()
-        if not errand.answered_ns:  # silent, lost or not reached: the time was not the router's
-            errand.sent_ns = errand.sent_ns or exchange.forwarded_ns
-            errand.answered_ns = now_ns
-        exchange.open_errands -= 1
-        verdict = exchange.verdict
-        assert isinstance(verdict, Forward)
-        is_distribution = verdict.service.kind is Kind.DISTRIBUTION
-        if not is_distribution:  # of which no payload is passed on, and none kept for the others
-            exchange.reply = reply
-        else:
-            self._recorder.submit(self._entries.recipient(exchange, code, errand, reply))
-        if exchange.submission is not None:
-            self._submissions.came(exchange, errand, code, reply)
-        if exchange.open_errands:
+        errand.sent_ns = errand.sent_ns or exchange.forwarded_ns
+        errand.answered_ns = now_ns
+        assert isinstance(exchange.verdict, Forward), "nothing else has errands"
+        self._settle(errand, exchange.verdict, code, None, now_ns)
+
+    def _settle(
+        self, errand: Errand, verdict: Forward, code: Code, reply: Reply | None, now_ns: int
+    ) -> None:
+        """Something came of one destination; once it did of all, the exchange has its outcome."""
+        errand.code = code
+        exchange = errand.exchange
+        if exchange.submission is not None and not self._is_last(errand, verdict, code, reply):
             return
         self._deadlines.remove(exchange)
-        answer = answers.outcome(exchange, self._own_answers.retry_at_ms)
+        came_from: Errand | None = errand
+        if verdict.service.kind is _DISTRIBUTION:
+            answer = answers.distributed(exchange, verdict, self._own_answers.retry_at_ms)
+            code, came_from, reply = Code(answer.code), None, None
+        else:
+            answer = answers.outcome(errand, verdict, code, reply, self._own_answers.retry_at_ms)
         records = self._entries.outcome(
             exchange,
-            Code(answer.code) if is_distribution else code,
+            code,
             router_us=(now_ns - exchange.received_ns) // 1000 - answer.source_us,
-            errand=None if is_distribution else errand,
-            reply=None if is_distribution else reply,
+            errand=came_from,
+            reply=reply,
         )
-        self._end(records, Release(exchange, answer, now_ns))
-
-    def _release(self, recorded: Recorded[Sequence[Release]], place: int, now_ns: int) -> None:
-        release = recorded.value[place]
-        exchange, answer, session = release.exchange, release.answer, release.exchange.session
-        router_us = max(0, (now_ns - exchange.received_ns) // 1000 - answer.source_us)
-        exchange.errands.clear()  # they point back: without this only the collector frees them
-        if isinstance(session, OnBehalf):
-            self._admission.held_bytes -= len(exchange.request.payload)
+        release = Release(exchange, answer, now_ns)
+        if verdict.service.integrations or isinstance(exchange.session, OnBehalf):
+            self._end(records, release)
         else:
-            session.release(recorded, place, router_us)
-            self._admission.leave(session, len(exchange.request.payload))
-            self.touched.add(session.link)
-        service = exchange.facts.service
-        self._metrics.answered(
-            service.kind if service is not None else None,
-            answer.code,
-            router_us * 1000,
-            now_ns - release.replied_ns,
-        )
+            self._recorder.release_after(records, release)
+
+    def _is_last(self, errand: Errand, verdict: Forward, code: Code, reply: Reply | None) -> bool:
+        """Note what came of a submission at a recipient; say whether nothing is awaited now."""
+        exchange = errand.exchange
+        exchange.open_errands -= 1
+        if verdict.service.kind is _DISTRIBUTION:
+            self._recorder.submit(self._entries.recipient(exchange, code, errand, reply))
+        self._submissions.came(exchange, errand, code, reply)
+        return not exchange.open_errands
+
+    def _release(self, recorded: Recorded[Sequence[Release]], now_ns: int) -> None:
+        admission, answered, touched = self._admission, self._metrics.answered, self.touched
+        for place, release in enumerate(recorded.value):
+            exchange, answer = release.exchange, release.answer
+            session, service = exchange.session, exchange.facts.service
+            spent_us, source_us = (now_ns - exchange.received_ns) // 1000, answer.source_us
+            router_us = spent_us - source_us if spent_us > source_us else 0
+            exchange.errands.clear()  # they point back: without this only the collector frees them
+            if isinstance(session, OnBehalf):
+                admission.held_bytes -= len(exchange.request.payload)
+            else:
+                session.release(recorded, place, router_us)
+                admission.leave(session, len(exchange.request.payload))
+                touched.add(session.link)
+            answered(
+                service.kind if service is not None else None,
+                answer.code,
+                router_us * 1000,
+                now_ns - release.replied_ns,
+            )

@@ -178,10 +178,13 @@ class Loop:
 
     def _heed(self, peer: SourceLink, events: list[Event]) -> None:
         """Go by what a source said."""
+        replies = [event for event in events if isinstance(event, Reply)]
+        if replies:
+            self._exchanges.replies.take(peer, replies)
+        if len(replies) == len(events):
+            return  # as most often
         for event in events:
-            if isinstance(event, Reply):
-                self._exchanges.replied(peer, event)
-            elif isinstance(event, Welcome):
+            if isinstance(event, Welcome):
                 peer.is_open = True
             elif isinstance(event, Drain):
                 peer.is_draining = True

@@ -3,7 +3,7 @@
 Labels come from fixed sets (kinds of service, codes, stages), so a peer cannot add a series.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TypeAlias
 
@@ -25,6 +25,8 @@ from ksz_router.model import Kind
 STAGE_SECONDS = (1e-6, 5e-6, 25e-6, 1e-4, 5e-4, 0.0025, 0.01, 0.05, 0.25, 1.0)
 _NS = 1_000_000_000
 RECORDS = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0)
+_FOLDED_AFTER_RECORDS = 1_000
+"""An exchange has at least as many records as it has times in any one histogram."""
 
 
 Gauges: TypeAlias = "dict[str, tuple[str, Callable[[], float]]]"
@@ -35,7 +37,8 @@ class Metrics(Collector):
     """The numbers of one worker. Only its own task writes them."""
 
     def __init__(self) -> None:
-        self.exchanges: Counter[tuple[Kind | None, int]] = Counter()
+        self.exchanges: defaultdict[tuple[Kind | None, int], int] = defaultdict(int)
+        """By kind and code; a Counter would set each item in Python."""
         self.rejected: Counter[Code] = Counter()
         self.violations: Counter[str] = Counter()
         self.handshakes: Counter[str] = Counter()
@@ -50,6 +53,12 @@ class Metrics(Collector):
         self.commit = Histogram(SECONDS, _NS)
         self.commit_records = Histogram(RECORDS)
         self.records = 0
+        self._noted = (
+            *self.router.values(), self.request_leg, self.outcome_leg, self.source,
+            self.commit, self.commit_records,
+        )  # fmt: skip
+        """Histograms that the hot path notes in."""
+        self._folded_at_record = 0
         self.last_durable_seconds = 0.0
         self.loop_lag = Histogram(SECONDS)
         self.gc_pause = Histogram(SECONDS)
@@ -77,8 +86,8 @@ class Metrics(Collector):
         """A requester got its answer. ``kind`` is None for a service that does not exist."""
         self.exchanges[kind, code] += 1
         if kind is not None:
-            self.router[kind].observe(router_ns)
-        self.outcome_leg.observe(outcome_leg_ns)
+            self.router[kind].note(router_ns)
+        self.outcome_leg.note(outcome_leg_ns)
 
     def turned_away(self, code: Code) -> None:
         """Something was refused before the control."""
@@ -92,10 +101,14 @@ class Metrics(Collector):
     def committed(self, commits: Iterable[tuple[int, int]], unix_seconds: float) -> None:
         """Groups of records became durable."""
         for records, duration_ns in commits:
-            self.commit.observe(duration_ns)
-            self.commit_records.observe(records)
+            self.commit.note(duration_ns)
+            self.commit_records.note(records)
             self.records += records
             self.last_durable_seconds = unix_seconds
+        if self.records - self._folded_at_record >= _FOLDED_AFTER_RECORDS:
+            self._folded_at_record = self.records
+            for histogram in self._noted:
+                histogram.fold()
 
     def collect(self) -> Iterator[Metric]:
         """Give Prometheus everything; called from the thread that serves it."""

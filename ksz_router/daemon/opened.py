@@ -8,7 +8,7 @@ from ksz_router.codes import Code
 from ksz_router.decision import Facts, Forward, Refusal
 from ksz_router.identifiers import Kbo
 from ksz_router.ledger import Earlier, Granted
-from ksz_router.messages import Answer, Reply, Request
+from ksz_router.messages import Answer, Request
 from ksz_router.model import Kind
 
 if TYPE_CHECKING:
@@ -103,8 +103,6 @@ class Exchange(msgspec.Struct, eq=False):
     errands: list[Errand] = []
     open_errands: int = 0
     forwarded_ns: int = 0
-    reply: Reply | None = None
-    """What the asked source said; a distribution keeps no payload."""
     person_token: bytes | None = None
     """The person's token in the entry of the request."""
     noted: "OfRequester | None" = None

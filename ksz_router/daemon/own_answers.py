@@ -12,6 +12,8 @@ from ksz_router.ledger import NOT_SENT, UNKNOWN, Earlier
 from ksz_router.messages import Answer
 from ksz_router.model import Kind
 
+_TEST = Kind.TEST  # once: an Enum has its members found in Python
+
 
 class OwnAnswers:
     """The answers of one worker.
@@ -30,7 +32,7 @@ class OwnAnswers:
         verdict = exchange.verdict
         if isinstance(verdict, Refusal):
             return answers.refusal(exchange, verdict)
-        if verdict.service.kind is Kind.TEST:
+        if verdict.service.kind is _TEST:
             session = exchange.session
             assert not isinstance(session, OnBehalf), "a change is no test"
             answer = answers.connection_test(exchange, session.link.describe())

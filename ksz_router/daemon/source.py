@@ -73,6 +73,11 @@ class SourceLink:
         errand.link, errand.sent_ns = self, now_ns
         self.pending[errand.number] = errand
 
+    def serve(self) -> None:
+        """Its first Reply came: the endpoint can be dialled again without delay."""
+        self.has_served = True
+        self.source.dialled_ns.pop(self.endpoint, None)
+
     def forget(self, errand: Errand) -> None:
         """Stop waiting for an answer; should it come, it is known to be late."""
         if self.pending.pop(errand.number, None) is not None:
@@ -178,15 +183,26 @@ class Source:
         best = routing.least_loaded([link.load for link in self.links])
         return self.links[best] if best is not None else None
 
-    def answered(self, errand: Errand, now_ns: int, *, is_sound: bool) -> None:
-        """A reply came; one that cannot be used is a failure like silence."""
-        if not is_sound:
-            self.broke([errand], now_ns)
-            return
+    def answered(self, errands: Sequence[Errand]) -> None:
+        """Replies came that can be used; one that cannot is a failure, like silence."""
+        if self.breaker.outcomes != routing.ALL_GOOD:
+            for errand in errands:
+                self._succeeded(errand)
+        self.inflight -= len(errands)
+        taken = self._taken
+        for errand in errands:
+            requester = errand.requester
+            mine = taken[requester] - 1
+            if mine:
+                taken[requester] = mine
+            else:
+                del taken[requester]
+
+    def _succeeded(self, errand: Errand) -> None:
         is_trial = errand is self._trial
         self.breaker = routing.after_success(self.breaker, is_trial=is_trial)
-        self._leave(errand)
         if is_trial:
+            self._trial = None
             self._breaker_turned(self)
 
     def broke(self, errands: Sequence[Errand], now_ns: int) -> None:

@@ -22,7 +22,6 @@ from ksz_router.limits import (
     source_draining_links_max,
 )
 from ksz_router.link import HandshakeError, Link
-from ksz_router.messages import Reply
 from ksz_router.model import Endpoint
 from ksz_router.routing import BreakerSettings
 from ksz_router.wire import Connection, Side
@@ -31,9 +30,6 @@ Failed = list[tuple[Errand, Code]]
 
 _DIALLED_AGAIN_AFTER_NS = 1_000_000_000
 """An endpoint that came to nothing is left out this long, as long as there is another way."""
-
-
-_UNSOUND = (Code.SOURCE_ANSWER_INVALID, Code.SOURCE_ANSWERED_FOR_ANOTHER)
 
 
 class Upstream:
@@ -128,25 +124,6 @@ class Upstream:
             elif not source.is_served:
                 self._dial(source)
         return failed
-
-    def replied(self, link: SourceLink, reply: Reply) -> Errand | None:
-        """Return the errand that this answers; None where none is waiting under that number.
-
-        What the reply is worth is told with :meth:`judged`.
-        """
-        errand = link.pending.pop(reply.id, None)
-        if errand is not None:
-            errand.answered_ns = self._clock_ns()
-            if not link.has_served:
-                link.has_served = True
-                link.source.dialled_ns.pop(link.endpoint, None)
-        return errand
-
-    def judged(self, errand: Errand, code: Code) -> None:
-        """The reply to an errand comes to this: tell the breaker."""
-        is_sound = code not in _UNSOUND
-        assert errand.link is not None, "it was sent"
-        errand.link.source.answered(errand, errand.answered_ns, is_sound=is_sound)
 
     def give_up(self, errand: Errand) -> Code:
         """The deadline of an errand passed: stop waiting, and say what for it waited."""

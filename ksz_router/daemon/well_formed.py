@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from ksz_router.codes import Code
 from ksz_router.identifiers import is_application, is_insz, is_kbo
 from ksz_router.limits import (
     framework_chars_max,
@@ -11,7 +12,7 @@ from ksz_router.limits import (
     service_chars_max,
     ticket_chars_max,
 )
-from ksz_router.messages import Reply, Request
+from ksz_router.messages import Outcome, Reply, Request
 from ksz_router.privacylog.entry import WITHHELD
 
 
@@ -62,13 +63,30 @@ def _small(number: int | None) -> int | None:
     return number if number is not None and 0 <= number < 1 << 31 else None
 
 
-def is_well_formed(reply: Reply) -> bool:
-    """Say whether a reply may be judged: every field is within bounds and what it should be."""
+# Looked up once: an Enum has its members found in Python.
+_INVALID, _FOR_ANOTHER = Code.SOURCE_ANSWER_INVALID, Code.SOURCE_ANSWERED_FOR_ANOTHER
+_OUTCOMES = {
+    Outcome.DATA: Code.ANSWERED_WITH_DATA,
+    Outcome.NO_DATA: Code.ANSWERED_WITHOUT_DATA,
+    Outcome.IN_PART: Code.ANSWERED_IN_PART,
+    Outcome.FAILED: Code.SOURCE_FAILED,
+}
+
+
+def code_of(reply: Reply, asked: str | None) -> Code:
+    """What a source's reply comes to, judged against the person it was asked about.
+
+    A field that is out of bounds, or not what it should be, makes all of it unusable.
+    """
     persons, user, application = reply.persons, reply.user, reply.application
-    return (
-        len(reply.payload) <= payload_bytes_max
-        and (user is None or is_insz(user))
-        and (application is None or is_application(application))
-        and reply.source_code.isascii()
-        and (not persons or (len(persons) <= further_persons_max and all(map(is_insz, persons))))
-    )
+    if (
+        len(reply.payload) > payload_bytes_max
+        or (user is not None and not is_insz(user))
+        or (application is not None and not is_application(application))
+        or not reply.source_code.isascii()
+        or (persons and (len(persons) > further_persons_max or not all(map(is_insz, persons))))
+    ):
+        return _INVALID
+    if reply.person != asked:
+        return _FOR_ANOTHER
+    return _OUTCOMES[reply.outcome]
