@@ -90,5 +90,5 @@ async def _go_on(sides: tuple[Caller, SourceSide], condition: Callable[[], objec
 
 
 def _pass_second(p: Parts, clock: trio.testing.MockClock) -> None:
-    p.now_ns += 1_010_000_000  # deadlines are kept in ticks of ten milliseconds
+    p.now_ns += 1_010_000_000  # deadlines are kept in ticks
     clock.jump(1.01)

@@ -28,7 +28,7 @@ from tests.daemon_ground import NEIGHBOUR, Ground
 from tests.daemon_parts import in_trio, parts
 from tests.worlds import NIC, NOW_MS, PERSON, RVA, ask, uri
 
-TICK_NS = 10_000_000
+TICK_NS = 1 << 23
 
 
 def exchange(number: int, deadline_ns: int) -> Exchange:
@@ -55,6 +55,10 @@ STEPS = st.lists(
 )
 
 
+def tick_after(moment_ns: int) -> int:
+    return (moment_ns // TICK_NS + 1) * TICK_NS
+
+
 @given(STEPS)
 def test_deadlines_are_a_sorted_list_in_ticks(steps: list[tuple[str, int]]) -> None:
     """Whatever is added and removed: due is what passed, at most a tick late, and never early."""
@@ -70,11 +74,11 @@ def test_deadlines_are_a_sorted_list_in_ticks(steps: list[tuple[str, int]]) -> N
         else:
             now_ns += value
             due = deadlines.due(now_ns)
-            passed = [e for e in model.values() if -(-e.deadline_ns // TICK_NS) * TICK_NS <= now_ns]
+            passed = [e for e in model.values() if tick_after(e.deadline_ns) <= now_ns]
             assert sorted(e.id for e in due) == sorted(e.id for e in passed)
             assert all(e.deadline_ns <= now_ns for e in due)
             model = {n: e for n, e in model.items() if e not in passed}
-        moments = sorted(-(-e.deadline_ns // TICK_NS) * TICK_NS for e in model.values())
+        moments = sorted(tick_after(e.deadline_ns) for e in model.values())
         assert deadlines.next_ns == (moments[0] if moments else None)
 
 

@@ -165,8 +165,9 @@ class Source:
             self.waiting.clear()
         while self.waiting and (link := self._free_link()) is not None:
             batch = list(islice(self.waiting, link.room))
+            connection, unsent_bytes = link.link.connection, link.link.unsent_bytes
             for errand in batch:
-                if link.link.queued_bytes >= connection_outgoing_soft_bytes:
+                if unsent_bytes + connection.outgoing_bytes >= connection_outgoing_soft_bytes:
                     break  # the rest waits until the source has read some of it
                 del self.waiting[errand]
                 try:
