@@ -119,6 +119,7 @@ $(STAMP):
 			echo 'installing python3-venv with apt-get'; \
 			apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-venv; \
 		fi; }
+	@test ! -L $(ENVIRONMENT) || rm $(ENVIRONMENT)  # else another checkout's would be emptied
 	@echo 'making $(ENVIRONMENT) from requirements/dev.txt'
 	@$(PYTHON) -m venv --clear $(ENVIRONMENT) >/dev/null 2>&1 || python3 -m venv --clear $(ENVIRONMENT) || { \
 		echo 'Python has no ensurepip here. Install it: sudo apt-get install python3-venv'; exit 1; }

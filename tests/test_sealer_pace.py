@@ -39,10 +39,10 @@ def test_a_rest_is_bounded() -> None:
 @pytest.mark.parametrize(
     ("leaves_later", "waiting", "rested_s"),
     [
-        (2_000, 3_000_000, 7.5),
-        (2_000, 3_000_001, 1.5),
-        (2_000, 4_000_000, 1.5),
-        (2_000, 4_000_001, 0.002),  # behind: what waits must not outgrow the disk
+        (2_000, 12_000_000, 7.5),
+        (2_000, 12_000_001, 1.5),
+        (2_000, 16_000_000, 1.5),
+        (2_000, 16_000_001, 0.002),  # behind: what waits must not outgrow the disk
         (101, 101, 7.5),
         (100, 100, 0.002),  # nobody commits
         (0, 3_000_000, 0.002),
@@ -65,8 +65,8 @@ def test_it_gives_way_before_it_knows_whether_entries_come() -> None:
     """After a start, and where the clock stands still."""
     times = Times()
     pace = times.pace()
-    pace.look(1_000_000, 9_000_000, 5_000_000)
-    pace.look(1_000_000, 9_000_000, 5_000_000)
+    pace.look(1_000_000, 13_000_000, 5_000_000)
+    pace.look(1_000_000, 13_000_000, 5_000_000)
     times.worked_s = 0.5
     pace()
     assert times.rests == [1.5]

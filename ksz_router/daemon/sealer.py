@@ -30,10 +30,10 @@ _PIECE_SECONDS = 0.002
 """Between two pieces that are written, at least."""
 _REST_AT_EASE = 15.0
 """So much longer than it worked it rests, where little waits."""
-_LAGS_LEAVES = 3_000_000
+_LAGS_LEAVES = 12_000_000
 """Where more waits, it rests as others do."""
-_BEHIND_LEAVES = 4_000_000
-"""Where more waits, it does not rest any more."""
+_BEHIND_LEAVES = 16_000_000
+"""Where more waits, it does not rest any more: some three gigabytes of write-ahead files."""
 _TRAFFIC_PER_S = 100.0
 """Entries: where fewer come there is nobody to give way to."""
 
