@@ -54,6 +54,23 @@ async def test_others_run_between_turns_however_much_is_ready(
         assert max(more - less for less, more in pairwise(steps)) <= 8, "two turns at most"
 
 
+@in_trio
+async def test_what_the_directory_says_of_a_person_is_not_kept_while_a_source_is_asked(
+    ground: Ground,
+) -> None:
+    """It may be the lines of eighty kilobytes, for each request in flight."""
+    async with parts(ground) as p:
+        source = p.add_source(RVA)
+        caller = await p.connect()
+        caller.ask(ask())
+        await p.until(lambda: source.deliveries)
+        (session,) = p.loop.sessions
+        (exchange,) = session.inflight.values()
+        assert exchange is not None
+        assert exchange.request.person is not None
+        assert exchange.facts.person is None
+
+
 def test_the_alarm_goes_off_for_each_deadline_in_turn(ground: Ground) -> None:
     """The first deadline, a nearer one that came later, and a farther one after that."""
     clock = trio.testing.MockClock()

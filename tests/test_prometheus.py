@@ -14,6 +14,7 @@ from ksz_router.daemon.directory_metrics import DirectoryMetrics
 from ksz_router.daemon.histogram import SECONDS
 from ksz_router.daemon.metrics import Metrics, blame
 from ksz_router.daemon.sequencer_metrics import SequencerMetrics
+from ksz_router.model import Kind
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "config" / "prometheus"
@@ -112,3 +113,20 @@ def test_prometheus_itself_accepts_the_rules(words: tuple[str, ...]) -> None:
         ["promtool", *words], cwd=FOLDER, capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_times_that_were_noted_do_not_pile_up() -> None:
+    """They are sorted into their buckets as entries become durable, asked for or not."""
+    metrics = Metrics()
+    for _ in range(4):
+        for _ in range(500):
+            metrics.answered(Kind.CONSULTATION, Code.ANSWERED_WITH_DATA, 5, 5)
+            metrics.request_leg.note(5)
+            metrics.source.note(5)
+        metrics.committed([(1_000, 5)], 0.0)
+    noting = (
+        metrics.router[Kind.CONSULTATION], metrics.request_leg, metrics.outcome_leg,
+        metrics.source, metrics.commit, metrics.commit_records,
+    )  # fmt: skip
+    assert [len(histogram._counted.noted) for histogram in noting] == [0] * 6
+    assert [sum(histogram.counts) for histogram in noting] == [2_000] * 4 + [4] * 2
