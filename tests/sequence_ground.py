@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -129,7 +129,9 @@ class Ground(World):
         self.signer = Recording(folder / "checkpoint-keys", ORIGIN)
         self._next = 0
 
-    def sequencer(self, disk: Disk = DISK) -> Sequencer:
+    def sequencer(
+        self, disk: Disk = DISK, *, pause: Callable[[], None] = lambda: None
+    ) -> Sequencer:
         return Sequencer(
             log=self.log,
             archive=self.archive,
@@ -137,6 +139,7 @@ class Ground(World):
             keys_folder=self.keys,
             signer=self.signer,
             now_ns=self.now_ns,
+            pause=pause,
             disk=disk,
         )
 

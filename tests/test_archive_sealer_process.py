@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -15,7 +16,9 @@ import trio
 
 from ksz_router.config import Archive, Config, Node, PrivacyLog
 from ksz_router.daemon.companion import Companion
-from ksz_router.daemon.sealer_process import missing_extra
+from ksz_router.daemon.control import Channel, pair
+from ksz_router.daemon.sealer import SealerProgram
+from ksz_router.daemon.sealer_process import SLOT, missing_extra
 from ksz_router.privacylog.archive.chain import newest
 from ksz_router.privacylog.keys import make, quarter_of
 from ksz_router.privacylog.slots import file_numbers
@@ -107,14 +110,6 @@ def test_sigterm_ends_it_at_once(ground: Ground) -> None:
     with_sealer(ground, act)
 
 
-def group_nice(pid: int) -> int | None:
-    """How nice the scheduler's group of a process is; None where there are no groups."""
-    try:
-        return int(Path(f"/proc/{pid}/autogroup").read_text(encoding="ascii").split()[-1])
-    except FileNotFoundError:
-        return None
-
-
 def test_it_lets_others_go_first(ground: Ground) -> None:
     async def act(sealer: Companion) -> None:
         await until(lambda: sealer.report)
@@ -123,6 +118,45 @@ def test_it_lets_others_go_first(ground: Ground) -> None:
         assert os.getpriority(os.PRIO_PROCESS, sealer.process.pid) == min(mine + 10, 19)
 
     with_sealer(ground, act)
+
+
+class Watched(SealerProgram):
+    """Notes under which scheduling class each turn is worked, and whether entries come."""
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.turns: list[tuple[bool, int]] = []
+
+    def _turn(self) -> bool:
+        self.turns.append((self._pace.gives_way, os.sched_getscheduler(0)))
+        return super()._turn()
+
+
+def test_it_gives_way_by_class_while_entries_come(ground: Ground) -> None:
+    """A niced thread keeps a processor to the end of its time slice; one of the idle class not."""
+    now_us = time.time_ns() // 1000
+    writer = ground.world.open(slot=SLOT)
+
+    async def main() -> None:
+        here, there = map(Channel, pair())
+        program = Watched(settings(ground), writer, here, LOG)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(program.run)
+            await until(lambda: newest(ground.archive))
+            program._pace.look(0, 0, now_us)
+            program._pace.look(100, 0, now_us + 1_000_000)  # nobody to give way to
+            turns = len(program.turns)
+            await until(lambda: len(program.turns) > turns + 1)
+            nursery.cancel_scope.cancel()
+        here.close()
+        there.close()
+        assert dict(program.turns) == {
+            True: os.SCHED_IDLE,
+            False: os.SCHED_OTHER,
+        }
+
+    trio.run(main)
+    writer.close()
 
 
 def test_what_it_cannot_use_ends_it(ground: Ground, capfd: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 import trio
@@ -52,3 +53,18 @@ class NicedThread(Generic[T]):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
         while (work := self._work.get()) is not None:
             work()
+
+
+def when_idle(work: Callable[[], T]) -> T:
+    """Return what ``work`` returns, or raise what it raises, from a thread of the idle class.
+
+    It has a processor while nobody else wants it, and loses it at once to who does: a niced thread
+    keeps it until its time slice is over. Where nobody ever rests it hardly gets on. A thread of
+    that class may not leave it, so this one lives for this work alone (Linux, ``sched(7)``).
+    """
+    with ThreadPoolExecutor(1, "idle", _join_idle) as threads:
+        return threads.submit(work).result()
+
+
+def _join_idle() -> None:
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # 0: this thread

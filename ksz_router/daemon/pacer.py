@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 REST = 3.0
 REST_SECONDS_MAX = 10.0
+STRETCH_SECONDS = 0.001
+"""Worked in one go. While it lasts a processor is missing, and what comes beside it queues."""
 
 
 class Pacer:
@@ -33,3 +35,23 @@ class Pacer:
         """Seconds to rest for what was worked since :meth:`begin`; 0 where nobody needs it."""
         worked_s = self._worked_s() - self._from_s
         return min(self.rest * worked_s, REST_SECONDS_MAX) if self.gives_way else 0.0
+
+
+class Stretches:
+    """Called again and again by who works: makes short stretches of it, with rests between.
+
+    Args:
+        pacer: Of the thread that works.
+        rest: Sleeps.
+    """
+
+    def __init__(self, pacer: Pacer, rest: Callable[[float], None]) -> None:
+        self.pacer = pacer
+        self._rest = rest
+
+    def __call__(self) -> None:
+        """Rest, once a stretch is over."""
+        due_s = self.pacer.due_s()
+        if due_s >= STRETCH_SECONDS * self.pacer.rest:
+            self._rest(due_s)
+            self.pacer.begin()

@@ -14,6 +14,7 @@ import trio
 from ksz_router.config import Config
 from ksz_router.daemon.control import Channel, Report, Stop
 from ksz_router.daemon.ledger_from_log import HOUR_NS
+from ksz_router.daemon.niced import when_idle
 from ksz_router.daemon.pacer import REST, Pacer
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.privacylog.archive.seal import Grounds, Sealer
@@ -59,6 +60,11 @@ class SealerPace:
             self._pacer.gives_way = per_s > _TRAFFIC_PER_S and waiting <= _BEHIND_LEAVES
         self._pacer.rest = _REST_AT_EASE if waiting <= _LAGS_LEAVES else REST
         self._seen = leaves, now_us
+
+    @property
+    def gives_way(self) -> bool:
+        """Somebody is served meanwhile, and it is not far behind."""
+        return self._pacer.gives_way
 
     def __call__(self) -> None:
         """Rest for as long as is due after what was done since the last time."""
@@ -112,10 +118,13 @@ class SealerProgram:
             await self._channel.send(self._report("ready"))
             while True:
                 self.is_idle = False
-                found = await trio.to_thread.run_sync(self._turn, abandon_on_cancel=True)
+                found = await trio.to_thread.run_sync(self._work, abandon_on_cancel=True)
                 self.is_idle = True
                 if not found:
                     await trio.sleep(_EVERY_SECONDS)
+
+    def _work(self) -> bool:
+        return when_idle(self._turn) if self._pace.gives_way else self._turn()
 
     def _turn(self) -> bool:
         """Seal a step, else sweep and merge; say whether there may be more to do at once."""

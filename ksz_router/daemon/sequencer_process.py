@@ -16,6 +16,7 @@ import trio
 from ksz_router.config import Config
 from ksz_router.daemon import exposition, oplog
 from ksz_router.daemon.control import Begin, Channel, Report, Stop
+from ksz_router.daemon.pacer import Pacer, Stretches
 from ksz_router.daemon.program import FAILED, begin, opened_once_free, reason_of
 from ksz_router.daemon.sequencer_metrics import SequencerMetrics
 from ksz_router.privacylog import PrivacyLogError
@@ -23,9 +24,9 @@ from ksz_router.privacylog.tree.anchor import SequencerRuns
 from ksz_router.privacylog.tree.checkpoint import Signer
 from ksz_router.privacylog.tree.sequence import Cycle, Sequencer
 
-_EVERY_SECONDS = 0.75
-"""A record is under a checkpoint a second after it became durable; a line of the order a cycle and
-slot is the price."""
+_EVERY_SECONDS = 0.5
+"""From the begin of one cycle to that of the next. A record is under a checkpoint a second after it
+became durable; a line of the order a cycle and slot is the price."""
 
 
 class SequencerProgram:
@@ -33,22 +34,26 @@ class SequencerProgram:
 
     Args:
         sequencer: Opened.
+        pacer: By which the sequencer rests.
         metrics: Show how it goes.
     """
 
     def __init__(
         self,
         sequencer: Sequencer,
+        pacer: Pacer,
         metrics: SequencerMetrics,
         channel: Channel,
         log: structlog.typing.FilteringBoundLogger,
     ) -> None:
         self._sequencer = sequencer
+        self._pacer = pacer
         self._metrics = metrics
         self._channel = channel
         self._log = log
         self._stalled: dict[str, str] = {}
         self._told_to_stop = trio.Event()
+        self._is_behind = False
         metrics.size = sequencer.signed.size
 
     async def run(self) -> None:
@@ -57,20 +62,23 @@ class SequencerProgram:
             nursery.start_soon(self._obey)
             await self._channel.send(self._report("ready"))
             while True:
-                is_last = self._told_to_stop.is_set()
+                is_last, began_s = self._told_to_stop.is_set(), trio.current_time()
+                self._pacer.gives_way = not (is_last or self._is_behind)
                 found = await trio.to_thread.run_sync(self._cycle)
                 self._tell(found.stalled)
+                self._is_behind = found.has_more
                 if found.has_more:
                     continue
                 if is_last:
                     break
-                with trio.move_on_after(_EVERY_SECONDS):
+                with trio.move_on_at(began_s + _EVERY_SECONDS):
                     await self._told_to_stop.wait()
             await self._channel.send(self._report("stop"))
             nursery.cancel_scope.cancel()
 
     def _cycle(self) -> Cycle:
         began = time.perf_counter()
+        self._pacer.begin()  # in this thread, whose time it goes by
         found = self._sequencer.cycle(time.time_ns())
         self._metrics.cycled(found, self._sequencer.signed.size, time.perf_counter() - began)
         return found
@@ -100,13 +108,14 @@ async def _main(control: socket.socket) -> int:
     if not isinstance(first, Begin):
         return 0  # the supervisor is gone
     try:
-        sequencer = await _opened(first.settings, channel, log)
+        pacer = Pacer(time.thread_time)
+        sequencer = await _opened(first.settings, Stretches(pacer, time.sleep), channel, log)
         if sequencer is None:
             return 0
         metrics = SequencerMetrics(first.settings)
         _serve_metrics(first.settings, metrics)
         try:
-            await SequencerProgram(sequencer, metrics, channel, log).run()
+            await SequencerProgram(sequencer, pacer, metrics, channel, log).run()
         finally:
             sequencer.close()
     except* (PrivacyLogError, OSError) as failures:
@@ -118,7 +127,10 @@ async def _main(control: socket.socket) -> int:
 
 
 async def _opened(
-    settings: Config, channel: Channel, log: structlog.typing.FilteringBoundLogger
+    settings: Config,
+    pause: Stretches,
+    channel: Channel,
+    log: structlog.typing.FilteringBoundLogger,
 ) -> Sequencer | None:
     """Open the sequencer, once an earlier run is gone; None when told to stop meanwhile.
 
@@ -137,6 +149,7 @@ async def _opened(
             keys_folder=Path(settings.privacy_log.keys),
             signer=Signer(Path(archive.keys), archive.origin),
             now_ns=time.time_ns(),
+            pause=pause,
         )
 
     return await opened_once_free(

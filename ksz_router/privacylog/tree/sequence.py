@@ -14,7 +14,7 @@ size is ever signed with two roots. Pure of the clock: the caller passes the tim
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -31,13 +31,17 @@ from ksz_router.privacylog.tree.checkpoint import (
     Signer,
     parse_checkpoint,
 )
-from ksz_router.privacylog.tree.intake import Batch, Intake
+from ksz_router.privacylog.tree.intake import Intake
 from ksz_router.privacylog.tree.levels import Levels, TreeDamaged
 from ksz_router.privacylog.tree.merkle import EMPTY_ROOT, leaf_hashes
 from ksz_router.privacylog.tree.order import Line
 from ksz_router.privacylog.tree.order_writer import OrderWriter
 from ksz_router.privacylog.tree.places import read_line
 from ksz_router.privacylog.tree.salts import Salts
+from ksz_router.privacylog.tree.slot_tail import Batch
+
+_LEAVES_AT_ONCE = 1_024
+"""Added to the tree between two pauses: some milliseconds."""
 
 
 class Cycle(NamedTuple):
@@ -63,6 +67,7 @@ class Sequencer:
         keys_folder: Of the quarter keys.
         signer: Signs the checkpoints.
         now_ns: Unix nanoseconds.
+        pause: Called again and again while a cycle computes, so that it need not do so in one go.
         disk: For fault tests.
 
     Raises:
@@ -83,6 +88,7 @@ class Sequencer:
         keys_folder: Path,
         signer: Signer,
         now_ns: int,
+        pause: Callable[[], None] = lambda: None,
         disk: Disk = DISK,
     ) -> None:
         self._log = log
@@ -90,6 +96,7 @@ class Sequencer:
         self._tree = archive / "tree"
         self._keys = KeyRing(keys_folder)
         self._signer = signer
+        self._pause = pause
         self._disk = disk
         self._salts: dict[str, Salts] = {}
         self._hour = ""
@@ -168,7 +175,9 @@ class Sequencer:
         self._check_shown()
         self._levels.truncate(size)
         last = self._order.last_places()
-        self._intake = Intake(self._log, self._keys, last, self._sealed, self._disk)
+        self._intake = Intake(
+            self._log, self._keys, last, self._sealed, pause=self._pause, disk=self._disk
+        )
         self._held.append(self._intake)
         self._complete(
             ((line, self._read_again(line)) for line in self._order.order.lines(size)), now_ns
@@ -218,8 +227,12 @@ class Sequencer:
         added = 0
         for line, batch in ordered:
             assert len(batch.records) == line.records
-            salts = self._salts_of(batch).run(line.first_leaf, line.records)
-            self._levels.append(leaf_hashes(salts, batch.records))
+            salts = self._salts_of(batch)
+            for begin in range(0, line.records, _LEAVES_AT_ONCE):
+                records = batch.records[begin : begin + _LEAVES_AT_ONCE]
+                run = salts.run(line.first_leaf + begin, len(records))
+                self._levels.append(leaf_hashes(run, records))
+                self._pause()
             added += line.records
         if not added:
             return
