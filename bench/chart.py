@@ -14,8 +14,8 @@ _INK, _GRID = "#7b8794", "#7b8794"
 _PATTERNS = {"64x1": ("one at a time", "#2f81c9"), "64x16": ("pipelined by 16", "#d9772b")}
 _PAYLOADS = {"300 B": "", "2 kB": "5 3"}
 _PERCENTILES = {"p50": "", "p99": "5 3"}
-_PEERS = {"router": ("ksz_router", "#2a9d74"), "nats": ("nats-server", "#9a6fc4"),
-          "haproxy": ("HAProxy", "#8f99a5")}  # fmt: skip
+_PEERS = {"router": ("ksz_router", "#2a9d74"), "bare": ("its parts, no control", "#b5d8c7"),
+          "nats": ("nats-server", "#9a6fc4"), "haproxy": ("HAProxy", "#8f99a5")}  # fmt: skip
 _WORK = {
     "one_at_a_time": "one at a time, 300 B",
     "pipelined_300": "pipelined by 16, 300 B",
@@ -203,12 +203,12 @@ def _peers(peers: dict[str, Any]) -> list[str]:
                 figures += f" · {_median(cpu[name][work]):.1f} µs"
             width = max(1.0, 270 * rate / most)
             parts.append(
-                f'<rect x="{left}" y="{y:.1f}" width="{width:.1f}" height="14" rx="2" '
+                f'<rect x="{left}" y="{y:.1f}" width="{width:.1f}" height="11" rx="2" '
                 f'fill="{colour}"/>'
             )
-            parts.append(_text(left + width + 7, y + 11, figures, size=11))
-            y += 19
-        y += 20
+            parts.append(_text(left + width + 7, y + 9, figures, size=11))
+            y += 15
+        y += 18
     told = "HAProxy checks and records nothing, nats-server records nothing."
     parts.append(_text(left, y - 4, told, size=11))
     return parts

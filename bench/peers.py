@@ -1,7 +1,8 @@
 """``make bench-peers``: the router beside HAProxy and nats-server, on the same work.
 
 Ways from the same generator to the same source, in alternation in one run: the router, HAProxy as a
-TLS relay, nats-server as a broker of requests and replies, and nothing at all between the two.
+TLS relay, nats-server as a broker of requests and replies, a relay of the router's own parts that
+decides nothing (``bare.py``), and nothing at all between the two.
 All runs are saturations: they say how much there is, and what it costs, not how long it takes.
 ``docs/benchmarks.md`` explains the rules and keeps the figures.
 """
@@ -26,7 +27,7 @@ from ksz_router.limits import log_file_bytes
 
 CONNECTIONS = 64
 WARMUP_S = 1.0
-RELAYS = ("haproxy", "nats", "nats_one_inbox")
+RELAYS = ("haproxy", "nats", "nats_one_inbox", "bare")
 _DRAIN_S = 60.0
 
 
@@ -87,7 +88,9 @@ def _bench(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     releases = {name: release(name) for name in ("haproxy", "nats-server")}  # both are there
     world = World(folder, options={"privacy_log": {"file_bytes": log_file_bytes}})  # the default
     tls = world.stand.folder / "tls"
-    relays = Relays(folder / "relays", tls=tls, source_port=world.source_port)
+    relays = Relays(
+        folder / "relays", tls=tls, source_port=world.source_port, keys=world.stand.keys
+    )
     try:
         ways = _start(world, relays)
         ports = [world.stand.metrics_port + n for n in range(THREADS)]
@@ -113,15 +116,16 @@ def _bench(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 def _start(world: World, relays: Relays) -> list[Way]:
     """Start the router and what stands beside it; all that is idle costs next to nothing."""
     world.stand.start()
-    haproxy, nats = relays.start()
+    started = relays.start()
     nats_source = world.provide(SOURCE, relays.nats_port, **relays.nats_source_words())
     assert world.stand.process is not None
     router, source = world.stand.process.pid, world.source.pid
     return [
         Way("router", router, source, lambda _: {}),
-        Way("haproxy", haproxy, source, lambda _: {"port": relays.haproxy_port}),
-        Way("nats", nats, nats_source.pid, relays.nats_words),
-        Way("nats_one_inbox", nats, nats_source.pid, relays.nats_one_inbox_words),
+        Way("haproxy", started.haproxy, source, lambda _: {"port": relays.haproxy_port}),
+        Way("nats", started.nats, nats_source.pid, relays.nats_words),
+        Way("nats_one_inbox", started.nats, nats_source.pid, relays.nats_one_inbox_words),
+        Way("bare", started.bare, source, lambda _: {"port": relays.bare_port}),
         Way("none", None, source, lambda _: {"port": world.source_port}),
     ]
 

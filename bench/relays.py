@@ -1,7 +1,7 @@
-"""The relays that stand beside the router in ``bench-peers``: HAProxy and nats-server.
+"""The relays that stand beside the router in ``bench-peers``: HAProxy, nats-server, the bare one.
 
-Each is started with one configuration of ``bench/peers/``, on loopback, and shows and presents the
-router's own certificate.
+Each is started on loopback, and shows and presents the router's own certificate; the first two with
+one configuration of ``bench/peers/``.
 """
 
 import os
@@ -9,14 +9,15 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.world import CENTRE, CONSULTATION, SOURCE, BenchError
-from contrib.stand import free_ports
+from contrib.stand import ROOT, free_ports
 from ksz_router.tls import ALPN
 
 TEMPLATES = Path(__file__).with_name("peers")
@@ -29,26 +30,36 @@ _NUMBER, _TOKEN = "0000", "00000000"
 _READY_S, _STOP_S = 20.0, 20.0
 
 
+class Started(NamedTuple):
+    """The processes of the relays, each with those that it started."""
+
+    haproxy: int
+    nats: int
+    bare: int
+
+
 class Relays:
-    """HAProxy, in front of a source, and nats-server, which a source has to dial.
+    """HAProxy and the bare relay in front of a source, and nats-server, which a source has to dial.
 
     Attributes:
-        haproxy_port, nats_port: Where they listen.
+        haproxy_port, nats_port, bare_port: Where they listen.
+        bare_line: The command that starts the bare relay.
         haproxy_config, nats_config: What they are started with; written at once.
     """
 
-    def __init__(self, folder: Path, *, tls: Path, source_port: int) -> None:
+    def __init__(self, folder: Path, *, tls: Path, source_port: int, keys: Path) -> None:
         """Write their configurations, and start nothing.
 
         Args:
             folder: Where all that they read and print goes.
             tls: The folder of a test PKI.
-            source_port: Of the source behind HAProxy.
+            source_port: Of the source behind HAProxy and the bare relay.
+            keys: Of the privacy log, for what the bare relay writes.
         """
         self._folder = folder
         self._processes: list[subprocess.Popen[bytes]] = []
         folder.mkdir(exist_ok=True)
-        self.haproxy_port, self.nats_port = free_ports(2)
+        self.haproxy_port, self.nats_port, self.bare_port = free_ports(3)
         both = folder / "router.pem"
         both.write_bytes((tls / "router.crt").read_bytes() + (tls / "router.key").read_bytes())
         both.chmod(0o600)
@@ -67,9 +78,11 @@ class Relays:
         }
         self.haproxy_config = self._write("haproxy.cfg", words | {"port": self.haproxy_port})
         self.nats_config = self._write("nats.conf", words | {"port": self.nats_port})
+        bare = (self.bare_port, source_port, f"urn:kbo:{SOURCE}", tls, folder / "log", keys)
+        self.bare_line = [sys.executable, "-m", "bench.bare", *map(str, bare)]
 
-    def start(self) -> tuple[int, int]:
-        """Start both; return the process of HAProxy and that of nats-server.
+    def start(self) -> Started:
+        """Start all of them.
 
         Raises:
             BenchError: one is not installed, or does not start.
@@ -78,16 +91,22 @@ class Relays:
         lines = (
             ([haproxy, "-db", "-f", str(self.haproxy_config)], self.haproxy_port),
             ([nats, "-c", str(self.nats_config)], self.nats_port),
+            (self.bare_line, self.bare_port),
         )
         environment = os.environ | {"GOMAXPROCS": str(THREADS)}
         for line, port in lines:
             with (self._folder / "output").open("ab") as output:
                 process = subprocess.Popen(
-                    line, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
+                    line,
+                    cwd=ROOT,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env=environment,
                 )
             self._processes.append(process)
-            self._await_port(port, process)
-        return self._processes[0].pid, self._processes[1].pid
+            self.await_port(port, process)
+        return Started(*[process.pid for process in self._processes])
 
     def nats_source_words(self) -> dict[str, Any]:
         """What a source is to be told to serve on the NATS server, beside the port."""
@@ -121,7 +140,7 @@ class Relays:
         }, frame
 
     def close(self) -> None:
-        """End both; whoever is connected is cut off."""
+        """End all of them; whoever is connected is cut off."""
         for process in self._processes:
             process.terminate()
         for process in self._processes:
@@ -137,7 +156,8 @@ class Relays:
         file.write_text(Template(text).substitute(words), encoding="utf-8")
         return file
 
-    def _await_port(self, port: int, process: "subprocess.Popen[bytes]") -> None:
+    def await_port(self, port: int, process: "subprocess.Popen[bytes]") -> None:
+        """Wait until a relay listens; BenchError if it ends before, or does not in time."""
         ends_at = time.monotonic() + _READY_S
         while process.poll() is None and time.monotonic() < ends_at:
             with socket.socket() as sock:

@@ -121,18 +121,18 @@ def test_it_lets_others_go_first(ground: Ground) -> None:
 
 
 class Watched(SealerProgram):
-    """Notes under which scheduling class each turn is worked, and whether entries come."""
+    """Notes under which scheduling class each turn is worked, and whether it is behind."""
 
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
         self.turns: list[tuple[bool, int]] = []
 
     def _turn(self) -> bool:
-        self.turns.append((self._pace.gives_way, os.sched_getscheduler(0)))
+        self.turns.append((self._pace.is_behind, os.sched_getscheduler(0)))
         return super()._turn()
 
 
-def test_it_gives_way_by_class_while_entries_come(ground: Ground) -> None:
+def test_it_works_in_the_idle_class_unless_it_is_behind(ground: Ground) -> None:
     """A niced thread keeps a processor to the end of its time slice; one of the idle class not."""
     now_us = time.time_ns() // 1000
     writer = ground.world.open(slot=SLOT)
@@ -143,17 +143,13 @@ def test_it_gives_way_by_class_while_entries_come(ground: Ground) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(program.run)
             await until(lambda: newest(ground.archive))
-            program._pace.look(0, 0, now_us)
-            program._pace.look(100, 0, now_us + 1_000_000)  # nobody to give way to
+            program._pace.look(20_000_000, 16_000_001, now_us)
             turns = len(program.turns)
             await until(lambda: len(program.turns) > turns + 1)
             nursery.cancel_scope.cancel()
         here.close()
         there.close()
-        assert dict(program.turns) == {
-            True: os.SCHED_IDLE,
-            False: os.SCHED_OTHER,
-        }
+        assert dict(program.turns) == {False: os.SCHED_IDLE, True: os.SCHED_OTHER}
 
     trio.run(main)
     writer.close()

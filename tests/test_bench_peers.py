@@ -7,16 +7,21 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from bench import bare, machine, world
 from bench import peers as bench
 from bench import relays as beside
-from bench import world
-from contrib.stand import free_ports
+from contrib.stand import ROOT, free_ports
+from ksz_router.privacylog.keys import KeyRing
+from ksz_router.privacylog.recovery import scan
+from ksz_router.privacylog.slots import file_of, slot_folders
 from ksz_router.tls import ALPN
 
 _PATH = "/usr/bin:/usr/local/bin:/usr/sbin:/usr/local/sbin"
@@ -38,6 +43,7 @@ class Ground(NamedTuple):
 
     folder: Path
     tls: Path
+    keys: Path
     load: Path
     source_port: int
 
@@ -95,20 +101,24 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     names = [f"--institution={kbo}=urn:kbo:{kbo}" for kbo in (world.SOURCE, world.CENTRE)]
     line = [sys.executable, "-m", "ksz_router", "keys", "testpki", str(tls), *names]
     subprocess.run(line, capture_output=True, check=True)
-    made = Ground(folder, tls, load, free_ports(1)[0])
+    keys = folder / "keys"
+    line = [sys.executable, "-m", "ksz_router", "keys", "quarter", "--folder", str(keys)]
+    subprocess.run(line, capture_output=True, check=True)
+    made = Ground(folder, tls, keys, load, free_ports(1)[0])
     with _source(made.line("provide", world.SOURCE, port=made.source_port)):
         yield made
 
 
 @pytest.fixture
 def peers(ground: Ground, tmp_path: Path) -> beside.Relays:
-    """Both configured for the source of the ground; not started."""
-    return beside.Relays(tmp_path, tls=ground.tls, source_port=ground.source_port)
+    """All configured for the source of the ground; not started."""
+    port = ground.source_port
+    return beside.Relays(tmp_path, tls=ground.tls, source_port=port, keys=ground.keys)
 
 
 @pytest.fixture
 def started(ground: Ground, peers: beside.Relays) -> Iterator[beside.Relays]:
-    """Both running, a source on the NATS server too."""
+    """All running, a source on the NATS server too."""
     try:
         peers.start()
         words = {"port": peers.nats_port} | peers.nats_source_words()
@@ -131,6 +141,28 @@ def test_a_source_answers_without_a_router(ground: Ground) -> None:
     assert report["codes"].keys() == {"10001"}
 
 
+def test_the_bare_relay_records_all_that_it_passes_on(
+    ground: Ground, peers: beside.Relays, tmp_path: Path
+) -> None:
+    """A record for each request and each reply, as the router's are; it ends with its parent."""
+    with subprocess.Popen(peers.bare_line, cwd=ROOT) as relay:
+        try:
+            peers.await_port(peers.bare_port, relay)
+            report = ground.generate(port=peers.bare_port)
+            processes = machine.processes_under(relay.pid)
+        finally:
+            relay.terminate()
+    assert _answered_all(report)
+    ends_at = time.monotonic() + 10.0
+    while any(Path(f"/proc/{process}").exists() for process in processes):
+        assert time.monotonic() < ends_at
+    found = Counter[int]()
+    for slot in slot_folders(tmp_path / "log"):
+        scan(file_of(slot, 1), KeyRing(ground.keys), lambda n: found.update(map(len, n.records)))
+    assert len(processes) == 1 + bare.PROCESSES
+    assert found == {248: report["sent"], 166: report["sent"]}
+
+
 @pytest.mark.skipif(not HAS_HAPROXY, reason="haproxy is not installed")
 def test_haproxy_takes_its_configuration(peers: beside.Relays) -> None:
     """And has nothing to warn of."""
@@ -150,7 +182,8 @@ def test_nats_server_takes_its_configuration(peers: beside.Relays) -> None:
 @needs_both
 def test_the_load_is_answered_through_each(ground: Ground, started: beside.Relays) -> None:
     """HAProxy hands frames on, and nats-server requests and replies, in both forms."""
-    assert _answered_all(ground.generate(port=started.haproxy_port))
+    for port in (started.haproxy_port, started.bare_port):
+        assert _answered_all(ground.generate(port=port))
     for words in (started.nats_words(300), started.nats_one_inbox_words(300)):
         assert _answered_all(ground.generate(**words))
 

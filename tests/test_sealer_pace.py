@@ -59,6 +59,7 @@ def test_it_gives_way_while_entries_come_and_it_is_not_far_behind(
     times.worked_s = 0.5
     pace()
     assert times.rests == [rested_s]
+    assert pace.is_behind is (waiting > 16_000_000)
 
 
 def test_it_gives_way_before_it_knows_whether_entries_come() -> None:

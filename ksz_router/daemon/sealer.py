@@ -52,19 +52,17 @@ class SealerPace:
         self._pacer.rest = _REST_AT_EASE
         self._rest = rest
         self._seen: tuple[int, int] | None = None
+        self.is_behind = False
+        """What waits may outgrow the disk: it works as soon as others do."""
 
     def look(self, leaves: int, waiting: int, now_us: int) -> None:
         """See what is going on: how many leaves there are, and how many of them wait."""
+        self.is_behind = waiting > _BEHIND_LEAVES
         if self._seen is not None and now_us > self._seen[1]:
             per_s = (leaves - self._seen[0]) * 1e6 / (now_us - self._seen[1])
-            self._pacer.gives_way = per_s > _TRAFFIC_PER_S and waiting <= _BEHIND_LEAVES
+            self._pacer.gives_way = per_s > _TRAFFIC_PER_S and not self.is_behind
         self._pacer.rest = _REST_AT_EASE if waiting <= _LAGS_LEAVES else REST
         self._seen = leaves, now_us
-
-    @property
-    def gives_way(self) -> bool:
-        """Somebody is served meanwhile, and it is not far behind."""
-        return self._pacer.gives_way
 
     def __call__(self) -> None:
         """Rest for as long as is due after what was done since the last time."""
@@ -124,7 +122,7 @@ class SealerProgram:
                     await trio.sleep(_EVERY_SECONDS)
 
     def _work(self) -> bool:
-        return when_idle(self._turn) if self._pace.gives_way else self._turn()
+        return self._turn() if self._pace.is_behind else when_idle(self._turn)
 
     def _turn(self) -> bool:
         """Seal a step, else sweep and merge; say whether there may be more to do at once."""
