@@ -24,7 +24,7 @@ from ksz_router.limits import log_file_bytes
 
 MINUTES, OFFERED_PER_S, OUTSTANDING, PAYLOAD_BYTES = 15.0, 5_000, 64, 300
 SETTLE_S = 60.0
-"""What a router takes until it has what it works with, at most a fifth of the run."""
+"""What a router takes until it has what it works with; and the window of a median of memory."""
 _FINISH_SECONDS_MAX = 120.0
 
 
@@ -90,7 +90,7 @@ def _bench(folder: Path, seconds: float, rate: int) -> dict[str, Any]:
     latency = {name: round(us / 1e3, 2) for name, us in report["latency_us"].items()}
     return {
         "bench": "soak",
-        **growth(samples, min(SETTLE_S, seconds / 5), seconds / 3),
+        **growth(samples, min(SETTLE_S, seconds / 5)),
         **{name: report[name] for name in ("lost", "doubled", "unsent")},
         "not_answered_with_data": report["wrong"],
         "worker_restarts": restarts,
@@ -150,15 +150,11 @@ def _memory_mib(pids: Sequence[int]) -> tuple[float, float]:
     return own_kib / 1024, resident_kib / 1024
 
 
-def growth(samples: Sequence[Sample], settle_s: float, window_s: float) -> dict[str, float]:
-    """Return how much memory grew from the window after warming up to the last one.
-
-    What the sealer works with comes and goes by a third of all, in minutes: a window is to be long.
-    """
+def growth(samples: Sequence[Sample], window_s: float) -> dict[str, float]:
+    """Return how much memory grew from the window after warming up to the last one."""
     if len(samples) < 2:
         raise BenchError("too short to say anything of memory")
-    ends_s = settle_s + window_s
-    first = [one for one in samples if settle_s <= one.second < ends_s] or samples[:1]
+    first = [one for one in samples if window_s <= one.second < 2 * window_s] or samples[:1]
     last = [one for one in samples if one.second >= samples[-1].second - window_s]
     own, resident = (
         [statistics.median(getattr(one, name) for one in window) for window in (first, last)]

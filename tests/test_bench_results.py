@@ -202,6 +202,6 @@ def test_growth_of_memory_is_between_windows_not_moments() -> None:
     """Warming up does not count, nor does one sample that is out of the way."""
     own = [20.0, 90.0, 100.0, 100.0, 180.0, 100.5, 104.0, 104.0, 103.0, 400.0]
     samples = [Sample(30.0 * n, mib, 2 * mib) for n, mib in enumerate(own)]
-    found = growth(samples, 60.0, 60.0)
+    found = growth(samples, 60.0)
     assert found["rss_growth_mib"] == 4.0  # from 100.0 at 60 to 90 s to 104.0 at 210 to 270 s
     assert found["resident_growth_mib"] == 8.0

@@ -1,7 +1,7 @@
 """The process of the sealer: takes its first order, and seals until told to stop.
 
-Started by the supervisor beside the workers, and niced: traffic comes first. Told to stop, it does
-so at once.
+Started by the supervisor beside the workers, and niced; its work is in the idle class unless it is
+far behind: traffic comes first. Told to stop, it does so at once.
 """
 
 import importlib
