@@ -7,6 +7,7 @@ sequencer, the sealer and the verifiers run. Sizes are those after merging, over
 import statistics
 import time
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,12 +21,14 @@ from ksz_router.limits import MIB, log_file_bytes
 from ksz_router.privacylog.archive import segment
 from ksz_router.privacylog.archive.canon import to_records
 from ksz_router.privacylog.archive.chain import catalog, newest, quarters
-from ksz_router.privacylog.archive.leaves import compare, gather
+from ksz_router.privacylog.archive.leaves import Gathering, compare
 from ksz_router.privacylog.archive.merge import merge
 from ksz_router.privacylog.archive.ordered import Ordered
+from ksz_router.privacylog.archive.pieces import reread, write
 from ksz_router.privacylog.archive.places import file_of
 from ksz_router.privacylog.archive.runs import plan
 from ksz_router.privacylog.archive.seal import SLOT, Grounds, Sealer
+from ksz_router.privacylog.archive.step_files import Truth
 from ksz_router.privacylog.archive.verify_fast import Place
 from ksz_router.privacylog.archive.verify_full import verify_full
 from ksz_router.privacylog.keys import KeyRing, Tokens, make, quarter_of
@@ -176,12 +179,12 @@ def _truth_per_s(bench: Bench, leaves_max: int) -> int:
     def work() -> int:
         with Ordered(bench.log, bench.archive / "order", bench.ring) as ordered:
             taken = ordered.take(0, bench.sequencer.signed.size)
-            gathered = gather(taken, leaves_max)
-        for leaves in gathered.parts:
-            data = segment.encode("t", leaves.table(_NODE))
-            written = segment.write(file, data, pause=lambda: None)
-            compare(segment.reread(file, written), leaves, levels)
-        return gathered.end
+            gathering = Gathering(taken, leaves_max)
+            for _, pieces in groupby(gathering, key=lambda piece: piece.keys.id):
+                truth = Truth(pieces, _NODE)
+                written = write(file, truth.encoded(), pause=lambda: None)
+                compare(reread(file, written), truth.stretch, levels)
+        return gathering.end
 
     try:
         return _per_s("sealed as truth", work, _ROUNDS)

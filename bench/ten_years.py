@@ -29,9 +29,10 @@ from bench.ten_years_truth import NODE, Patterns, Quarter
 from bench.traffic import Traffic
 from ksz_router.limits import log_file_bytes
 from ksz_router.privacylog.archive import chain, segment
-from ksz_router.privacylog.archive.exchange_rows import derive
+from ksz_router.privacylog.archive.exchange_rows import derive, narrowed
 from ksz_router.privacylog.archive.manifest import Manifest, SealedFile
 from ksz_router.privacylog.archive.merge import PART_ROWS_MAX
+from ksz_router.privacylog.archive.pieces import write
 from ksz_router.privacylog.archive.places import file_of, sealed_path
 from ksz_router.privacylog.archive.schema import SORTED_BY
 from ksz_router.privacylog.keys import (
@@ -165,25 +166,31 @@ def _whole_quarter(archive: Path, quarter: Quarter, patterns: Patterns) -> Itera
     tables = []
     for table in ten_years_truth.truth(quarter, patterns, _ROWS_OF_TRUTH):
         yield _write(archive, quarter, "t", table)
-        tables.append(table)
-    derived = derive(pa.concat_tables(tables), [])
+        tables.append(narrowed(table))
+    derived = derive(tables, [])
     leaves = quarter.first_leaf, quarter.first_leaf + sum(map(len, tables))
     del tables
-    for kind, rows, cuts in (
-        ("p", derived.p, pieces(len(derived.p), PART_ROWS_MAX["p"])),
-        ("u", derived.u, [0, len(derived.u) // 2, len(derived.u)]),
-        ("k", derived.k, key_cuts(derived.k)),
-    ):
-        for part, (begin, end) in enumerate(pairwise(cuts)):
+    for kind in "puk":
+        rows = getattr(derived, kind)
+        for part, (begin, end) in enumerate(pairwise(_cuts(kind, rows))):
             piece = rows.slice(begin, end - begin)
             yield _write(archive, quarter, kind, piece, level=_LEVEL, leaves=leaves, part=part)
     yield _write(archive, quarter, "r", derived.r, level=_LEVEL, leaves=leaves)
 
 
+def _cuts(kind: str, rows: pa.Table) -> list[int]:
+    """Return where the rows of a kind are cut into parts."""
+    if kind == "k":
+        return key_cuts(rows)
+    if kind == "p":
+        return pieces(len(rows), PART_ROWS_MAX["p"])
+    return [0, len(rows) // 2, len(rows)]
+
+
 def _run(archive: Path, quarter: Quarter, patterns: Patterns) -> Iterator[SealedFile]:
     """Write what one step of the sealer adds."""
     (table,) = ten_years_truth.truth(quarter, patterns, _ROWS_OF_TRUTH)
-    derived = derive(table, [])
+    derived = derive([narrowed(table)], [])
     leaves = quarter.first_leaf, quarter.first_leaf + len(table)
     yield _write(archive, quarter, "t", table)
     for kind in "pukr":
@@ -204,7 +211,7 @@ def _write(
     if leaves is None:
         leaves = rows["seq"][0].as_py(), rows["seq"][-1].as_py() + 1
     path = sealed_path(kind, quarter.keys.quarter, *leaves, level=level, part=part)
-    written = segment.write(file_of(archive, path), segment.encode(kind, rows), pause=_no_pause)
+    written = write(file_of(archive, path), segment.encode(kind, rows), pause=_no_pause)
     key = SORTED_BY[kind][0]
     name = quarter.keys.quarter
     return SealedFile(

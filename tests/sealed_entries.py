@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ksz_router.privacylog.archive.chain import append
 from ksz_router.privacylog.archive.columns import to_table
-from ksz_router.privacylog.archive.exchange_rows import derive
+from ksz_router.privacylog.archive.exchange_rows import derive, narrowed
 from ksz_router.privacylog.archive.manifest import Cursor, Manifest, SealedFile
 from ksz_router.privacylog.archive.places import file_of, sealed_path
 from ksz_router.privacylog.archive.segment import encode
@@ -24,7 +24,7 @@ def seal_entries(archive: Path, entries: Sequence[Entry], keys: Path) -> None:
     )  # fmt: skip
     times = [entry.at_us for entry in entries]
     files = []
-    for kind, table in (("t", truth), ("k", derive(truth, []).k)):
+    for kind, table in (("t", truth), ("k", derive([narrowed(truth)], []).k)):
         path = sealed_path(kind, quarter, 0, count)
         data = encode(kind, table).to_pybytes()
         file_of(archive, path).parent.mkdir(parents=True)

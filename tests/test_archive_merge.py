@@ -12,13 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from ksz_router.privacylog.archive import segment
-from ksz_router.privacylog.archive.exchange_rows import Derived, derive
+from ksz_router.privacylog.archive.exchange_rows import Derived, derive, narrowed
 from ksz_router.privacylog.archive.manifest import Carried, SealedFile
 from ksz_router.privacylog.archive.merge import forget, merge
+from ksz_router.privacylog.archive.pieces import SegmentRefused, write
 from ksz_router.privacylog.archive.places import file_of, sealed_path
 from ksz_router.privacylog.archive.runs import FAN_IN, Merge, plan
 from ksz_router.privacylog.archive.schema import SCHEMAS, SORTED_BY
-from ksz_router.privacylog.archive.segment import SegmentRefused, encode, write
+from ksz_router.privacylog.archive.segment import encode
 from ksz_router.privacylog.durable import Disk
 from ksz_router.privacylog.entry import Entry, Kind
 from tests.test_archive_rows import placed
@@ -66,8 +67,9 @@ def runs(
     size = len(log) // count
     for at in range(count):
         part = log[at * size : (at + 1) * size]
-        steps.append(derive(truth_of(part), carried))
-        carried = steps[-1].carry
+        truth = truth_of(part)
+        steps.append(derive([narrowed(truth)], carried))
+        carried = steps[-1].carry(truth.take(pa.array(steps[-1].open)))
         leaves = part[0].seq, part[-1].seq + 1
         files += [put(archive, kind, getattr(steps[-1], kind), leaves) for kind in kinds]
     return files, steps

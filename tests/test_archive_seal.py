@@ -11,9 +11,10 @@ from ksz_router.privacylog.archive import leaves
 from ksz_router.privacylog.archive.canon import to_records
 from ksz_router.privacylog.archive.chain import carried, catalog, newest, read_chain
 from ksz_router.privacylog.archive.columns import to_table
+from ksz_router.privacylog.archive.pieces import SegmentRefused
 from ksz_router.privacylog.archive.places import file_of, manifest_file, sealed_path
 from ksz_router.privacylog.archive.seal import LEAVES_READY, SLOT, WAIT_US, SealRefused
-from ksz_router.privacylog.archive.segment import SegmentRefused, rows_of
+from ksz_router.privacylog.archive.segment import rows_of
 from ksz_router.privacylog.durable import Disk
 from ksz_router.privacylog.entry import Kind, parse
 from ksz_router.privacylog.keys import quarter_begin_ns
@@ -358,6 +359,17 @@ def test_a_write_ahead_file_that_changed_is_not_sealed(ground: Ground) -> None:
     refused(ground, LogCorrupt, "damaged or missing")
     file.unlink()
     refused(ground, LogCorrupt, "missing")
+
+
+def test_what_was_ordered_is_sealed_from_the_folder_it_was_renamed_to(ground: Ground) -> None:
+    """Where it was, another run of the slot may have begun a file of the same number."""
+    world = ground.world
+    commit(ground, world.request(1), world.request(2))
+    ground.sequence()
+    world.slot.rename(world.log / "q-2026-11-22-w0")
+    commit(ground, world.request(3))
+    ground.seal()
+    assert ground.truth() == [world.request(number) for number in (1, 2, 3)]
 
 
 def test_a_checkpoint_that_was_set_back_is_refused(ground: Ground) -> None:

@@ -15,6 +15,7 @@ import structlog
 import trio
 
 from ksz_router.config import Archive, Config, Node, PrivacyLog
+from ksz_router.daemon import sealer
 from ksz_router.daemon.companion import Companion
 from ksz_router.daemon.control import Channel, pair
 from ksz_router.daemon.sealer import SealerProgram
@@ -153,6 +154,44 @@ def test_it_works_in_the_idle_class_unless_it_is_behind(ground: Ground) -> None:
 
     trio.run(main)
     writer.close()
+
+
+class Endless(Watched):
+    """Has a step that takes as long as little waits, with the pauses that steps have."""
+
+    def _turn(self) -> bool:
+        behind = super()._turn
+        self.turns.append((self._pace.is_behind, os.sched_getscheduler(0)))
+        while not self._pace.is_behind:
+            self._pace()
+        self._pace()
+        self.turns.pop()
+        return behind()
+
+
+def test_a_step_of_the_idle_class_ends_when_too_much_waits(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is seen while the step is under way, and begun again where others give way to it."""
+    monkeypatch.setattr(sealer, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(sealer, "_BEHIND_LEAVES", 2)
+    writer = ground.world.open(slot=SLOT)
+
+    async def main() -> None:
+        here, there = map(Channel, pair())
+        program = Endless(settings(ground), writer, here, LOG)
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(program.run)
+                await until(lambda: newest(ground.archive))
+                nursery.cancel_scope.cancel()
+        here.close()
+        there.close()
+        assert program.turns[:2] == [(False, os.SCHED_IDLE), (True, os.SCHED_OTHER)]
+
+    trio.run(main)
+    writer.close()
+    assert ground.truth() == ground.records
 
 
 def test_what_it_cannot_use_ends_it(ground: Ground, capfd: pytest.CaptureFixture[str]) -> None:

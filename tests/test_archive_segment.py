@@ -1,6 +1,8 @@
 """Sealed files: what is written is read again, paced and flushed, and nothing half is believed."""
 
 import errno
+from contextlib import nullcontext, suppress
+from hashlib import sha256
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,15 +11,16 @@ import pytest
 
 from ksz_router.privacylog.archive.canon import to_records
 from ksz_router.privacylog.archive.columns import to_table
-from ksz_router.privacylog.archive.schema import SCHEMAS, TRUTH
-from ksz_router.privacylog.archive.segment import (
+from ksz_router.privacylog.archive.pieces import (
+    Pieces,
     SegmentRefused,
-    encode,
+    check,
     is_partial,
     reread,
-    rows_of,
     write,
 )
+from ksz_router.privacylog.archive.schema import SCHEMAS, TRUTH
+from ksz_router.privacylog.archive.segment import encode, rows_of, write_groups
 from ksz_router.privacylog.durable import Disk
 from ksz_router.privacylog.entry import Entry, Kind, canonical
 
@@ -150,6 +153,54 @@ def test_a_disk_that_refuses_leaves_no_file_of_that_name(tmp_path: Path, refuse_
     written = write(file, b"whole", pause=lambda: None)
     assert [path.name for path in tmp_path.iterdir()] == ["x.parquet"]
     assert reread(file, written) == b"whole"
+
+
+@pytest.mark.parametrize("refuse_from", range(4))
+def test_a_file_that_is_written_while_it_is_made_is_no_other(
+    tmp_path: Path, refuse_from: int
+) -> None:
+    """What fails below arrow is told as it was, and nothing is written to that file any more."""
+    file, disk = tmp_path / "x.parquet", Watched(refuse_from)
+    table = SCHEMAS["k"].empty_table()
+    with pytest.raises(OSError, match="refused") if refuse_from < 3 else nullcontext():
+        write_groups(file, "k", [table], pause=lambda: None, disk=disk)
+    assert len(disk.calls) == min(refuse_from + 1, 3)
+    assert file.exists() is (refuse_from == 3)
+    written = write_groups(file, "k", [table], pause=lambda: None)
+    check(file, written)
+    assert file.read_bytes() == encode("k", table).to_pybytes()
+
+
+def test_after_a_failure_nothing_more_is_written(tmp_path: Path) -> None:
+    """Whatever arrow still hands over to end its file; and it does not get its name."""
+    disk = Watched(1)
+    with (
+        pytest.raises(OSError, match="could not be written"),
+        Pieces(tmp_path / "x.parquet", lambda: None, disk) as pieces,
+    ):
+        with suppress(OSError):
+            pieces.write(bytes(CHUNK))
+        pieces.write(bytes(2 * CHUNK))
+    assert [what for what, _ in disk.calls] == ["write", "flush"]
+    assert all(is_partial(path.name) for path in tmp_path.iterdir())
+
+
+def test_a_pause_may_end_what_is_written(tmp_path: Path) -> None:
+    """Arrow hands on what it raises, and the file does not get its name."""
+
+    def pause() -> None:
+        raise KeyError("enough")
+
+    rows = range(CHUNK // 8)
+    keys = pa.array([sha256(b"%d" % row).digest()[:16] for row in rows], pa.binary(16))
+    columns = {"q": ["2026Q4"] * len(rows), "b": pa.array([0] * len(rows), pa.int16())}
+    table = pa.table({**columns, "node": ["a"] * len(rows), "key": keys, "seq": [*rows]})
+    for groups in ([table], [table, table]):
+        disk = Watched()
+        with pytest.raises(KeyError, match="enough"):
+            write_groups(tmp_path / "x.parquet", "k", groups, pause=pause, disk=disk)
+        assert [what for what, _ in disk.calls] == ["write", "flush"]
+    assert all(is_partial(path.name) for path in tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("damage", ["flipped", "shorter", "longer", "missing"])

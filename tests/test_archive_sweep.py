@@ -9,9 +9,9 @@ import pytest
 from ksz_router.config import Archive, Config, Ledger, Node, PrivacyLog
 from ksz_router.daemon.ledger_from_log import ready
 from ksz_router.privacylog.archive.chain import newest
+from ksz_router.privacylog.archive.pieces import SegmentRefused
 from ksz_router.privacylog.archive.places import file_of, sealed_path
 from ksz_router.privacylog.archive.seal import SLOT
-from ksz_router.privacylog.archive.segment import SegmentRefused
 from ksz_router.privacylog.archive.sweep import Leftovers, Limits, sweep_log
 from ksz_router.privacylog.entry import canonical, parse
 from ksz_router.privacylog.recovery import LogCorrupt

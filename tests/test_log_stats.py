@@ -18,7 +18,7 @@ from ksz_router.cli.log_stats import bar_text
 from ksz_router.codes import Code
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.privacylog.archive.columns import to_table
-from ksz_router.privacylog.archive.exchange_rows import derive
+from ksz_router.privacylog.archive.exchange_rows import derive, narrowed
 from ksz_router.privacylog.archive.places import file_of
 from ksz_router.privacylog.archive.statistics import BY, Totals, read_statistics
 from ksz_router.privacylog.entry import Entry, Kind, canonical
@@ -206,7 +206,7 @@ def test_figures_are_the_plain_sums_over_the_entries(
         record_numbers=range(len(records)),
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("archive")
-    seal(folder, derive(table, []).r.to_pylist())
+    seal(folder, derive([narrowed(table)], []).r.to_pylist())
     found = read_statistics(folder, ["service", "requester"])
     assert found.totals == plain_sum(drawn)
     for name in ("service", "requester"):

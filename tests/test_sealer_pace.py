@@ -3,7 +3,7 @@
 import pytest
 
 from ksz_router.daemon.pacer import Pacer
-from ksz_router.daemon.sealer import SealerPace
+from ksz_router.daemon.sealer import HandedOver, SealerPace
 
 
 class Times:
@@ -60,6 +60,20 @@ def test_it_gives_way_while_entries_come_and_it_is_not_far_behind(
     pace()
     assert times.rests == [rested_s]
     assert pace.is_behind is (waiting > 16_000_000)
+
+
+def test_far_behind_it_leaves_the_idle_class_at_the_next_rest() -> None:
+    """Its thread cannot, so what is under way ends there; outside that class it goes on."""
+    times = Times()
+    pace = times.pace()
+    pace.count(16_000_001)
+    pace()
+    pace.in_idle_class = True
+    with pytest.raises(HandedOver):
+        pace()
+    pace.count(16_000_000)
+    pace()
+    assert len(times.rests) == 2
 
 
 def test_it_gives_way_before_it_knows_whether_entries_come() -> None:

@@ -6,6 +6,7 @@ part of the archive, and the next run does it again.
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -26,6 +27,8 @@ from ksz_router.privacylog.writer import Writer
 
 _EVERY_SECONDS = 1.0
 _SWEEP_SECONDS = 60.0
+_LOOK_SECONDS = 5.0
+"""From one look at what waits to the next, while a step is under way."""
 _DAY_US = 86_400_000_000
 _PIECE_SECONDS = 0.002
 """Between two pieces that are written, at least."""
@@ -37,6 +40,10 @@ _BEHIND_LEAVES = 16_000_000
 """Where more waits, it does not rest any more: some three gigabytes of write-ahead files."""
 _TRAFFIC_PER_S = 100.0
 """Entries: where fewer come there is nobody to give way to."""
+
+
+class HandedOver(Exception):
+    """What was begun in the idle class is to be begun again outside it."""
 
 
 class SealerPace:
@@ -54,10 +61,16 @@ class SealerPace:
         self._seen: tuple[int, int] | None = None
         self.is_behind = False
         """What waits may outgrow the disk: it works as soon as others do."""
+        self.in_idle_class = False
+        """What is under way is in the idle class, which its thread cannot leave."""
+
+    def count(self, waiting: int) -> None:
+        """See how many leaves wait; called beside what is under way, too."""
+        self.is_behind = waiting > _BEHIND_LEAVES
 
     def look(self, leaves: int, waiting: int, now_us: int) -> None:
         """See what is going on: how many leaves there are, and how many of them wait."""
-        self.is_behind = waiting > _BEHIND_LEAVES
+        self.count(waiting)
         if self._seen is not None and now_us > self._seen[1]:
             per_s = (leaves - self._seen[0]) * 1e6 / (now_us - self._seen[1])
             self._pacer.gives_way = per_s > _TRAFFIC_PER_S and not self.is_behind
@@ -65,7 +78,13 @@ class SealerPace:
         self._seen = leaves, now_us
 
     def __call__(self) -> None:
-        """Rest for as long as is due after what was done since the last time."""
+        """Rest for as long as is due after what was done since the last time.
+
+        Raises:
+            HandedOver: it is far behind, and in the idle class.
+        """
+        if self.is_behind and self.in_idle_class:
+            raise HandedOver
         self._rest(max(self._pacer.due_s(), _PIECE_SECONDS))
         self._pacer.begin()
 
@@ -113,6 +132,7 @@ class SealerProgram:
         """Work until told to stop; what is under way then is left as it is."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._obey, nursery.cancel_scope)
+            nursery.start_soon(self._watch)
             await self._channel.send(self._report("ready"))
             while True:
                 self.is_idle = False
@@ -121,8 +141,26 @@ class SealerProgram:
                 if not found:
                     await trio.sleep(_EVERY_SECONDS)
 
+    async def _watch(self) -> None:
+        """Look now and then how far behind it is: in the idle class a step may take minutes."""
+        while True:
+            await trio.sleep(_LOOK_SECONDS)
+            # What is wrong with the checkpoint the next step says.
+            with suppress(PrivacyLogError, OSError):
+                checkpoint = self._sealer.signed()
+                if checkpoint is not None:
+                    self._pace.count(checkpoint.size - self._sealer.sealed_leaves)
+
     def _work(self) -> bool:
-        return self._turn() if self._pace.is_behind else when_idle(self._turn)
+        if self._pace.is_behind:
+            return self._turn()
+        self._pace.in_idle_class = True
+        try:
+            return when_idle(self._turn)
+        except HandedOver:
+            return True
+        finally:
+            self._pace.in_idle_class = False
 
     def _turn(self) -> bool:
         """Seal a step, else sweep and merge; say whether there may be more to do at once."""

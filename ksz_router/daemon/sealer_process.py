@@ -21,6 +21,7 @@ import trio
 from ksz_router.config import Config
 from ksz_router.daemon import exposition, oplog
 from ksz_router.daemon.control import Begin, Channel
+from ksz_router.daemon.memory import keep_memory
 from ksz_router.daemon.program import FAILED, begin, opened_once_free, reason_of
 from ksz_router.privacylog import PrivacyLogError
 from ksz_router.privacylog.taking import SlotTaken
@@ -145,6 +146,7 @@ def _serve_metrics(settings: Config) -> None:
 def main() -> int:
     """Run the sealer: version, control fd."""
     os.nice(_NICE)
+    keep_memory()
     code = begin("sealer", _main)
     sys.stdout.flush()
     sys.stderr.flush()

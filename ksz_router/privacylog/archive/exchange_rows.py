@@ -4,13 +4,14 @@ What is derived is a function of the entries in the order of their leaves, and c
 """
 
 from collections.abc import Iterable, Sequence
+from typing import TypeAlias
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ksz_router.privacylog.archive.canon import to_records
+from ksz_router.privacylog.archive.coded import coded, joined
 from ksz_router.privacylog.archive.columns import to_table
 from ksz_router.privacylog.archive.exchange_lines import NONE, Lines, lines_of
 from ksz_router.privacylog.archive.institutions import uses_of
@@ -28,76 +29,109 @@ from ksz_router.privacylog.archive.rollup import rollup_of
 from ksz_router.privacylog.archive.schema import KEY, PERSON, TRUTH, USE
 from ksz_router.privacylog.entry import Kind
 
-
-class Derived(msgspec.Struct, frozen=True):
-    """What one step of the sealer adds. Tables have the schema and the order of their kind."""
-
-    p: pa.Table
-    u: pa.Table
-    k: pa.Table
-    r: pa.Table
-    carry: list[Carried]
-    """Entries of exchanges that are not over: to be given to the next step."""
+_Place: TypeAlias = tuple[str, str]
+"""Quarter and node."""
 
 
-def derive(truth: pa.Table, carried: Sequence[Carried]) -> Derived:
+class Derived:
+    """What one step of the sealer adds.
+
+    The tables are of the columns of their kind and in its order, names as dictionaries; each is
+    made when it is asked for, so that no two of them need be in memory.
+    """
+
+    def __init__(self, entries: pa.Table, carried: Sequence[Carried], place: _Place) -> None:
+        self._entries, self._carried, self._place = entries, carried, place
+        self._lines = lines_of(entries)
+        self._rows = _rows(entries, self._lines)
+
+    @property
+    def p(self) -> pa.Table:
+        return _placed(PERSON, self._place, _by_person(self._entries, self._lines, self._rows))
+
+    @property
+    def u(self) -> pa.Table:
+        return _placed(USE, self._place, _by_use(self._entries, self._lines, self._rows))
+
+    @property
+    def k(self) -> pa.Table:
+        return _placed(KEY, self._place, _keys(self._entries.slice(len(self._carried))))
+
+    @property
+    def r(self) -> pa.Table:
+        return rollup_of(self._entries, self._lines, self._rows, self._place)
+
+    @property
+    def open(self) -> Numbers:
+        """Rows of the segment whose exchanges are not over, rising."""
+        opened = self._lines.open
+        return opened[opened >= len(self._carried)] - len(self._carried)
+
+    def carry(self, opened: pa.Table) -> list[Carried]:
+        """Return the entries of exchanges that are not over: to be given to the next step.
+
+        Args:
+            opened: The rows of the segment that :attr:`open` names, with all columns of ``TRUTH``.
+        """
+        rows = self._lines.open
+        kept = [self._carried[row] for row in rows[rows < len(self._carried)].tolist()]
+        columns = (opened[name].to_pylist() for name in ("seq", "slot", "record"))
+        fresh = zip(to_records(opened), *columns, strict=True)
+        return kept + [Carried(seq, record, slot, number) for record, seq, slot, number in fresh]
+
+
+def narrowed(truth: pa.Table) -> pa.Table:
+    """Return of rows of schema ``TRUTH`` what :func:`derive` reads, names as dictionaries."""
+    return coded(truth.select(_READ))
+
+
+def derive(segment: Sequence[pa.Table], carried: Sequence[Carried]) -> Derived:
     """Return the rows of a segment.
 
     Args:
-        truth: At least one row of schema ``TRUTH``, in the order of leaves.
+        segment: Narrowed rows, at least one, in the order of leaves.
         carried: What the step before left over.
 
     The rows of exchanges that end in the segment lie in its quarter, those of carried ones too.
     """
-    assert len(truth), "a segment holds entries"
-    place = tuple(truth[name][0].as_py() for name in ("q", "node"))
-    entries = _with_carried(truth, carried, *place)
-    lines = lines_of(entries)
-    rows = _rows(entries, lines)
-    opened = lines.open
-    fresh = opened[opened >= len(carried)] - len(carried)
-    kept = [carried[row] for row in opened[opened < len(carried)].tolist()]
-    return Derived(
-        p=_placed(PERSON, place, _by_person(entries, lines, rows)),
-        u=_placed(USE, place, _by_use(entries, lines, rows)),
-        k=_placed(KEY, place, _keys(truth)),
-        r=rollup_of(entries, lines, rows, place),
-        carry=kept + _carry(truth, fresh),
+    assert any(map(len, segment)), "a segment holds entries"
+    q, node = (segment[0][name][0].as_py() for name in ("q", "node"))
+    before = [narrowed(_of_carried(carried, q, node))] if carried else []
+    return Derived(joined([*before, *segment]), carried, (q, node))
+
+
+def _of_carried(carried: Sequence[Carried], q: str, node: str) -> pa.Table:
+    """Return the entries that were carried over as rows."""
+    table = to_table(
+        [one.record for one in carried],
+        first_seq=0,
+        q=q,
+        node=node,
+        slots=[one.slot for one in carried],
+        record_numbers=[one.number for one in carried],
     )
-
-
-def _with_carried(truth: pa.Table, carried: Sequence[Carried], q: str, node: str) -> pa.Table:
-    """Return the entries that were carried over and those of the segment behind them."""
-    if carried:
-        table = to_table(
-            [one.record for one in carried],
-            first_seq=0,
-            q=q,
-            node=node,
-            slots=[one.slot for one in carried],
-            record_numbers=[one.number for one in carried],
-        )
-        seqs = pa.array([one.seq for one in carried], pa.int64())
-        table = table.set_column(TRUTH.get_field_index("seq"), TRUTH.field("seq"), seqs)
-        truth = pa.concat_tables([table, truth])
-    return truth.select(_READ).combine_chunks()
-
-
-def _carry(truth: pa.Table, rows: Numbers) -> list[Carried]:
-    chosen = truth.take(pa.array(rows))
-    columns = (chosen[name].to_pylist() for name in ("seq", "slot", "record"))
-    records = to_records(chosen)
-    return [
-        Carried(seq, record, slot, number)
-        for record, seq, slot, number in zip(records, *columns, strict=True)
-    ]
+    seqs = pa.array([one.seq for one in carried], pa.int64())
+    return table.set_column(TRUTH.get_field_index("seq"), TRUTH.field("seq"), seqs)
 
 
 _FIRST = [name for name in PERSON.names[4:] if name in TRUTH.names]
 """Columns of a row that are those of its first entry."""
 
 _READ = list(
-    dict.fromkeys([*_FIRST, "slot", "record", "person", "asked", "router_us", "source_us"])
+    dict.fromkeys(
+        [
+            "q",
+            "node",
+            *_FIRST,
+            "slot",
+            "record",
+            "ticket",
+            "person",
+            "asked",
+            "router_us",
+            "source_us",
+        ]
+    )
 )
 
 
@@ -110,8 +144,7 @@ def _rows(entries: pa.Table, lines: Lines) -> pa.Table:
     if beside.any():
         column["code"] = pc.if_else(pa.array(beside), pa.scalar(0, pa.int32()), column["code"])
         for name in ("user", "application"):  # who supplied, not who asked
-            nothing = pa.scalar(None, column[name].type)
-            column[name] = pc.if_else(pa.array(beside), nothing, column[name])
+            column[name] = column[name].take(pa.array(np.arange(len(kind)), mask=beside))
     column["replaced"] = column.pop("asked").is_valid()
     outcome = pa.array(lines.outcome, mask=lines.outcome == NONE)
     column["outcome"] = entries["code"].take(outcome)
@@ -121,8 +154,7 @@ def _rows(entries: pa.Table, lines: Lines) -> pa.Table:
     for line, rows in lines.further.items():
         counts[line] = len(rows)
     column["further_persons"] = pa.array(counts)
-    schema = pa.schema([PERSON.field(name) for name in PERSON.names[4:]])
-    return pa.table([column[field.name] for field in schema], schema=schema)
+    return pa.table({name: column[name] for name in PERSON.names[4:]})
 
 
 def _recipients(entries: pa.Table, lines: Lines) -> pa.Array:
@@ -208,13 +240,18 @@ def _keys(truth: pa.Table) -> pa.Table:
     return pa.table({"key": tokens_of(keys[0][chosen], keys[1][chosen]), "seq": seq[chosen]})
 
 
-def _placed(schema: pa.Schema, place: tuple[str, str], table: pa.Table) -> pa.Table:
+def _placed(schema: pa.Schema, place: _Place, table: pa.Table) -> pa.Table:
     """Return a table with the columns that every file begins with."""
     q, node = place
     count = len(table)
     begin: Iterable[pa.Array] = (
-        pa.repeat(pa.scalar(q), count),
+        _repeated(q, count),
         pa.repeat(pa.scalar(0, pa.int16()), count),
-        pa.repeat(pa.scalar(node), count),
+        _repeated(node, count),
     )
-    return pa.Table.from_arrays([*begin, *table.columns], schema=schema)
+    return pa.Table.from_arrays([*begin, *table.columns], names=schema.names)
+
+
+def _repeated(text: str, count: int) -> pa.Array:
+    codes = pa.repeat(pa.scalar(0, pa.int8()), count)
+    return pa.DictionaryArray.from_arrays(codes, pa.array([text]))

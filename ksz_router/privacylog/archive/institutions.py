@@ -17,6 +17,7 @@ from ksz_router.privacylog.archive.ordering import Numbers, halves, is_null, ran
 from ksz_router.privacylog.entry import Kind
 
 _PROGRAM = b"APPL:"
+_ASKING = ("requester", "acting", "final_client")
 
 
 class Uses(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +77,7 @@ def uses_of(entries: pa.Table, lines: Lines) -> Uses:
     ]
 
     only = pc.list_element(destinations.filter(pa.array(sent == 1)), 0)
-    texts = [whole(entries[name].take(rows)) for name in ("requester", "acting", "final_client")]
+    texts = [whole(entries[name].take(rows)).cast(pa.string()) for name in _ASKING]
     texts[0] = texts[0].fill_null("")
     count = len(rows)
     others = pa.array([pair[0] for _, pair in pairs], pa.string())

@@ -1,63 +1,117 @@
-"""The rows of sorted tables in the order of all: found from the keys, then made group by group.
+"""The rows of sorted runs in the order of all, some thousand at a time.
 
-A group is cut out of the tables, put in order and given away before the next is made: what is under
-way is small enough for the cache, and no second copy of all rows is ever held.
+Of each run a few rows are held. As far as they reach in all runs they are put in order and given
+away, and more are taken: so what is under way is small enough for the cache, whatever the runs are.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from typing import Any, Final, TypeAlias
 
-import numpy as np
 import pyarrow as pa
 
+from ksz_router.privacylog.archive.coded import joined
 from ksz_router.privacylog.archive.ordering import Numbers, halves, order, ranked, use_order, whole
 from ksz_router.privacylog.archive.rollup import summed
-from ksz_router.privacylog.archive.schema import SCHEMAS
+from ksz_router.privacylog.archive.schema import SCHEMAS, SORTED_BY
+
+ROWS_AT_ONCE: Final = 16_384
+"""Held of all runs together: about, and at most twice as many."""
+_ROWS_OF_RUN_MIN: Final = 256
+
+Key: TypeAlias = tuple[tuple[bool, Any], ...]
+"""What a row is sorted by; null before all else."""
 
 
-class Interleaved:
-    """Rows of one kind of derived file, in its order.
+class Keys(Sequence[Key]):
+    """What the rows of a table are sorted by."""
+
+    def __init__(self, kind: str, table: pa.Table) -> None:
+        self._columns = [table[name] for name in SORTED_BY[kind]]
+        self._rows = len(table)
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __getitem__(self, row: Any) -> Any:
+        values = (column[row].as_py() for column in self._columns)
+        return tuple(
+            (value is not None, value.encode() if isinstance(value, str) else value)
+            for value in values
+        )
+
+
+def rows_of_run(runs: int) -> int:
+    """Return how many rows of each of so many runs to hold."""
+    return max(ROWS_AT_ONCE // runs, _ROWS_OF_RUN_MIN)
+
+
+def interleaved(kind: str, runs: Sequence[Iterator[pa.Table]]) -> Iterator[pa.Table]:
+    """Yield the rows of all runs in their order; of rollups, equal combinations become one.
 
     Args:
         kind: Of file.
-        tables: Of that kind, each sorted; not empty. Of rollups, equal combinations become one.
+        runs: Each the tables of one run, one behind the other, sorted as a whole and not empty.
     """
+    going = [_Run(kind, tables, rows_of_run(len(runs))) for tables in runs]
+    while True:
+        for run in going:
+            run.fill()
+        going = [run for run in going if len(run.rows)]
+        if not going:
+            return
+        ends = [Keys(kind, run.rows)[len(run.rows) - 1] for run in going if not run.is_over]
+        end = min(ends, default=None)
+        yield _in_order(kind, [run.take(end) for run in going])
 
-    def __init__(self, kind: str, tables: Sequence[pa.Table]) -> None:
-        table = pa.concat_tables(tables)
-        if kind == "r":
-            self.table = summed(table.cast(SCHEMAS["r"]))
-            self._rows: Numbers = np.arange(len(self.table))
-        else:
-            self.table = table.unify_dictionaries()
-            self._rows = order(_numbers(kind, self.table))
-        # The table has the rows as they came.
 
-    def __len__(self) -> int:
-        return len(self._rows)
+def grouped(tables: Iterator[pa.Table], size: int) -> Iterator[pa.Table]:
+    """Yield the rows of tables ``size`` at a time; the last ones may be fewer."""
+    waiting: list[pa.Table] = []
+    count = 0
+    for table in tables:
+        rest = table
+        while count + len(rest) >= size:
+            yield joined([*waiting, rest.slice(0, size - count)])
+            waiting, rest, count = [], rest.slice(size - count), 0
+        if len(rest):
+            waiting.append(rest)
+            count += len(rest)
+    if waiting:
+        yield joined(waiting)
 
-    def ends(self, name: str) -> tuple[object, object]:
-        """Return what the first row and the last have in a column."""
-        column = self.table[name]
-        return column[self._rows[0]].as_py(), column[self._rows[-1]].as_py()
 
-    def groups(self, size: int) -> Iterator[pa.Table]:
-        """Yield the rows in their order, ``size`` at a time."""
-        for begin in range(0, len(self._rows), size):
-            rows = self._rows[begin : begin + size]
-            rising = np.argsort(rows, kind="stable")
-            place = np.empty(len(rows), np.int64)
-            place[rising] = np.arange(len(rows))
-            yield self._cut(rows[rising]).take(pa.array(place))
+class _Run:
+    """The rows of a run that come next."""
 
-    def _cut(self, rows: Numbers) -> pa.Table:
-        """Return rows in the order of the tables: a stretch of each, for each is sorted."""
-        ends = np.flatnonzero(np.diff(rows, append=rows[-1] + 2) != 1) + 1
-        begins = np.concatenate([[0], ends[:-1]])
-        stretches = [
-            self.table.slice(rows[begin], end - begin)
-            for begin, end in zip(begins, ends, strict=True)
-        ]
-        return pa.concat_tables(stretches).combine_chunks()
+    def __init__(self, kind: str, tables: Iterator[pa.Table], count: int) -> None:
+        self._kind, self._tables, self._count = kind, tables, count
+        self.rows: pa.Table = SCHEMAS[kind].empty_table()
+        self.is_over = False
+
+    def fill(self) -> None:
+        """Take rows until there are enough."""
+        while len(self.rows) < self._count and not self.is_over:
+            table = next(self._tables, None)
+            if table is None:
+                self.is_over = True
+            else:
+                self.rows = pa.concat_tables([self.rows, table]) if len(self.rows) else table
+
+    def take(self, end: Key | None) -> pa.Table:
+        """Return the rows up to a key and with it, all where it is None; they are gone then."""
+        count = len(self.rows)
+        if end is not None:
+            count = bisect_right(Keys(self._kind, self.rows), end)
+        taken, self.rows = self.rows.slice(0, count), self.rows.slice(count)
+        return taken
+
+
+def _in_order(kind: str, tables: Sequence[pa.Table]) -> pa.Table:
+    if kind == "r":
+        return summed(pa.concat_tables(tables).cast(SCHEMAS["r"]))
+    table = joined(tables)
+    return table.take(pa.array(order(_numbers(kind, table))))
 
 
 def _numbers(kind: str, table: pa.Table) -> list[Numbers]:

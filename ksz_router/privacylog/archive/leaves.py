@@ -1,7 +1,10 @@
-"""Leaves in a row under the keys of one quarter: gathered, as rows, and compared with the tree."""
+"""Leaves in a row under the keys of one quarter: taken in pieces, as rows, and compared.
 
-from collections.abc import Iterable
-from typing import NamedTuple
+A step takes tens of thousands of leaves and holds the records of one piece of them at a time.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -10,15 +13,28 @@ from ksz_router.privacylog.archive.canon import to_records
 from ksz_router.privacylog.archive.columns import to_table
 from ksz_router.privacylog.archive.manifest import Cursor
 from ksz_router.privacylog.archive.ordered import Taken
-from ksz_router.privacylog.archive.segment import SegmentRefused, rows_of
+from ksz_router.privacylog.archive.pieces import SegmentRefused
+from ksz_router.privacylog.archive.segment import rows_of
 from ksz_router.privacylog.keys import QuarterKeys
 from ksz_router.privacylog.tree.levels import Levels
 from ksz_router.privacylog.tree.merkle import leaf_hashes, root_of
 from ksz_router.privacylog.tree.salts import Salts
 
+PIECE_LEAVES: Final = 8_192
+"""At most so many are in memory as records: a frame has half as many at most."""
+
+
+class Stretch(NamedTuple):
+    """Which leaves are in one ``t`` file."""
+
+    keys: QuarterKeys
+    first: int
+    end: int
+    """The leaf behind the last one."""
+
 
 class Leaves(NamedTuple):
-    """What becomes one ``t`` file."""
+    """A piece of what becomes one ``t`` file."""
 
     keys: QuarterKeys
     first: int
@@ -52,41 +68,53 @@ class Leaves(NamedTuple):
         )
 
 
-class Gathered(NamedTuple):
-    """Leaves of a step, and where each slot is behind them."""
+class Gathering:
+    """The leaves of a step, taken piece by piece; and where each slot is behind them.
 
-    parts: list[Leaves]
-    """A new one begins where the keys change."""
-    cursors: dict[str, Cursor]
-    """Of the slots that have frames in this step."""
+    Args:
+        taken: Frames, in the order of their leaves.
+        leaves_max: Whole frames are taken: one, and more while they have at most so many records.
+    """
 
-    @property
-    def end(self) -> int:
-        """The leaf behind the last one."""
-        return self.parts[-1].end
+    def __init__(self, taken: Iterable[Taken], leaves_max: int) -> None:
+        self._taken = taken
+        self._leaves_max = leaves_max
+        self.cursors: dict[str, Cursor] = {}
+        """Of the slots that have frames among those taken so far."""
+        self.end = 0
+        """The leaf behind the last one taken so far."""
+
+    def __iter__(self) -> Iterator[Leaves]:
+        """Yield pieces of at most ``PIECE_LEAVES``, or one frame; each under one key. Once."""
+        piece: Leaves | None = None
+        count = 0
+        for each in self._taken:
+            if each.records:
+                count += len(each.records)
+                if count > self._leaves_max and self.end:
+                    break
+                end = each.first_leaf + len(each.records)
+                if piece is not None and not _fits(piece, each, end):
+                    yield piece
+                    piece = None
+                if piece is None:
+                    piece = Leaves(each.keys, each.first_leaf, [])
+                piece.frames.append(each)
+                self.end = end
+            behind = each.end
+            self.cursors[each.slot] = Cursor(
+                each.file, behind.frame, behind.next_record, behind.offset, behind.crc,
+                behind.is_last,
+            )  # fmt: skip
+        if piece is not None:
+            yield piece
 
 
-def gather(taken: Iterable[Taken], leaves_max: int) -> Gathered:
-    """Take whole frames: one, and more while they have at most ``leaves_max`` records."""
-    parts: list[Leaves] = []
-    cursors: dict[str, Cursor] = {}
-    count = 0
-    for each in taken:
-        if each.records:
-            count += len(each.records)
-            if count > leaves_max and parts:
-                break
-            if not parts or parts[-1].keys.id != each.keys.id:
-                parts.append(Leaves(each.keys, each.first_leaf, []))
-            parts[-1].frames.append(each)
-        end = each.end
-        cursors[each.slot] = Cursor(
-            each.file, end.frame, end.next_record, end.offset, end.crc, end.is_last
-        )
-    return Gathered(parts, cursors)
+def _fits(piece: Leaves, taken: Taken, end: int) -> bool:
+    return piece.keys.id == taken.keys.id and end - piece.first <= PIECE_LEAVES
 
 
-def compare(data: bytes, leaves: Leaves, levels: Levels) -> bytes:
+def compare(data: bytes, stretch: Stretch, levels: Levels) -> bytes:
     """Compare a ``t`` file with the tree, leaf by leaf, from its bytes alone.
 
     Returns:
@@ -95,15 +123,16 @@ def compare(data: bytes, leaves: Leaves, levels: Levels) -> bytes:
     Raises:
         SegmentRefused: a leaf is not that of the tree.
     """
-    salts = Salts(leaves.keys.commit)
+    salts = Salts(stretch.keys.commit)
     hashes: list[bytes] = []
-    for rows in rows_of("t", data):
-        first = leaves.first + len(hashes)
+    at = stretch.first
+    for rows in rows_of("t", data, PIECE_LEAVES):
         records = to_records(rows)
-        made = leaf_hashes(salts.run(first, len(records)), records)
-        if made != levels.leaves(first, first + len(made)):
-            raise SegmentRefused(f"leaves from {first} on are not those of the tree")
-        hashes += made
-    if leaves.first + len(hashes) != leaves.end:
-        raise SegmentRefused(f"the file of leaves from {leaves.first} on has other rows")
+        made = leaf_hashes(salts.run(at, len(records)), records)
+        if made != levels.leaves(at, at + len(made)):
+            raise SegmentRefused(f"leaves from {at} on are not those of the tree")
+        hashes.append(b"".join(made))
+        at += len(made)
+    if at != stretch.end:
+        raise SegmentRefused(f"the file of leaves from {stretch.first} on has other rows")
     return root_of(hashes)

@@ -8,35 +8,27 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ksz_router.privacylog.archive.interleave import Interleaved
+from ksz_router.limits import KIB
+from ksz_router.privacylog.archive.interleave import Key, Keys, grouped, interleaved, rows_of_run
 from ksz_router.privacylog.archive.manifest import SealedFile
+from ksz_router.privacylog.archive.pieces import SegmentRefused, Written, check, write
 from ksz_router.privacylog.archive.places import file_of, sealed_path
 from ksz_router.privacylog.archive.runs import Merge
 from ksz_router.privacylog.archive.schema import SCHEMAS, SORTED_BY
-from ksz_router.privacylog.archive.segment import (
-    ROWS_OF_GROUP,
-    SegmentRefused,
-    Written,
-    encode_groups,
-    reread,
-    write,
-)
+from ksz_router.privacylog.archive.segment import ROWS_OF_GROUP, write_groups
 from ksz_router.privacylog.archive.step_files import bound
 from ksz_router.privacylog.durable import DISK, Disk
 
 PART_ROWS_MAX: Final = {"p": 131_072, "u": 2_000_000, "k": 2_000_000, "r": 2_000_000}
 """About: parts are cut at row groups of the inputs. The end of a ``p`` file says where its many
 columns begin in each row group, and is read for every question: so the files are short."""
-
-_Key: TypeAlias = tuple[tuple[bool, Any], ...]
-"""What a row is sorted by; null before all else."""
 
 
 def merge(
@@ -64,20 +56,19 @@ def merge(
     part_rows_max = part_rows_max or PART_ROWS_MAX[due.kind]
     sources = [_Source(archive, run) for run in due.runs]
     bounds = _bounds(sources, part_rows_max)
-    ends: list[_Key | None] = [*bounds, None]
+    ends: list[Key | None] = [*bounds, None]
     made = _Made(archive, due, part_rows_max, disk)
     for part, (begin, end) in enumerate(zip([None, *bounds], ends, strict=True)):
         if part < len(made.parts):
             continue
-        rows = Interleaved(
-            due.kind, [table for source in sources for table in source.rows(begin, end)]
-        )
-        sealed = _described(due, rows, part, len(ends))
-        file = file_of(archive, sealed.path)
-        data = encode_groups(due.kind, _of_part(rows, due.kind, part))
-        written = write(file, data, pause=pause, disk=disk)
-        reread(file, written, disk, data=data)
-        made.add(msgspec.structs.replace(sealed, sha256=written.sha256, bytes=written.bytes), pause)
+        count = rows_of_run(len(sources))
+        rows = _Part(due.kind, part, [source.rows(begin, end, count) for source in sources])
+        first, behind = due.first_leaf, due.end_leaf
+        path = sealed_path(due.kind, due.quarter, first, behind, level=due.level, part=part)
+        file = file_of(archive, path)
+        written = write_groups(file, due.kind, rows.groups(), pause=pause, disk=disk)
+        check(file, written, disk)
+        made.add(_described(due, rows, path, written, parts=len(ends)), pause)
     count = sum(file.rows for run in due.runs for file in run)
     if due.kind != "r" and sum(file.rows for file in made.parts) != count:
         raise SegmentRefused(f"{made.parts[0].path}: a merge lost rows: an input is damaged")
@@ -128,47 +119,69 @@ class _Made:
             for sealed in note.parts:
                 file = file_of(self._archive, sealed.path)
                 try:
-                    reread(file, Written(sealed.sha256, sealed.bytes), self._disk)
+                    check(file, Written(sealed.sha256, sealed.bytes), self._disk)
                 except SegmentRefused:
                     break
                 whole.append(sealed)
         return whole
 
 
-def _of_part(rows: Interleaved, kind: str, part: int) -> Iterator[pa.Table]:
-    """Yield the row groups of a part."""
-    at = SCHEMAS[kind].get_field_index("b")
-    for table in rows.groups(ROWS_OF_GROUP[kind]):
-        yield table.set_column(at, "b", pa.repeat(pa.scalar(part, pa.int16()), len(table)))
+class _Part:
+    """The rows of a part, given away group by group; what they are is noted meanwhile."""
+
+    def __init__(self, kind: str, number: int, runs: Sequence[Iterator[pa.Table]]) -> None:
+        self._kind, self._runs = kind, runs
+        self.number = number
+        self.rows = 0
+        self.first: object = None
+        """What the first row has in the first column of the sort."""
+        self.last: object = None
+        self.times: list[int] = []
+        """The earliest and the latest ``at_us``, where there is that column."""
+
+    def groups(self) -> Iterator[pa.Table]:
+        """Yield the row groups."""
+        at = SCHEMAS[self._kind].get_field_index("b")
+        rows = interleaved(self._kind, self._runs)
+        for table in grouped(rows, ROWS_OF_GROUP[self._kind]):
+            self._note(table)
+            number = pa.repeat(pa.scalar(self.number, pa.int16()), len(table))
+            yield table.set_column(at, "b", number)
+
+    def _note(self, table: pa.Table) -> None:
+        leading = table[SORTED_BY[self._kind][0]]
+        self.first = self.first if self.rows else leading[0].as_py()
+        self.last = leading[-1].as_py()
+        self.rows += len(table)
+        if "at_us" in table.column_names:
+            times = pc.min_max(table["at_us"]).as_py()
+            times = [*self.times, times["min"], times["max"]]
+            self.times = [min(times), max(times)]
 
 
-def _described(due: Merge, rows: Interleaved, part: int, parts: int) -> SealedFile:
-    """Return what describes a part, but for its bytes."""
+def _described(due: Merge, rows: _Part, path: str, written: Written, *, parts: int) -> SealedFile:
+    """Return what describes a part."""
     inputs = [file for run in due.runs for file in run]
-    first_us = min(file.first_us for file in inputs)
-    end_us = max(file.end_us for file in inputs)
-    if "at_us" in rows.table.column_names:
-        times = pc.min_max(rows.table["at_us"]).as_py()
-        first_us, end_us = times["min"], times["max"] + 1
-    keys = rows.ends(SORTED_BY[due.kind][0])
-    first_leaf, end_leaf, level = due.first_leaf, due.end_leaf, due.level
+    first_us, end_us = min(file.first_us for file in inputs), max(file.end_us for file in inputs)
+    if rows.times:
+        first_us, end_us = rows.times[0], rows.times[1] + 1
     return SealedFile(
         kind=due.kind,
-        path=sealed_path(due.kind, due.quarter, first_leaf, end_leaf, level=level, part=part),
-        sha256="",
-        bytes=0,
-        rows=len(rows),
-        level=level,
-        part=part,
+        path=path,
+        sha256=written.sha256,
+        bytes=written.bytes,
+        rows=rows.rows,
+        level=due.level,
+        part=rows.number,
         parts=parts,
         quarter=due.quarter,
         key_id=due.key_id,
-        first_leaf=first_leaf,
-        end_leaf=end_leaf,
+        first_leaf=due.first_leaf,
+        end_leaf=due.end_leaf,
         first_us=first_us,
         end_us=end_us,
-        min_key=bound(keys[0]),
-        max_key=bound(keys[1]),
+        min_key=bound(rows.first),
+        max_key=bound(rows.last),
     )
 
 
@@ -178,7 +191,11 @@ class _Group(msgspec.Struct, frozen=True):
     file: int
     at: int
     rows: int
-    first: _Key
+    first: Key
+
+
+_BUFFER_BYTES: Final = 16 * KIB
+"""Of each column that is being read. Without, all of it in a row group would be in memory."""
 
 
 class _Source:
@@ -187,32 +204,30 @@ class _Source:
     def __init__(self, archive: Path, run: Sequence[SealedFile]) -> None:
         self._kind = run[0].kind
         self._files = [file_of(archive, file.path) for file in run]
-        self._read: tuple[int, pa.Table] | None = None
         self._open: tuple[int, pq.ParquetFile] | None = None
         self.groups = [group for at in range(len(run)) for group in self._groups(at)]
 
-    def rows(self, begin: _Key | None, end: _Key | None) -> Iterator[pa.Table]:
-        """Yield the rows from ``begin`` up to before ``end``. The row group read last is kept."""
+    def rows(self, begin: Key | None, end: Key | None, count: int) -> Iterator[pa.Table]:
+        """Yield the rows from ``begin`` up to before ``end``, at most ``count`` at a time."""
         firsts = [group.first for group in self.groups]
         at = 0 if begin is None else max(bisect_left(firsts, begin) - 1, 0)
-        while at < len(firsts) and (end is None or firsts[at] < end):
-            table = self._group(at)
-            keys = _Keys(self._kind, table)
-            low = 0 if begin is None else bisect_left(keys, begin)
-            high = len(table) if end is None else bisect_left(keys, end)
-            if low < high:
-                yield table.slice(low, high - low)
-            at += 1
+        for group in self.groups[at:]:
+            for table in self._tables(group, count):
+                keys = Keys(self._kind, table)
+                low = 0 if begin is None else bisect_left(keys, begin)
+                high = len(table) if end is None else bisect_left(keys, end)
+                if low < high:
+                    yield table.slice(low, high - low)
+                if high < len(table):
+                    return
 
-    def _group(self, at: int) -> pa.Table:
-        if self._read is None or self._read[0] != at:
-            group = self.groups[at]
-            try:
-                table = self._parquet(group.file).read_row_group(group.at, use_threads=False)
-            except (pa.ArrowException, OSError) as error:
-                raise self._refused(group.file) from error
-            self._read = at, table
-        return self._read[1]
+    def _tables(self, group: _Group, count: int) -> Iterator[pa.Table]:
+        try:  # arrow cannot take lists of names as dictionaries from two row groups at once
+            parquet = self._parquet(group.file)
+            batches = parquet.iter_batches(count, [group.at], use_threads=False)
+            yield from (pa.table(batch) for batch in batches)
+        except (pa.ArrowException, OSError) as error:
+            raise self._refused(group.file) from error
 
     def _groups(self, file: int) -> Iterator[_Group]:
         try:
@@ -221,7 +236,7 @@ class _Source:
                 rows = parquet.metadata.row_group(at).num_rows
                 columns = list(SORTED_BY[self._kind])
                 batch = next(parquet.iter_batches(1, [at], columns, use_threads=False))
-                yield _Group(file, at, rows, _Keys(self._kind, pa.table(batch))[0])
+                yield _Group(file, at, rows, Keys(self._kind, pa.table(batch))[0])
         except (pa.ArrowException, OSError) as error:
             raise self._refused(file) from error
 
@@ -231,7 +246,12 @@ class _Source:
             if self._open is not None:
                 self._open[1].close()
             names = [leaf for leaf in _TEXTS if leaf.partition(".")[0] in SCHEMAS[self._kind].names]
-            parquet = pq.ParquetFile(self._files[file], read_dictionary=names, pre_buffer=False)
+            parquet = pq.ParquetFile(
+                self._files[file],
+                read_dictionary=names,
+                pre_buffer=False,
+                buffer_size=_BUFFER_BYTES,
+            )
             self._open = file, parquet
         return self._open[1]
 
@@ -251,30 +271,12 @@ _TEXTS = {
 }
 
 
-class _Keys(Sequence[_Key]):
-    """What the rows of a table are sorted by."""
-
-    def __init__(self, kind: str, table: pa.Table) -> None:
-        self._columns = [table[name] for name in SORTED_BY[kind]]
-        self._rows = len(table)
-
-    def __len__(self) -> int:
-        return self._rows
-
-    def __getitem__(self, row: Any) -> Any:
-        values = (column[row].as_py() for column in self._columns)
-        return tuple(
-            (value is not None, value.encode() if isinstance(value, str) else value)
-            for value in values
-        )
-
-
-def _bounds(sources: Sequence[_Source], part_rows_max: int) -> list[_Key]:
+def _bounds(sources: Sequence[_Source], part_rows_max: int) -> list[Key]:
     """Return where the parts but the first begin, so that all have about as many rows."""
     groups = sorted((group for source in sources for group in source.groups), key=lambda g: g.first)
     total = sum(group.rows for group in groups)
     parts = max(1, -(-total // part_rows_max))
-    bounds: list[_Key] = []
+    bounds: list[Key] = []
     before = 0
     for group in groups:
         due = total * (len(bounds) + 1) / parts

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
-from ksz_router.privacylog.frame import Frame, FrameCipher, Place, frames
+from ksz_router.privacylog.frame import FrameCipher, Place, frames, walk
 from ksz_router.privacylog.header import PAGE, FileHeader, FrameDamaged, parse_file_header
 from ksz_router.privacylog.keys import KeyRing, QuarterKeys
 from ksz_router.privacylog.recovery import LogCorrupt
@@ -40,11 +40,6 @@ class _Opened(NamedTuple):
 
     def read(self, offset: int, size: int) -> bytes:
         return os.pread(self.descriptor, size, offset)
-
-
-class _Found(NamedTuple):
-    keys: QuarterKeys
-    frames: list[Frame]
 
 
 class Ordered:
@@ -83,7 +78,7 @@ class Ordered:
             OSError: it cannot be read.
         """
         for line in self._order.lines(from_leaf, to_leaf):
-            for taken in self.of_line(line):
+            for taken in self.of_line(line, from_leaf):
                 if taken.first_leaf >= to_leaf:
                     return
                 if taken.first_leaf >= from_leaf:
@@ -94,42 +89,45 @@ class Ordered:
                         f"frame {taken.end.frame}: the manifests are of another log"
                     )
 
-    def of_line(self, line: Line) -> Iterator[Taken]:
-        """Yield the frames of one line.
+    def of_line(self, line: Line, from_leaf: int = 0) -> Iterator[Taken]:
+        """Yield the frames of one line, one at a time: a line may be of a whole file.
+
+        Those whose records all lie before ``from_leaf`` are passed over, by their checksums.
 
         Raises:
             LogCorrupt, KeysError, OSError: as :meth:`take`.
         """
         file = file_of(self._log / line.slot, line.file)
-        found = self._frames(file, line)
+        found = self._whole(file, line)
         if found is None:  # the folder of the slot may have been renamed since
             moved = locate(slot_folders(self._log), line)
-            found = None if moved is None else self._frames(moved, line)
+            found = None if moved is None else self._whole(moved, line)
         if found is None:
-            raise LogCorrupt(
-                f"{file}: damaged or missing from byte {line.begin} on, where entries were ordered "
-                "that are not sealed yet: put back a copy of it"
-            )
-        keys, leaf = found.keys, line.first_leaf
-        for frame in found.frames:
-            yield Taken(
-                line.slot, line.file, keys, leaf, frame.first_record, frame.records, frame.end
-            )
-            leaf += len(frame.records)
+            raise _refused(file, line)
+        place = _passed(found, line, from_leaf)
+        if place.frame == line.last_frame:
+            return
+        leaf = _leaf(line, place)
+        try:
+            for frame in frames(found.read, found.header, found.cipher, place):
+                yield Taken(
+                    line.slot, line.file, found.keys, leaf, frame.first_record, frame.records,
+                    frame.end,
+                )  # fmt: skip
+                leaf += len(frame.records)
+                if frame.number == line.last_frame:
+                    return
+        except FrameDamaged:
+            raise _refused(file, line) from None
 
-    def _frames(self, file: Path, line: Line) -> "_Found | None":
-        """Return the frames that a line names; None where the file does not have them."""
-        found: list[Frame] = []
+    def _whole(self, file: Path, line: Line) -> _Opened | None:
+        """Open the file of a line; None where it does not have its frames, by their checksums."""
         try:
             opened = self._opened(file)
-            for frame in frames(opened.read, opened.header, opened.cipher, line.place):
-                found.append(frame)
-                if frame.number == line.last_frame:
-                    break
         except (FileNotFoundError, FrameDamaged):
             return None
-        is_whole = found and found[-1].end == line.end_place
-        return _Found(opened.keys, found) if is_whole else None
+        is_whole = walk(opened.read, line.place, line.last_frame) == line.end_place
+        return opened if is_whole else None
 
     def _opened(self, file: Path) -> _Opened:
         found = self._open.pop(file, None)
@@ -150,3 +148,26 @@ class Ordered:
             os.close(descriptor)
             raise
         return _Opened(descriptor, header, keys, FrameCipher(keys.frames, header.salt))
+
+
+def _leaf(line: Line, place: Place) -> int:
+    """Return the leaf that follows at a place within a line."""
+    return line.first_leaf + place.next_record - line.first_record
+
+
+def _passed(opened: _Opened, line: Line, from_leaf: int) -> Place:
+    """Return the place in a line before which all frames have leaves before ``from_leaf`` alone."""
+    place = line.place
+    while place.frame < line.last_frame and _leaf(line, place) < from_leaf:
+        after = walk(opened.read, place, place.frame + 1)
+        if after is None or _leaf(line, after) > from_leaf:
+            break
+        place = after
+    return place
+
+
+def _refused(file: Path, line: Line) -> LogCorrupt:
+    return LogCorrupt(
+        f"{file}: damaged or missing from byte {line.begin} on, where entries were ordered "
+        "that are not sealed yet: put back a copy of it"
+    )

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ksz_router.days import brussels_day, brussels_midnight_ns
+from ksz_router.privacylog.archive.coded import plain
 from ksz_router.privacylog.archive.exchange_lines import NONE, Lines
 from ksz_router.privacylog.archive.ordering import Numbers, whole
 from ksz_router.privacylog.archive.schema import ROLLUP, SORTED_BY
@@ -21,11 +22,12 @@ def rollup_of(entries: pa.Table, lines: Lines, rows: pa.Table, place: tuple[str,
     Args:
         entries: Columns of ``TRUTH``, of which ``router_us`` and ``source_us`` are read.
         lines: Of these.
-        rows: The columns of ``PERSON`` behind the first four, a row a line.
+        rows: The columns of ``PERSON`` behind the first four, a row a line; names as
+            dictionaries.
         place: Quarter and node.
     """
     counted = np.flatnonzero(whole(rows["kind"]).to_numpy() == Kind.REQUEST)
-    chosen = rows.select([name for name in _BY if name in rows.column_names])
+    chosen = plain(rows.select([name for name in _BY if name in rows.column_names]))
     columns = dict(zip(chosen.column_names, chosen.take(pa.array(counted)).columns, strict=True))
     at_us = whole(rows["at_us"]).to_numpy()[counted]
     columns["month"] = pa.array(_months(at_us), pa.int32())

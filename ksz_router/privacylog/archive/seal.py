@@ -6,7 +6,7 @@ the log. Whatever a step left that did not come so far is not part of the archiv
 the same again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,10 +21,10 @@ from ksz_router.privacylog.archive.chain import (
     newest_recorded,
     quarters,
 )
-from ksz_router.privacylog.archive.leaves import gather
+from ksz_router.privacylog.archive.leaves import Gathering
 from ksz_router.privacylog.archive.manifest import Cursor, Manifest, SealedFile
 from ksz_router.privacylog.archive.merge import forget, merge
-from ksz_router.privacylog.archive.ordered import Ordered
+from ksz_router.privacylog.archive.ordered import Ordered, Taken
 from ksz_router.privacylog.archive.runs import plan
 from ksz_router.privacylog.archive.step_files import StepFiles
 from ksz_router.privacylog.durable import DISK, Disk
@@ -39,8 +39,8 @@ SLOT: Final = "s0"
 """Of the entries that say what was sealed."""
 LEAVES_READY: Final = 65_536
 """So many are sealed at once; fewer wait for the others."""
-LEAVES_MAX: Final = 2 * LEAVES_READY
-"""Of one step: bounds its memory, at some 1.5 KiB a leaf."""
+LEAVES_MAX: Final = LEAVES_READY
+"""Of one step: bounds its memory. No more than are waited for, so that all steps need as much."""
 WAIT_US: Final = 600_000_000
 """A leaf waits for others so long."""
 
@@ -73,7 +73,8 @@ class Sealer:
         grounds: What it works on.
         writer: Of the slot ``s0``; stays the caller's to close.
         now_us: Unix microseconds of its opening.
-        pause: Called after each 256 KiB that are written.
+        pause: Called after each piece of leaves, and each 256 KiB that are written. What it raises
+            ends a step, or a merge, as if it had not been begun.
         leaves_max: Of one step.
         disk: For fault tests.
 
@@ -180,14 +181,12 @@ class Sealer:
                 raise SealRefused("the tree has another root than the checkpoint signs")
             with self._ordered() as ordered:
                 taken = ordered.take(self.sealed_leaves, checkpoint.size)
-                gathered = gather(taken, self.leaves_max)
-            if gathered.end > checkpoint.size:
-                raise SealRefused(f"the checkpoint signs part of a frame: {checkpoint.size} leaves")
-            files = StepFiles(grounds.archive, grounds.node, self._pause, self._disk)
-            added, removed = files.write(gathered, levels)
+                gathering = Gathering(_signed(taken, checkpoint.size), self.leaves_max)
+                files = StepFiles(grounds.archive, grounds.node, self._pause, self._disk)
+                added, removed = files.write(gathering, levels)
         finally:
             levels.close()
-        self.record(now_us, added, removed, sealed_leaves=gathered.end, cursors=gathered.cursors)
+        self.record(now_us, added, removed, sealed_leaves=gathering.end, cursors=gathering.cursors)
         assert self.newest is not None
         return self.newest.manifest
 
@@ -257,6 +256,18 @@ class Sealer:
     def _ordered(self) -> Ordered:
         grounds = self._grounds
         return Ordered(grounds.log, grounds.archive / "order", grounds.keys)
+
+
+def _signed(taken: Iterable[Taken], size: int) -> Iterator[Taken]:
+    """Yield frames while all their leaves are under the checkpoint.
+
+    Raises:
+        SealRefused: those of one are in part.
+    """
+    for each in taken:
+        if each.first_leaf + len(each.records) > size:
+            raise SealRefused(f"the checkpoint signs part of a frame: {size} leaves")
+        yield each
 
 
 def _is_over(quarter: str, now_us: int) -> bool:

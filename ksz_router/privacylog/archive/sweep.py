@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 
 from ksz_router.privacylog.archive.chain import catalog, newest_recorded, quarters, read_manifest
 from ksz_router.privacylog.archive.manifest import Manifest, SealedFile
+from ksz_router.privacylog.archive.pieces import SegmentRefused, Written, reread
 from ksz_router.privacylog.archive.places import file_of
-from ksz_router.privacylog.archive.segment import SegmentRefused, Written, reread
 from ksz_router.privacylog.durable import DISK, Disk
 from ksz_router.privacylog.entry import Kind
 from ksz_router.privacylog.header import PAGE, FileHeader, FrameDamaged, parse_file_header
