@@ -1,5 +1,6 @@
 """The systemd units: systemd itself accepts them, and finds little that they leave open."""
 
+import ast
 import os
 import re
 import shutil
@@ -133,3 +134,22 @@ def test_every_command_of_the_unit_may_be_executed() -> None:
 def test_a_bad_configuration_is_not_tried_again() -> None:
     """The exit code of a bad configuration is the one that stops the restarts."""
     assert settings(SERVICE)["RestartPreventExitStatus"] == [str(BAD_CONFIG)]
+
+
+_GROUPS_TAKEN = {"setpriority", "nice", "sched_setscheduler", "sched_setaffinity", "sched_setparam"}
+"""Of ``os``, in the system call groups that the unit takes away (``@resources``)."""
+
+
+def test_what_the_router_calls_is_not_filtered() -> None:
+    """A call that a whole group is taken away with is given back by name, after that."""
+    called = {
+        ast.unparse(node.func).removeprefix("os.")
+        for path in (ROOT / "ksz_router").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("os.")
+    }
+    needed = {name.replace("nice", "setpriority") for name in called & _GROUPS_TAKEN}
+    lines = settings(SERVICE)["SystemCallFilter"]
+    taken = next(n for n, line in enumerate(lines) if "@resources" in line)
+    given = {name for line in lines[taken + 1 :] for name in line.split()}
+    assert needed == given
