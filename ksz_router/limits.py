@@ -7,6 +7,9 @@ These are the bounds of the protocol and of the build; what an operator tunes st
 KIB = 1024
 MIB = 1024 * KIB
 
+# The privacy log: a flush that takes longer ends its worker.
+flush_seconds_max = 20.0
+
 # One frame. The payload leaves room for the largest header around it.
 frame_bytes_max = 1 * MIB
 payload_bytes_max = 1 * MIB - 64 * KIB

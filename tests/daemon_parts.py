@@ -92,7 +92,7 @@ class Parts:
         self.nursery = nursery
         self.now_ns = _START_NS
         self.durable: list[Entry] = []
-        """What was committed, in order."""
+        """What became durable, in order."""
         self.ended: list[tuple[Peer, Ended]] = []
         self.refused: list[tuple[Code, str]] = []
         self.endpoints: dict[str, tuple[Endpoint, ...]] = {}
@@ -117,7 +117,7 @@ class Parts:
         )
         self.entries = ground.entries
         self.entries.now_us = lambda: self.wall_ns() // 1000
-        self.recorder: Recorder[Exchange, Release] = Recorder(self._commit, self.clock_ns)
+        self.recorder = Recorder[Exchange, Release](self._begin, self.clock_ns, self._is_durable)
         self.metrics = Metrics()
         self.admission = Admission(windows)
         self.contexts = contexts_of(ground)
@@ -251,9 +251,15 @@ class Parts:
         self.ledger.close()
         self.listener.close()
 
-    def _commit(self, records: Sequence[bytes]) -> None:
-        self.writer.commit(records, self.wall_ns())
-        self.durable.extend(map(parse, records))
+    def _begin(self, records: Sequence[bytes]) -> None:
+        self._written = records
+        self.writer.begin(records, self.wall_ns())
+
+    def _is_durable(self, wait_s: float) -> bool:
+        if not self.writer.is_durable(wait_s):
+            return False
+        self.durable.extend(map(parse, self._written))
+        return True
 
     def _has_ended(self, peer: Peer, ended: Ended) -> None:
         self.ended.append((peer, ended))

@@ -94,7 +94,7 @@ class World:
 
 def crash(writer: Writer) -> None:
     """Let go of the slot as the kernel does for a process that was killed: nothing is written."""
-    os.close(writer._descriptor)
+    os.close(writer._growing.descriptor)
     os.close(writer._lock)
     writer._closed = True
 

@@ -243,7 +243,7 @@ def test_a_crash_at_any_commit_loses_no_change_and_makes_none_twice(
     async def until_the_crash() -> None:
         async with parts(ground) as p:
             rva, ksz, sender = p.add_source(RVA), p.add_source(KSZ), await p.connect()
-            write, count = p.writer.commit, 0
+            write, count = p.writer.begin, 0
 
             def cut(records: list[bytes], now_ns: int) -> None:
                 nonlocal count
@@ -255,7 +255,7 @@ def test_a_crash_at_any_commit_loses_no_change_and_makes_none_twice(
                 count += 1
                 write(records, now_ns)
 
-            p.writer.commit = cut  # type: ignore[method-assign,assignment]
+            p.writer.begin = cut  # type: ignore[method-assign,assignment]
             seen.update(log=p.log, durable=p.durable, answers=sender.answers)
             await _answered(p, rva, ksz, keeper, sender_asks=lambda: sender.ask(opened()))
 

@@ -121,13 +121,27 @@ class StoryDisk(Disk):
         self.story.append(("flushed", None))
 
 
+class StoryDiskBeside(StoryDisk):
+    """Flushes beside its caller, and is never done when it is asked for the first time."""
+
+    def begin_flush(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._is_asked = False
+
+    def is_flushed(self, wait_s: float) -> bool:  # noqa: ARG002
+        is_done, self._is_asked = self._is_asked, True
+        if is_done:
+            self.flush(self._descriptor)
+        return is_done
+
+
 class StoryWriter(Writer):
     """Notes which entries a commit is about."""
 
-    def commit(self, records: Sequence[bytes], now_ns: int) -> None:
+    def begin(self, records: Sequence[bytes], now_ns: int) -> None:
         assert isinstance(self._disk, StoryDisk)
         self._disk.story.append(("commits", [parse(record) for record in records]))
-        super().commit(records, now_ns)
+        super().begin(records, now_ns)
 
 
 class Story(list[Event]):
@@ -171,13 +185,14 @@ class Story(list[Event]):
         return found
 
 
+@pytest.mark.parametrize("disk", [StoryDisk, StoryDiskBeside])
 @in_trio
 async def test_no_byte_leaves_before_its_entry_is_on_disk(
-    ground: Ground, monkeypatch: pytest.MonkeyPatch
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, disk: type[StoryDisk]
 ) -> None:
     """Law 2: deliveries after their request, answers after their outcome, whatever it was."""
     story = Story().listen(monkeypatch)
-    async with parts(ground, disk=StoryDisk(story), writer=StoryWriter) as p:
+    async with parts(ground, disk=disk(story), writer=StoryWriter) as p:
         source, caller = p.add_source(RVA), await p.connect()
         register = await p.connect(REGISTER)
         p.add_source(PENSIONS, listens=False)

@@ -192,21 +192,21 @@ class Exchanges:
         return admitted
 
     def commit(self) -> None:
-        """Make what was submitted durable, and go on with it."""
+        """Begin to make what was submitted durable."""
         if self._integrations.is_waiting:
             self.take((), self._integrations.take())
         if self._inquiries.answered:
             self.take((), self._inquiries.take_answered())
         self._submissions.note()
-        passed, releases = self._recorder.commit()
-        self._submissions.settle()
-        self.go_on(passed, releases)
-        self.settle_failed(self._upstream.resume(self.touched))
+        self._recorder.begin()
 
-    def go_on(
-        self, passed: Recorded[Sequence[Exchange]], releases: Recorded[Sequence[Release]]
-    ) -> None:
-        """Forward or answer what became durable."""
+    def go_on(self, wait_s: float) -> None:
+        """Forward or answer what became durable; waits so many seconds until it is, at most."""
+        taken = self._recorder.take(wait_s)
+        if taken is None:
+            return
+        passed, releases = taken
+        self._submissions.settle()
         now_ns = self._clock_ns()
         failed = self._upstream.forward(passed, now_ns)
         note = self._metrics.request_leg.note
@@ -214,6 +214,7 @@ class Exchanges:
             note(now_ns - exchange.received_ns)
         self.settle_failed(failed)
         self._release(releases, now_ns)
+        self.settle_failed(self._upstream.resume(self.touched))
 
     def settle_failed(self, failed: Failed) -> None:
         """Settle errands that will not be answered."""

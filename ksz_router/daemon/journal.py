@@ -17,6 +17,8 @@ from ksz_router.daemon.recorder import Recorder
 from ksz_router.daemon.submissions import Submissions
 from ksz_router.ledger import Ledger
 from ksz_router.privacylog import PrivacyLogError
+from ksz_router.privacylog.beside import disk_beside
+from ksz_router.privacylog.durable import DISK, Disk
 from ksz_router.privacylog.entry import Entry
 from ksz_router.privacylog.keys import (
     KeyRing,
@@ -56,6 +58,7 @@ class Journal:
         self._quarter = ""
         self._quarter_end_ns = 0
         self._writer: Writer | None = None
+        self._disk = disk_beside(clock_ns)
         self.committed: Callable[[], None] = lambda: None
         """Called after each group."""
         self.keys_error = ""
@@ -69,7 +72,9 @@ class Journal:
         self.tickets = 0
         """How many the ledger held when it was last looked at."""
         self.submissions = Submissions(self.ledger, index, self.entries, self._tokens_before)
-        self.recorder: Recorder[Exchange, Release] = Recorder(self._commit, clock_ns)
+        self.recorder: Recorder[Exchange, Release] = Recorder(
+            self._begin, clock_ns, self._is_durable
+        )
 
     @property
     def is_open(self) -> bool:
@@ -88,7 +93,7 @@ class Journal:
         Raises:
             PrivacyLogError: the log or its keys cannot be used; the message says what to do.
         """
-        writer = open_writer(self._config, self._index, self._wall_ns(), self.ledger)
+        writer = open_writer(self._config, self._index, self._wall_ns(), self.ledger, self._disk)
         self._last_us = writer.latest_us
         try:
             self._go_over_to(quarter_of(self._now_ns()), writer.keys)
@@ -129,6 +134,7 @@ class Journal:
         back. Where keys are missing (``keys_error``), what is open ends in the old quarter.
         """
         assert self.recorder.is_empty
+        assert not self.recorder.is_standing
         quarter = quarter_of(self._now_ns())
         if quarter == self._quarter:
             self.keys_error = ""
@@ -185,11 +191,17 @@ class Journal:
         """End the file."""
         if self._writer is not None:
             self._writer.close()
+        self._disk.close()
         self.ledger.close()
 
-    def _commit(self, records: Sequence[bytes]) -> None:
-        self.writer.commit(records, min(self._now_ns(), self._quarter_end_ns - 1))
-        self.committed()
+    def _begin(self, records: Sequence[bytes]) -> None:
+        self.writer.begin(records, min(self._now_ns(), self._quarter_end_ns - 1))
+
+    def _is_durable(self, wait_s: float) -> bool:
+        is_durable = self.writer.is_durable(wait_s)
+        if is_durable:
+            self.committed()
+        return is_durable
 
     def _now_ns(self) -> int:
         """Unix nanoseconds, not before the last entry."""
@@ -202,7 +214,9 @@ class Journal:
         return now_us
 
 
-def open_writer(config: Config, index: int, now_ns: int, ledger: Ledger) -> Writer:
+def open_writer(
+    config: Config, index: int, now_ns: int, ledger: Ledger, disk: Disk = DISK
+) -> Writer:
     """Open the slot of a worker; the ledger learns what an earlier run left open, then the log.
 
     Raises:
@@ -220,4 +234,5 @@ def open_writer(config: Config, index: int, now_ns: int, ledger: Ledger) -> Writ
         now_ns=now_ns,
         file_bytes=config.privacy_log.file_bytes,
         found=found,
+        disk=disk,
     )

@@ -23,6 +23,7 @@ from ksz_router.daemon.upstream import Failed, Upstream
 from ksz_router.limits import (
     connection_outgoing_hard_bytes,
     connection_outgoing_soft_bytes,
+    flush_seconds_max,
     requester_events_per_turn_max,
     requester_read_bytes_max,
     requests_per_turn_max,
@@ -30,11 +31,17 @@ from ksz_router.limits import (
 from ksz_router.link import Link
 from ksz_router.messages import Reply, Request
 from ksz_router.poller import Poller
+from ksz_router.privacylog.taking import LogNotWritable
 from ksz_router.wire import Drain, Ended, Event, Welcome
 
 Peer: TypeAlias = Session | SourceLink
 
 _NEVER_NS = 1 << 63
+
+_WAIT_SECONDS = 0.005
+"""So long a turn waits for its group to be durable; then others have the loop meanwhile. A flush
+that is quicker, as nearly all are, costs less when it is waited for."""
+_LOOK_AGAIN_SECONDS = 0.001
 
 
 class Loop:
@@ -69,6 +76,7 @@ class Loop:
         self._wall_ns = wall_ns
         self._ended = ended
         self._poller = Poller()
+        self._until = trio.CancelScope()
         self._deferred: list[Link] = []
         """Links whose turn to be read has not come because others had sent so much."""
         upstream.dialled = self.add
@@ -85,7 +93,7 @@ class Loop:
         self._poller.add(peer.link)
         self._exchanges.touched.add(peer.link)
         self._take([peer.link])
-        self._finish_turn()
+        self.finish()
 
     async def run(self) -> None:
         """Turn for turn, until cancelled.
@@ -95,8 +103,8 @@ class Loop:
         """
         while True:
             armed_ns = _NEVER_NS
-            with trio.CancelScope() as until_due:
-                while True:
+            with trio.CancelScope() as self._until:
+                while not self._recorder.is_standing:
                     if self._deferred:
                         await trio.lowlevel.checkpoint()
                     else:
@@ -106,10 +114,26 @@ class Loop:
                         if due_ns is not None and due_ns < armed_ns:
                             armed_ns = due_ns
                             wait_s = (due_ns - self._clock_ns()) / 1e9
-                            until_due.deadline = trio.current_time() + wait_s
+                            self._until.deadline = trio.current_time() + wait_s
                         await self._poller.wait()
                     self.turn()
+            await self._until_durable()
             self.turn()
+
+    async def _until_durable(self) -> None:
+        """The device stands: leave the processor to the other tasks, and read nothing more.
+
+        Raises:
+            LogNotWritable: it stands for longer than is waited for.
+        """
+        while self._recorder.is_standing:
+            self._check_answers()
+            await trio.sleep(_LOOK_AGAIN_SECONDS)
+            self._finish_turn(0.0)
+
+    def _check_answers(self) -> None:
+        if self._clock_ns() - self._recorder.begun_ns > flush_seconds_max * 1e9:
+            raise LogNotWritable(f"the disk did not answer for {flush_seconds_max:.0f} s")
 
     def turn(self) -> None:
         """Do everything that is ready."""
@@ -133,6 +157,19 @@ class Loop:
     def finish(self) -> None:
         """Record and flush what was submitted or queued from outside a turn."""
         self._finish_turn()
+        if self._recorder.is_standing:
+            self._until.cancel()  # the task that waits for links has this to wait for
+
+    def complete(self) -> None:
+        """As :meth:`finish`; blocks until all of it is durable.
+
+        Raises:
+            LogNotWritable: the disk refuses, or does not answer.
+        """
+        self._finish_turn()
+        while self._recorder.is_standing:
+            self._check_answers()
+            self._finish_turn(0.5)
 
     def close(self) -> None:
         """Close every connection; what is still open has an outcome then."""
@@ -189,19 +226,23 @@ class Loop:
             elif isinstance(event, Drain):
                 peer.is_draining = True
 
-    def _finish_turn(self) -> None:
-        touched = self._exchanges.touched
+    def _finish_turn(self, wait_s: float = _WAIT_SECONDS) -> None:
+        recorder, touched = self._recorder, self._exchanges.touched
         while True:  # what is recorded, sent or ended may give more to do
             self._exchanges.settle_failed(self._upstream.resume(touched))
-            while not self._recorder.is_empty:  # what goes on may fail at once: that is recorded
+            if recorder.is_standing:
+                self._exchanges.go_on(wait_s)
+            # What goes on may fail at once: that is recorded.
+            while not (recorder.is_standing or recorder.is_empty):
                 self._exchanges.commit()
+                self._exchanges.go_on(wait_s)
             if not touched:
                 break
             while touched:
                 self._flush(touched.pop())
-        if self._recorder.commits:
-            self._metrics.committed(self._recorder.commits, self._wall_ns() / 1e9)
-            self._recorder.commits.clear()
+        if recorder.commits:
+            self._metrics.committed(recorder.commits, self._wall_ns() / 1e9)
+            recorder.commits.clear()
 
     def _flush(self, link: Link) -> None:
         peer = self.peers.get(link)
@@ -246,4 +287,4 @@ class Loop:
 
     def _failed_outside(self, failed: Failed) -> None:
         self._exchanges.settle_failed(failed)
-        self._finish_turn()
+        self.finish()

@@ -45,6 +45,8 @@ class Submissions:
         self._tokens_before = tokens_before
         self._noted: list[Noted] = []
         self._whole: list[tuple[bytes, bytes]] = []
+        self._in_log: list[tuple[bytes, bytes]] = []
+        """Those whose outcome is in the group under way."""
 
     def claim(self, exchanges: Sequence[Exchange]) -> None:
         """Ask the ledger about those of a batch that reach a recipient once only."""
@@ -97,12 +99,13 @@ class Submissions:
         if self._noted:
             self._ledger.note(self._noted)
             self._noted.clear()
+        self._in_log, self._whole = self._whole, []
 
     def settle(self) -> None:
         """It is recorded: let retries see it."""
-        if self._whole:
-            self._ledger.settle(self._whole)
-            self._whole.clear()
+        if self._in_log:
+            self._ledger.settle(self._in_log)
+            self._in_log = []
 
 
 _encode = msgspec.msgpack.Encoder().encode

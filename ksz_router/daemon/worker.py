@@ -219,7 +219,7 @@ class Worker:
         """Close everything, in the reverse order of opening."""
         self.loop.close()
         self._summarise()
-        self.loop.finish()
+        self.loop.complete()
         self.incidents.write()
         self.tables.close()
         self.journal.close()
@@ -254,6 +254,8 @@ class Worker:
             await trio.sleep_until(due)
             self.metrics.loop_lag.observe(trio.current_time() - due)
             due = max(due, trio.current_time() - 1.0)
+            if self.journal.recorder.is_standing:
+                continue  # nobody is read, and nothing can be recorded, until the disk answers
             await self.keeping.look()
             self.housekeeping.tick()
             self.incidents.write()

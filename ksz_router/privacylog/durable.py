@@ -34,6 +34,25 @@ class Disk:
         """
         os.fdatasync(descriptor)
 
+    def begin_flush(self, descriptor: int) -> None:
+        """Begin to flush; the next one may begin when :meth:`is_flushed` said that this is done.
+
+        Raises:
+            OSError: as :meth:`flush`.
+        """
+        self.flush(descriptor)
+
+    def is_flushed(self, wait_s: float) -> bool:  # noqa: ARG002  it was waited for
+        """Say whether what was begun is done; waits so long for it, less than a second.
+
+        Raises:
+            OSError: as :meth:`flush`.
+        """
+        return True
+
+    def close(self) -> None:
+        """Nothing will be flushed beside the caller any more."""
+
     def reread(self, descriptor: int) -> None:
         """Flush a file that another run wrote, and let the kernel forget what it holds of it.
 
