@@ -28,7 +28,7 @@ _STEPS = """
 import os, sys, threading, time
 from pathlib import Path
 from ksz_router.daemon.memory import keep_memory
-keep_memory()
+keep_memory(0)
 from ksz_router.daemon.niced import when_idle
 from ksz_router.privacylog.archive.seal import Grounds, Sealer
 from ksz_router.privacylog.keys import KeyRing
@@ -166,7 +166,7 @@ def test_memory_that_was_needed_is_kept() -> None:
 from pathlib import Path
 from threading import Thread
 from ksz_router.daemon.memory import keep_memory
-keep_memory()
+keep_memory(0)
 import numpy as np
 import pyarrow as pa
 
@@ -190,3 +190,25 @@ print(pa.default_memory_pool().backend_name, most[0] >= 40, most[3] - most[0] < 
         [sys.executable, "-c", script], capture_output=True, check=True, text=True
     )
     assert done.stdout.split() == ["system", "True", "True"]
+
+
+def test_memory_is_taken_at_the_start_and_used() -> None:
+    """What is needed later is there, so that the process does not grow by it."""
+    script = """
+from pathlib import Path
+from ksz_router.daemon.memory import keep_memory
+
+def own_mib():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) // 1024
+
+before = own_mib()
+keep_memory(64)
+taken = own_mib()
+used = [bytearray(b"1") * (1 << 20) for _ in range(60)]
+print(60 <= taken - before <= 68, own_mib() - taken < 5)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=True, text=True
+    )
+    assert done.stdout.split() == ["True", "True"]

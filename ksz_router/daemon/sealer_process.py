@@ -32,6 +32,8 @@ SLOT = "s0"
 
 _NICE = 10
 _FILE_BYTES = 1024 * 1024
+_MEMORY_MIB = 96
+"""What steps and merges need besides the program itself, as measured (decision 0023)."""
 
 
 def missing_extra() -> str:
@@ -146,7 +148,7 @@ def _serve_metrics(settings: Config) -> None:
 def main() -> int:
     """Run the sealer: version, control fd."""
     os.nice(_NICE)
-    keep_memory()
+    keep_memory(_MEMORY_MIB)
     code = begin("sealer", _main)
     sys.stdout.flush()
     sys.stderr.flush()
