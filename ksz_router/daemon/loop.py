@@ -156,7 +156,8 @@ class Loop:
 
     def finish(self) -> None:
         """Record and flush what was submitted or queued from outside a turn."""
-        self._finish_turn()
+        # However many call this while the device stands, none of them waits for it.
+        self._finish_turn(0.0 if self._recorder.is_standing else _WAIT_SECONDS)
         if self._recorder.is_standing:
             self._until.cancel()  # the task that waits for links has this to wait for
 

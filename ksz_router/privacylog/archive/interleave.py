@@ -15,8 +15,9 @@ from ksz_router.privacylog.archive.ordering import Numbers, halves, order, ranke
 from ksz_router.privacylog.archive.rollup import summed
 from ksz_router.privacylog.archive.schema import SCHEMAS, SORTED_BY
 
-ROWS_AT_ONCE: Final = 16_384
-"""Held of all runs together: about, and at most twice as many."""
+ROWS_AT_ONCE: Final = 65_536
+"""Held of all runs together: about, and at most twice as many. A quarter as many take 60 MiB less
+and a third more time."""
 _ROWS_OF_RUN_MIN: Final = 256
 
 Key: TypeAlias = tuple[tuple[bool, Any], ...]
@@ -72,13 +73,17 @@ def grouped(tables: Iterator[pa.Table], size: int) -> Iterator[pa.Table]:
     for table in tables:
         rest = table
         while count + len(rest) >= size:
-            yield joined([*waiting, rest.slice(0, size - count)])
+            yield _whole([*waiting, rest.slice(0, size - count)])
             waiting, rest, count = [], rest.slice(size - count), 0
         if len(rest):
             waiting.append(rest)
             count += len(rest)
     if waiting:
-        yield joined(waiting)
+        yield _whole(waiting)
+
+
+def _whole(tables: Sequence[pa.Table]) -> pa.Table:
+    return tables[0] if len(tables) == 1 else joined(tables)
 
 
 class _Run:
@@ -110,7 +115,7 @@ class _Run:
 def _in_order(kind: str, tables: Sequence[pa.Table]) -> pa.Table:
     if kind == "r":
         return summed(pa.concat_tables(tables).cast(SCHEMAS["r"]))
-    table = joined(tables)
+    table = pa.concat_tables(tables).unify_dictionaries()
     return table.take(pa.array(order(_numbers(kind, table))))
 
 

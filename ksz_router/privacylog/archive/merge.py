@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ksz_router.limits import KIB
+from ksz_router.limits import KIB, MIB
 from ksz_router.privacylog.archive.interleave import Key, Keys, grouped, interleaved, rows_of_run
 from ksz_router.privacylog.archive.manifest import SealedFile
 from ksz_router.privacylog.archive.pieces import SegmentRefused, Written, check, write
@@ -194,8 +194,10 @@ class _Group(msgspec.Struct, frozen=True):
     first: Key
 
 
-_BUFFER_BYTES: Final = 16 * KIB
-"""Of each column that is being read. Without, all of it in a row group would be in memory."""
+_WHOLE_BYTES_MAX: Final = 1 * MIB
+"""A row group up to this size (plain) is read whole; in pieces it takes twice as long."""
+_BUFFER_BYTES: Final = 64 * KIB
+"""Of each column that is being read in pieces. Without, all of it would be in memory."""
 
 
 class _Source:
@@ -222,10 +224,14 @@ class _Source:
                     return
 
     def _tables(self, group: _Group, count: int) -> Iterator[pa.Table]:
-        try:  # arrow cannot take lists of names as dictionaries from two row groups at once
+        try:
             parquet = self._parquet(group.file)
-            batches = parquet.iter_batches(count, [group.at], use_threads=False)
-            yield from (pa.table(batch) for batch in batches)
+            if parquet.metadata.row_group(group.at).total_byte_size <= _WHOLE_BYTES_MAX:
+                table = parquet.read_row_group(group.at, use_threads=False)
+                yield from (table.slice(begin, count) for begin in range(0, len(table), count))
+            else:
+                batches = parquet.iter_batches(count, [group.at], use_threads=False)
+                yield from (pa.table(batch) for batch in batches)
         except (pa.ArrowException, OSError) as error:
             raise self._refused(group.file) from error
 
