@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from ksz_router.limits import group_records_max
 from ksz_router.privacylog import beside
 from ksz_router.privacylog.beside import DiskBeside, disk_beside
-from ksz_router.privacylog.durable import DISK
+from ksz_router.privacylog.durable import DISK, Disk
 from ksz_router.privacylog.taking import LogNotWritable
 from ksz_router.privacylog.verify import verify
 from tests.privacylog_world import FILE_BYTES, NOW_NS, World
@@ -147,6 +148,59 @@ def test_a_flush_that_fails_beside_ends_the_writer_for_ever(
     writer.close()
     for end in ends:
         os.close(end)
+
+
+class LateDisk(Disk):
+    """Finishes a flush when it is asked for the second time, and notes what it is called for."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.fails = False
+
+    def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> None:
+        self.calls.append("write")
+        super().write(descriptor, data, offset)
+
+    def begin_flush(self, descriptor: int) -> None:
+        self.calls.append("begin")
+        self._descriptor, self._is_asked = descriptor, False
+
+    def is_flushed(self, wait_s: float) -> bool:  # noqa: ARG002
+        is_done, self._is_asked = self._is_asked, True
+        if is_done:
+            self.calls.append("done")
+            if self.fails:
+                self.fails = False  # a second try would succeed: nobody may make it
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            self.flush(self._descriptor)
+        return is_done
+
+
+def test_frames_and_the_end_of_a_file_wait_for_the_flush_before(tmp_path: Path) -> None:
+    """One frame under way at a time: else a power cut leaves whole ones behind a torn one."""
+    world, disk = World(tmp_path), LateDisk()
+    writer = world.open(file_bytes=1 << 20, disk=disk)
+    disk.calls.clear()
+    writer.begin([world.request(1, code=4001)] * (group_records_max + 1), NOW_NS)
+    assert disk.calls == ["write", "begin", "done", "write", "begin"]
+    assert not writer.is_durable(0.0)
+    writer.close()
+    assert disk.calls[5:] == ["done", "write"]
+    assert verify(world.log, world.keys).faults == []
+
+
+def test_a_flush_that_failed_is_not_asked_for_again(tmp_path: Path) -> None:
+    """It would be taken for one that succeeded."""
+    world, disk = World(tmp_path), LateDisk()
+    writer = world.open(disk=disk)
+    writer.begin([world.request(1)], NOW_NS)
+    assert not writer.is_durable(0.0)
+    disk.fails = True
+    for _ in range(3):
+        with pytest.raises(LogNotWritable):
+            writer.is_durable(0.0)
+    writer.close()
+    assert disk.calls[-1] == "done"
 
 
 def test_where_the_kernel_has_no_such_calls_a_flush_blocks(
