@@ -1,7 +1,7 @@
-"""The rows of sorted runs in the order of all, some thousand at a time.
+"""The rows of sorted runs in the order of all, some ten thousand at a time.
 
 Of each run a few rows are held. As far as they reach in all runs they are put in order and given
-away, and more are taken: so what is under way is small enough for the cache, whatever the runs are.
+away, and more are taken: so what is under way does not grow with the runs.
 """
 
 from bisect import bisect_right
